@@ -1,0 +1,1 @@
+"""Everything that touches files, DVC or Prefect; imports `melodac`, never the reverse."""

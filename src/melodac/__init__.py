@@ -1,0 +1,25 @@
+"""melodac: autoregressive music models over Descript Audio Codec tokens, as a pure library.
+
+No DVC, no Prefect, no params.yaml, no printing here; `pipeline/` does all of that.
+
+Axis letters, one meaning each in the whole project:
+
+    B batch                     D model width
+    C audio channels            H attention heads (queries)
+    K codebooks                 G attention heads (keys and values)
+    N audio samples             E head width
+    T codec frames              F feed-forward width
+    S steps after the pattern   L layers
+    W frames read (T + delay)   M memory (key) length
+    P prefix frames             V vocabulary of one codebook, specials included
+                                U usable codes a head can emit (V without specials)
+
+Import direction, top may import below and never up:
+
+    evaluation | report
+    sampling | training
+    models
+    tokens | codec
+    audio
+    config | errors
+"""

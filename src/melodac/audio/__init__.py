@@ -1,0 +1,1 @@
+"""Sound as arrays: reading, writing, resampling, loudness."""

@@ -1,0 +1,1 @@
+"""The Descript Audio Codec behind one interface: weights, exact chunked coding, training."""

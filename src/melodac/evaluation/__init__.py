@@ -1,0 +1,1 @@
+"""How well a model predicts: likelihood and n-gram baselines."""

@@ -1,0 +1,1 @@
+"""The language model over delayed codes, with its key-value cache."""

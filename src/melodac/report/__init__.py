@@ -1,0 +1,1 @@
+"""What a person looks at: the listening page and its pictures."""

@@ -1,0 +1,1 @@
+"""From logits to codes: temperature, truncation and the autoregressive loop."""

@@ -1,0 +1,1 @@
+"""Codes as data: vocabulary, delay patterns, the store, windows and batches."""

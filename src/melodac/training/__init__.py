@@ -1,0 +1,1 @@
+"""Loss, optimiser, schedule, checkpoints and the one training loop."""
