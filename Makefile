@@ -1,0 +1,44 @@
+# Two commands a newcomer needs: `make repro` and `make test`. Both set everything up with pip alone.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# nothing of ours calls home
+export DO_NOT_TRACK = 1
+export DVC_NO_ANALYTICS = 1
+
+.PHONY: help env repro test bench faults codec clean
+
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
+
+env: $(STAMP)    ## the environment in .venv, every version pinned
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+repro: env       ## the whole pipeline; only what changed is run
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	@echo "listen: $(CURDIR)/data/demos/index.html"
+
+test: env        ## lint, types, import direction, the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	PYTHONPATH=src:. $(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: env       ## benchmarks, slow
+	$(BIN)/python -m pytest tests/benchmarks -m slow -s
+
+faults: env      ## long fault-injection suite, slow
+	$(BIN)/python -m pytest tests -m slow
+
+codec: env       ## go on training the bundled codec (resumable, hours)
+	$(BIN)/python pipeline/codec.py train
+
+clean:           ## remove the environment and every result, keep the source
+	rm -rf $(VENV) .scratch data/ingest data/normalize data/encode data/index data/overfit data/train data/evaluate data/demos data/metrics

@@ -1,0 +1,63 @@
+"""What a run was made of: code version, code and input fingerprints.
+
+A result is only worth what can be said about where it came from, so every stage logs these first
+and the checkpoint carries them.
+"""
+
+import hashlib
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+WHOLE_CONTENT_LIMIT_BYTES = 1_048_576
+
+
+def code_version() -> str:
+    """Package version and git commit, `+dirty` when the tree differs from it."""
+    release = version("melodac")
+    try:
+        commit = _git("rev-parse", "--short=10", "HEAD")
+        dirty = "+dirty" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    except (OSError, subprocess.CalledProcessError):
+        return f"{release} (no git)"
+    return f"{release} {commit}{dirty}"
+
+
+def fingerprint_code(packages: Iterable[str]) -> str:
+    """Twelve hex digits over the source text of library packages, e.g. `training`."""
+    root = Path(__file__).resolve().parents[1] / "src" / "melodac"
+    digest = hashlib.sha256()
+    for package in sorted(packages):
+        for source in sorted((root / package).rglob("*.py")):
+            digest.update(source.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def fingerprint_inputs(paths: Iterable[Path]) -> str:
+    """Twelve hex digits over files and folders: names and sizes, and the content of small files.
+
+    Large files are told apart by size only: hashing a terabyte of music to print one log line would
+    be absurd, and what must be exact (store, checkpoint, weights) has manifests of its own.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if not file.is_file():
+                continue
+            size_bytes = file.stat().st_size
+            name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+            digest.update(f"{name}\0{size_bytes}\0".encode())
+            if size_bytes <= WHOLE_CONTENT_LIMIT_BYTES:
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(
+        ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -1,0 +1,191 @@
+"""params.yaml -> `Params`, strict and typed; the only reader of the file.
+
+Every error is collected and told at once: key, value, what is allowed. No default stands here: the
+file is the whole truth of an experiment. What a value means is said in params.yaml beside it.
+"""
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from melodac.training.config import OverfitConfig, TrainConfig
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from melodac.config import Section
+from melodac.errors import ConfigError
+from pipeline.yaml_reader import read_yaml
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Delay = str | Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+
+class IngestParams(Section):
+    """Which files become tracks, and how tracks are split."""
+
+    source: Annotated[str, Field(min_length=1)]
+    min_duration_s: PositiveFloat
+    max_duration_s: PositiveFloat
+    validation_frac: Annotated[float, Field(gt=0.0, lt=0.5)]
+    test_frac: Annotated[float, Field(gt=0.0, lt=0.5)]
+    split_seed: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _durations_are_ordered(self) -> "IngestParams":
+        if self.min_duration_s >= self.max_duration_s:
+            raise ValueError(
+                f"min_duration_s ({self.min_duration_s}) must be below "
+                f"max_duration_s ({self.max_duration_s})"
+            )
+        return self
+
+
+class NormalizeParams(Section):
+    """What the codec hears."""
+
+    target_lufs: Annotated[float, Field(ge=-40.0, le=-6.0)]
+    max_gain_db: Annotated[float, Field(ge=0.0, le=60.0)]
+    peak_ceiling_dbfs: Annotated[float, Field(ge=-12.0, le=0.0)]
+    channels: Literal["mono"]
+
+
+class CodecParams(Section):
+    """Which codec turns sound into codes and back."""
+
+    weights: Literal["bundled", "44khz"]
+
+
+class EncodeParams(Section):
+    """How the token store is laid out."""
+
+    frames_per_shard: Annotated[int, Field(ge=4096, multiple_of=4096)]
+
+
+class IndexParams(Section):
+    """The only place where cropping is decided."""
+
+    window_frames: Annotated[int, Field(ge=16, le=16384)]
+    min_track_frames: PositiveInt
+
+
+class TrainParams(TrainConfig):
+    """What is trained and how; the trainer's own keys are in `TrainConfig`."""
+
+    delay: Delay
+    size: str
+
+
+class EvaluateParams(Section):
+    """How the checkpoint is measured."""
+
+    windows_per_batch: PositiveInt
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)]
+
+
+class DemosParams(Section):
+    """What is rendered for listening."""
+
+    tracks: PositiveInt
+    duration_s: Annotated[float, Field(gt=0.0, le=600.0)]
+    prefix_s: Annotated[float, Field(gt=0.0, le=60.0)]
+    temperatures: Annotated[list[NonNegativeFloat], Field(min_length=1)]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    top_k: NonNegativeInt
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)]
+
+    @model_validator(mode="after")
+    def _prefix_leaves_room(self) -> "DemosParams":
+        if self.prefix_s >= self.duration_s:
+            raise ValueError(
+                f"prefix_s ({self.prefix_s}) must be below duration_s ({self.duration_s})"
+            )
+        return self
+
+
+class RuntimeParams(Section):
+    """How, not what: no stage depends on this section, no result changes with it."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    workers: NonNegativeInt
+    threads: NonNegativeInt
+    wandb: Literal["off", "offline", "online"]
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    ingest: IngestParams
+    normalize: NormalizeParams
+    codec: CodecParams
+    encode: EncodeParams
+    index: IndexParams
+    overfit: OverfitConfig
+    train: TrainParams
+    evaluate: EvaluateParams
+    demos: DemosParams
+    runtime: RuntimeParams
+
+
+def load_params(path: Path) -> Params:
+    """The validated parameters.
+
+    Raises:
+        ConfigError: With one line for each wrong key.
+    """
+    raw = read_yaml(path)
+    try:
+        # JSON mode: strict, yet a YAML list is still accepted where a tuple is meant
+        return Params.model_validate_json(json.dumps(raw))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            lines = [f"{path}: {_explain(details)}" for details in error.errors()]
+            raise ConfigError("\n".join(lines)) from error
+        raise ConfigError(f"{path}: holds a value that JSON cannot express: {error}") from error
+
+
+def hash_params(params: Params) -> str:
+    """Twelve hex digits that name an experiment; `runtime` is left out, it changes no result."""
+    text = json.dumps(params.model_dump(mode="json", exclude={"runtime"}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _explain(details: ErrorDetails) -> str:
+    where = tuple(part for part in details["loc"] if part not in {"str", "list[NonNegativeInt]"})
+    key = ".".join(str(part) for part in where)
+    if details["type"] == "extra_forbidden":
+        known = _keys_beside(where)
+        close = difflib.get_close_matches(str(where[-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{key} = {details['input']!r}: unknown key, {hint}"
+    if details["type"] == "missing":
+        return f"{key}: missing, every key must be given"
+    message = details["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = details["input"]
+    return f"{key}: {message}" if isinstance(given, dict) else f"{key} = {given!r}: {message}"
+
+
+def _keys_beside(where: tuple[Any, ...]) -> list[str]:
+    section: Any = Params
+    for part in where[:-1]:
+        annotation = section.model_fields[part].annotation
+        options = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        section = next(option for option in options if _is_section(option))
+    return list(section.model_fields)
+
+
+def _is_section(annotation: Any) -> bool:  # noqa: ANN401  an annotation may be anything
+    return typing.get_origin(annotation) is None and issubclass(annotation, BaseModel)

@@ -1,0 +1,58 @@
+"""Every path the pipeline reads or writes, once, relative to the root of the checkout.
+
+DVC starts stages at that root, also in the copies that queued experiments run in, so relative paths
+are what keeps two experiments apart. A contract test compares this file with dvc.yaml.
+"""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+
+CATALOGUE = DATA / "ingest" / "catalogue.parquet"
+INGEST_REPORT = DATA / "ingest" / "report.csv"
+
+NORMALIZED = DATA / "normalize"
+NORMALIZED_AUDIO = NORMALIZED / "audio"
+NORMALIZED_TABLE = NORMALIZED / "normalized.parquet"
+
+TOKENS = DATA / "encode" / "tokens"
+
+INDEX = DATA / "index" / "index.json"
+BASELINES = DATA / "index" / "baselines.json"
+
+OVERFIT_REPORT = DATA / "overfit" / "report.json"
+
+CHECKPOINT = DATA / "train" / "checkpoint"
+HISTORY = DATA / "train" / "history.csv"
+
+EVALUATION = DATA / "evaluate" / "evaluation.json"
+CODEBOOK_TABLE = DATA / "evaluate" / "codebooks.csv"
+
+DEMOS = DATA / "demos"
+
+METRICS = DATA / "metrics"
+
+
+def metrics_of(stage: str) -> Path:
+    """Where a stage's numbers for `dvc metrics` lie."""
+    return METRICS / f"{stage}.json"
+
+
+def project_root() -> Path:
+    """The main checkout, also inside the temporary copy an experiment runs in."""
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+def scratch(purpose: str) -> Path:
+    """State that must outlive a failed or killed stage; DVC deletes outs, never this."""
+    return project_root() / ".scratch" / purpose
+
+
+def resolve_source(source: str) -> Path:
+    """The user's folder: absolute, or relative to here, or else to the main checkout."""
+    given = Path(source).expanduser()
+    if given.is_absolute() or given.exists():
+        return given
+    return project_root() / given
