@@ -12,7 +12,6 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from melodac.training.config import OverfitConfig, TrainConfig
 from pydantic import (
     BaseModel,
     Field,
@@ -27,6 +26,7 @@ from pydantic_core import ErrorDetails
 
 from melodac.config import Section
 from melodac.errors import ConfigError
+from melodac.training.config import OverfitConfig, TrainConfig
 from pipeline.yaml_reader import read_yaml
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]

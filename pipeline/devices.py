@@ -1,0 +1,22 @@
+"""Where torch runs and on how many threads, from the `runtime` section."""
+
+import os
+
+import torch
+
+from melodac.errors import ConfigError
+from pipeline.params import RuntimeParams
+
+
+def set_up_torch(runtime: RuntimeParams) -> torch.device:
+    """Set the thread count and say which device to use.
+
+    Raises:
+        ConfigError: If CUDA is asked for and not there.
+    """
+    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    has_cuda = torch.cuda.is_available()
+    if runtime.device == "cuda" and not has_cuda:
+        raise ConfigError("runtime.device = 'cuda': no CUDA device here, use auto or cpu")
+    use_cuda = runtime.device != "cpu" and has_cuda
+    return torch.device("cuda" if use_cuda else "cpu")
