@@ -22,7 +22,7 @@ def tone(amplitude=0.3, seconds=2.0, hz=440.0):
     return (amplitude * np.sin(2 * np.pi * hz * times)).astype(np.float32)[None]
 
 
-def noise(slope, seconds=2.0):
+def noise(slope, seconds=4.0):
     """Gaussian noise whose power falls with frequency ** slope."""
     spectrum = np.fft.rfft(np.random.default_rng(3).normal(size=int(seconds * RATE_HZ)))
     spectrum[1:] /= np.arange(1, spectrum.size) ** (slope / 2)
@@ -101,12 +101,12 @@ def test_noise_of_any_colour_is_noise(slope):
 
 
 def test_a_chord_in_noise_is_music():
-    chord = sum(tone(amplitude=0.2, hz=hz) for hz in (220.0, 277.2, 329.6))
+    chord = sum(tone(amplitude=0.2, seconds=4.0, hz=hz) for hz in (220.0, 277.2, 329.6))
     assert examine((chord + 0.2 * noise(0)).astype(np.float32)).labels == ("ok",)
 
 
 def test_a_clip_shorter_than_a_window_has_no_flatness():
-    assert examine(tone(seconds=0.04)).flatness is None
+    assert examine(tone(seconds=0.18)).flatness is None
 
 
 def test_repeated_codes_are_looping():
