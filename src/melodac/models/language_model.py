@@ -1,0 +1,125 @@
+"""The language model over delayed codes, whole on one page: codes in, logits of the same cells out.
+
+The shift by one step is inside and nowhere else in the project: logits at step s predict
+`sequence[..., s]` and see only earlier steps, step 0 only BOS. Training, sampling and evaluation
+may import this file.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from melodac.errors import ModelError
+from melodac.models.block import Block
+from melodac.models.cache import KeyValueCache
+from melodac.models.config import LanguageModelConfig
+from melodac.models.initialization import initialize
+from melodac.models.norm import RMSNorm
+from melodac.models.rotary import build_rotary_table
+from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, VOCABULARY_SIZE
+
+
+class LanguageModel(nn.Module):
+    """Decoder-only transformer: K code embeddings summed, blocks, K heads of codes only."""
+
+    offsets: Tensor
+    """First row of each codebook in the one embedding table."""
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.num_codebooks * VOCABULARY_SIZE, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head_norm = RMSNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.num_codebooks * CODEBOOK_SIZE, bias=False)
+        offsets = torch.arange(config.num_codebooks) * VOCABULARY_SIZE
+        self.register_buffer("offsets", offsets, persistent=False)
+        initialize(self, config)
+
+    def forward(self, sequence: Int[Tensor, "B K S"]) -> Float[Tensor, "B K S U"]:
+        """Logits of every cell, each from earlier steps only.
+
+        In memory the logits lie step by step, so `logits.transpose(1, 2)` is contiguous.
+        """
+        return self.logits(self.hidden(sequence))
+
+    def hidden(self, sequence: Int[Tensor, "B K S"]) -> Float[Tensor, "B S D"]:
+        """What the heads read at each step, for a caller that needs no or few logits."""
+        return self.trunk(self.embed(shift_right(sequence)))
+
+    def embed(self, cells: Int[Tensor, "B K S"]) -> Float[Tensor, "B S D"]:
+        """Sum of the embeddings of a step's codes; one look-up in one table."""
+        rows = (cells + self.offsets.unsqueeze(1)).transpose(1, 2)
+        summed = functional.embedding_bag(rows.flatten(0, 1), self.embedding.weight, mode="sum")
+        return self.dropout(summed.view(*rows.shape[:2], -1))
+
+    def trunk(
+        self, x: Float[Tensor, "B S D"], cache: KeyValueCache | None = None
+    ) -> Float[Tensor, "B S D"]:
+        """All blocks and the last norm; with a cache, `x` follows the steps that it holds."""
+        if cache is None:
+            rotary = build_rotary_table(
+                x.shape[1],
+                head_dim=self.config.head_dim,
+                base=self.config.rope_base,
+                device=x.device,
+            )
+        else:
+            rotary = cache.claim(x.shape[1])
+        for index, block in enumerate(self.blocks):
+            x = block(x, rotary, None if cache is None else cache.layers[index])
+        return self.head_norm(x)
+
+    def logits(self, hidden: Float[Tensor, "B S D"]) -> Float[Tensor, "B K S U"]:
+        """Logits of every codebook."""
+        return self.head(hidden).view(*hidden.shape[:2], -1, CODEBOOK_SIZE).transpose(1, 2)
+
+    def codebook_logits(
+        self, hidden: Float[Tensor, "B S D"], codebook: int
+    ) -> Float[Tensor, "B S U"]:
+        """Logits of one codebook, at a K-th of the cost of all."""
+        start = codebook * CODEBOOK_SIZE
+        return functional.linear(hidden, self.head.weight[start : start + CODEBOOK_SIZE])
+
+    def prefill(self, sequence: Int[Tensor, "B K S"], cache: KeyValueCache) -> None:
+        """Read known steps into an empty cache at once, as if `step` had taken each.
+
+        Afterwards `step(sequence[..., -1], cache)` gives the logits of the step that follows.
+
+        Raises:
+            ModelError: If the cache is not empty.
+        """
+        if cache.position:
+            raise ModelError(
+                f"prefill needs an empty cache, this one holds {cache.position} steps: "
+                "build a new one or use step"
+            )
+        self.trunk(self.embed(shift_right(sequence)), cache)
+
+    def step(self, previous: Int[Tensor, "B K"], cache: KeyValueCache) -> Float[Tensor, "B K U"]:
+        """Logits of the next step, equal to those of `forward` on the whole sequence.
+
+        Args:
+            previous: Cells of the step before; all BOS for step 0.
+            cache: Holds the steps before that one, and this one afterwards.
+        """
+        return self.logits(self.step_hidden(previous, cache)).squeeze(2)
+
+    def step_hidden(
+        self, previous: Int[Tensor, "B K"], cache: KeyValueCache
+    ) -> Float[Tensor, "B 1 D"]:
+        """What the heads read at the next step."""
+        return self.trunk(self.embed(previous.unsqueeze(-1)), cache)
+
+
+def shift_right(sequence: Int[Tensor, "B K S"]) -> Int[Tensor, "B K S"]:
+    """Each step in the place of the next, BOS in that of step 0.
+
+    Example:
+        >>> shift_right(torch.tensor([[[1, 2, 3], [4, 5, 6]]]))
+        tensor([[[1024,    1,    2],
+                 [1024,    4,    5]]])
+    """
+    return functional.pad(sequence[..., :-1], (1, 0), value=BOS)

@@ -1,0 +1,64 @@
+"""Named model sizes, from two CPU cores to a large GPU, as one table.
+
+A name fixes widths and depth only; the number of codebooks belongs to the data and dropout to the
+run. The pipeline and the trainer may import this file.
+"""
+
+from types import MappingProxyType
+from typing import NamedTuple
+
+from melodac.errors import ConfigError
+from melodac.models.config import LanguageModelConfig
+
+ROPE_BASE = 10_000.0
+"""Slowest rotary wave of every named size, in steps per radian.
+
+Source:
+    Su et al. 2021 (arXiv:2104.09864), sec. 3.3.
+"""
+
+
+class Shape(NamedTuple):
+    """Widths and depth that a size name stands for."""
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    ff_dim: int
+
+
+# ff_dim is 8/3 of dim, rounded up to a multiple of 64: SwiGLU has three matrices where a plain
+# feed-forward of 4 dim has two, so the parameters are about the same.
+SIZES = MappingProxyType({
+    "nano": Shape(dim=192, num_layers=4, num_heads=6, num_kv_heads=2, ff_dim=512),
+    "micro": Shape(dim=384, num_layers=8, num_heads=6, num_kv_heads=2, ff_dim=1024),
+    "small": Shape(dim=512, num_layers=12, num_heads=8, num_kv_heads=4, ff_dim=1408),
+    "base": Shape(dim=768, num_layers=16, num_heads=12, num_kv_heads=4, ff_dim=2048),
+    "large": Shape(dim=896, num_layers=20, num_heads=14, num_kv_heads=7, ff_dim=2432),
+    "xl": Shape(dim=2048, num_layers=32, num_heads=16, num_kv_heads=8, ff_dim=5504),
+})
+"""Every size by name: 5 M, 20 M, 45 M, 115 M, 195 M and 1.5 B parameters with 9 codebooks."""
+
+
+def build_config(size: str, *, num_codebooks: int, dropout: float) -> LanguageModelConfig:
+    """Complete a named size with what the data and the run decide.
+
+    Args:
+        size: A name of `SIZES`.
+        num_codebooks: Rows of a sequence: codebooks times channels.
+        dropout: Share of activations dropped in training.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"unknown model size {size!r}: allowed are {', '.join(SIZES)}")
+    shape = SIZES[size]
+    return LanguageModelConfig(
+        num_codebooks=num_codebooks,
+        head_dim=shape.dim // shape.num_heads,
+        dropout=dropout,
+        rope_base=ROPE_BASE,
+        **shape._asdict(),
+    )
