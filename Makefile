@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export DO_NOT_TRACK = 1
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help env repro test bench faults codec clean
+.PHONY: help env repro test bench faults codec deps clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -39,6 +39,9 @@ faults: env      ## long fault-injection suite, slow
 
 codec: env       ## go on training the bundled codec (resumable, hours)
 	$(BIN)/python pipeline/codec.py train
+
+deps: env        ## write each stage's import closure into dvc.yaml
+	PYTHONPATH=src:. $(BIN)/python tests/contracts/code_deps.py
 
 clean:           ## remove the environment and every result, keep the source
 	rm -rf $(VENV) .scratch data/ingest data/normalize data/encode data/index data/overfit data/train data/evaluate data/demos data/metrics

@@ -115,7 +115,7 @@ def read_normalized(path: Path) -> list[NormalizedRecord]:
     return [NormalizedRecord.model_validate(row) for row in _read_rows(path)]
 
 
-def _write_table(path: Path, rows: Sequence[Section]) -> None:
+def _write_table(path: Path, rows: Sequence[TrackRecord] | Sequence[NormalizedRecord]) -> None:
     plain = [_flatten(row.model_dump()) for row in rows]
     partial = path.with_name(f".{path.name}.partial")
     try:

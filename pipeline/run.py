@@ -18,6 +18,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")  # before anything that could call ho
 
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  needs the path above
 from pipeline import bridge, logs, paths  # noqa: E402
+from pipeline.dag import stage_inputs  # noqa: E402
 from pipeline.identity import code_version, fingerprint_inputs  # noqa: E402
 from pipeline.params import Params, hash_params, load_params  # noqa: E402
 from pipeline.records import Outcome, write_json  # noqa: E402
@@ -36,7 +37,7 @@ def run_stage(stage: str, params: Params) -> Outcome:
         stage,
         code_version(),
         hash_params(params),
-        fingerprint_inputs(module.inputs(params)),
+        fingerprint_inputs(stage_inputs(stage, params.ingest.source)),
     )
     started_s = time.monotonic()
     outcome = module.run(params)

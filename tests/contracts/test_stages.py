@@ -2,44 +2,20 @@
 
 from pathlib import Path
 
-import grimp
 import pytest
 from ruamel.yaml import YAML
 
 from pipeline import paths
 from pipeline.params import Params, load_params
 from pipeline.run import STAGES
+from tests.contracts.code_deps import ROOT, build_graph, closure
 
-ROOT = Path(__file__).resolve().parents[2]
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-
-# What only watches or names a run, and what only carries values that DVC compares by itself
-# (params by `params:`, paths by `outs:`): a change here must not retrain a model.
-OBSERVERS = {
-    "pipeline.bridge", "pipeline.identity", "pipeline.logs", "pipeline.params", "pipeline.paths",
-    "pipeline.run", "pipeline.tracking", "pipeline.yaml_reader", "melodac.errors", "melodac.config",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return grimp.build_graph("pipeline", "melodac", cache_dir=None)
-
-
-def file_of(module):
-    if module.startswith("melodac"):
-        return "src/" + module.replace(".", "/") + ".py"
-    return module.replace(".", "/") + ".py"
-
-
-def is_package(module):
-    return (ROOT / file_of(module)).with_suffix("").is_dir()
-
-
-def closure(graph, stage):
-    entry = f"pipeline.stages.{stage}"
-    modules = {entry} | graph.find_upstream_modules(entry)
-    return {file_of(m) for m in modules - OBSERVERS if not is_package(m)}
+    return build_graph()
 
 
 def declared(stage, key):

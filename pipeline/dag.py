@@ -1,0 +1,49 @@
+"""dvc.yaml read back: the one place where stages, their order and their inputs are written.
+
+The runner, the flows and the tests ask here, so that the graph is never written twice.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.paths import resolve_source
+from pipeline.yaml_reader import read_yaml
+
+DVC_FILE = Path("dvc.yaml")
+SOURCE = "${ingest.source}"
+"""How dvc.yaml names the user's folder."""
+
+
+def stage_names(dvc_file: Path = DVC_FILE) -> tuple[str, ...]:
+    """Every stage in the order it runs."""
+    return tuple(read_yaml(dvc_file)["stages"])
+
+
+def stage_inputs(stage: str, source: str, dvc_file: Path = DVC_FILE) -> list[Path]:
+    """The data a stage reads; `source` is the user's folder."""
+    deps = read_yaml(dvc_file)["stages"][stage].get("deps", [])
+    folder = str(resolve_source(source))
+    data = [dep for dep in deps if dep == SOURCE or dep.startswith("data/")]
+    return [Path(folder if dep == SOURCE else dep) for dep in data]
+
+
+def stage_parents(dvc_file: Path = DVC_FILE) -> dict[str, tuple[str, ...]]:
+    """For each stage the stages whose outputs it reads: the edges of the graph."""
+    stages: dict[str, Any] = read_yaml(dvc_file)["stages"]
+    writers = {out: name for name, stage in stages.items() for out in _paths(stage, "outs")}
+    return {
+        name: tuple(
+            dict.fromkeys(
+                writer
+                for dep in _paths(stage, "deps")
+                for out, writer in writers.items()
+                if Path(dep) == Path(out) or Path(out) in Path(dep).parents
+            )
+        )
+        for name, stage in stages.items()
+    }
+
+
+def _paths(stage: dict[str, Any], key: str) -> list[str]:
+    entries = stage.get(key, [])
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]

@@ -1,0 +1,68 @@
+"""Normalised audio -> codes of the codec, in one sharded token store.
+
+One track after another, each cut into exact overlapping chunks by the codec, so the store holds
+what encoding the whole file at once would give.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from melodac.audio.read import read_audio
+from melodac.codec.interface import Codec
+from melodac.codec.load import load_codec
+from melodac.tokens.store import StoreHeader, TrackCodes, write_store
+from pipeline import paths
+from pipeline.devices import set_up_torch
+from pipeline.logs import progress
+from pipeline.params import Params
+from pipeline.records import NormalizedRecord, Outcome, read_normalized
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params) -> Outcome:
+    """Encode every normalised track into the token store."""
+    device = set_up_torch(params.runtime)
+    codec = load_codec(params.codec.weights, device=str(device))
+    rows = read_normalized(paths.NORMALIZED_TABLE)
+    header = StoreHeader(
+        codec=codec.name,
+        weights_sha256=codec.weights_sha256,
+        sample_rate_hz=codec.sample_rate_hz,
+        hop=codec.hop,
+        num_codebooks=codec.num_codebooks,
+        codebook_size=codec.codebook_size,
+        num_channels=1,
+        target_lufs=params.normalize.target_lufs,
+    )
+    num_frames = 0
+
+    def tracks() -> Iterator[TrackCodes]:
+        nonlocal num_frames
+        for row in progress(rows, total=len(rows), unit="track", description="encode"):
+            codes = _encode(codec, row, device)
+            num_frames += codes.shape[-1]
+            yield TrackCodes(row.id, codes)
+
+    write_store(paths.TOKENS, header, tracks(), frames_per_shard=params.encode.frames_per_shard)
+    hours = num_frames * codec.hop / codec.sample_rate_hz / 3600
+    return Outcome(
+        counts={"tracks in": len(rows), "tracks out": len(rows), "frames": num_frames},
+        metrics={
+            "codec": codec.name,
+            "tracks": len(rows),
+            "frames": num_frames,
+            "codes": num_frames * codec.num_codebooks,
+            "hours": round(hours, 4),
+        },
+    )
+
+
+def _encode(codec: Codec, row: NormalizedRecord, device: torch.device) -> np.ndarray:
+    seconds = row.num_samples / codec.sample_rate_hz
+    audio, _ = read_audio(paths.NORMALIZED_AUDIO / f"{row.id}.flac", max_duration_s=seconds + 1)
+    codes = codec.encode(torch.from_numpy(audio).to(device))
+    return codes.cpu().numpy().astype(np.uint16)
