@@ -48,7 +48,7 @@ class TokenArray:
 
 
 def array_of_tracks(
-    tracks: Sequence[tuple[str, UInt16[np.ndarray, "T K"]]],
+    tracks: Sequence[tuple[str, UInt16[np.ndarray, "... K"]]],
 ) -> TokenArray:
     """Join tracks that are already in memory, one after another.
 

@@ -1,0 +1,29 @@
+"""What a batch holds, frame by frame, and how often windows count each frame."""
+
+import torch
+
+from melodac.tokens.vocabulary import PAD
+
+
+def read_batch(array, windows, frames, max_delay):
+    B, K, W = len(windows), array.values.shape[1], frames + max_delay
+    codes = torch.full((B, K, W), PAD)
+    counted = torch.zeros(B, frames, dtype=torch.bool)
+    for b in range(B):
+        window = windows[b]
+        track = array.codes(window.track)
+        for w in range(W):
+            if window.start + w < len(track):
+                codes[b, :, w] = torch.tensor(track[window.start + w].tolist())
+        for t in range(frames):
+            counted[b, t] = t < window.num_frames and window.start + t < len(track)
+    return codes, counted
+
+
+def times_counted(windows, lengths):
+    times = [[0] * length for length in lengths]
+    for row in range(len(windows)):
+        track, start, num_frames = windows[row]
+        for frame in range(start, start + num_frames):
+            times[track][frame] += 1
+    return times
