@@ -1,0 +1,296 @@
+"""Checkpoints: one folder per update number, complete and hashed before it has its name.
+
+    <directory>/00000200/  model.safetensors  ema.safetensors  ...  state.json  config.json
+                           manifest.json with the sha256 of every other file
+
+A folder is written under a temporary name, synced and renamed, so what carries a number is whole.
+"Latest" is the highest number whose hashes match, never a pointer and never a time. Tensors are
+safetensors, all else is JSON: reading one executes nothing. Training, evaluation and the pipeline
+may import this file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  untyped paths
+from torch import Tensor
+
+from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, OutputError
+
+FORMAT_VERSION = 1
+"""Raised whenever an older reader would misread the folder."""
+
+_MANIFEST = "manifest.json"
+_TEMPORARY = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose hashes matched when it was opened."""
+
+    folder: Path
+    update: int
+    config: dict[str, Any]
+    """What the run is: model, pattern, codec, data; compared before anything is resumed."""
+    state: dict[str, Any]
+    """Where the run stands, without its tensors."""
+
+    def read_tensors(self, name: str) -> dict[str, Tensor]:
+        """The named tensors of `<name>.safetensors`, on the CPU.
+
+        Raises:
+            CheckpointCorruptError: If the checkpoint holds no such file.
+        """
+        path = self.folder / f"{name}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
+
+
+class LatestCheckpoint(NamedTuple):
+    """The newest valid checkpoint, and a line about each newer one that is damaged."""
+
+    checkpoint: Checkpoint | None
+    warnings: tuple[str, ...]
+
+
+def write_checkpoint(
+    directory: Path,
+    update: int,
+    *,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> Path:
+    """Write the checkpoint of an update; one that is already there and valid is left as it is.
+
+    Args:
+        directory: Folder of the checkpoints; made if missing.
+        update: Updates done.
+        tensors: Named tensors of each file, by file name without suffix.
+        state: JSON values that say where the run stands.
+        config: JSON values that say what the run is.
+
+    Raises:
+        OutputError: If it cannot be written whole; older checkpoints are untouched.
+    """
+    folder = directory / f"{update:08d}"
+    if folder.exists() and is_valid_checkpoint(folder):
+        return folder
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(directory)
+        unfinished = directory / f"{_TEMPORARY}{update:08d}"
+        unfinished.mkdir()
+        for name, group in tensors.items():
+            contiguous = {key: value.detach().contiguous() for key, value in group.items()}
+            save_file(contiguous, unfinished / f"{name}.safetensors")
+        (unfinished / "state.json").write_bytes(_encode(state))
+        (unfinished / "config.json").write_bytes(_encode(config))
+        _seal(unfinished, update)
+        if folder.exists():
+            _discard(folder)
+        os.rename(unfinished, folder)  # noqa: PTH104  tests count and break this very call
+        _sync(directory)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"checkpoint {folder} cannot be written: {error}; earlier checkpoints are untouched, "
+            "free some space or permit writing and start again to resume"
+        ) from error
+    return folder
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder, every byte of it compared with its manifest.
+
+    Raises:
+        CheckpointCorruptError: If anything is missing, changed or of another format version.
+    """
+    manifest = _read_manifest(folder)
+    for name, digest in manifest["sha256"].items():
+        path = folder / name
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise CheckpointCorruptError(
+                f"{path} is listed in the manifest but unreadable: {error.strerror}"
+            ) from error
+        if found != digest:
+            raise CheckpointCorruptError(
+                f"{path} is damaged: its sha256 is {found[:12]}..., "
+                f"the manifest says {digest[:12]}..."
+            )
+    return Checkpoint(
+        folder=folder,
+        update=manifest["update"],
+        config=json.loads((folder / "config.json").read_bytes()),
+        state=json.loads((folder / "state.json").read_bytes()),
+    )
+
+
+def is_valid_checkpoint(folder: Path) -> bool:
+    """Whether every byte of the folder is what its manifest says."""
+    try:
+        open_checkpoint(folder)
+    except CheckpointCorruptError:
+        return False
+    return True
+
+
+def latest_checkpoint(directory: Path) -> LatestCheckpoint:
+    """The valid checkpoint with the highest update number; none if none was ever written.
+
+    Raises:
+        CheckpointCorruptError: If checkpoints exist and not one is valid, since starting afresh in
+            silence would throw a run away.
+    """
+    warnings: list[str] = []
+    for folder in reversed(_numbered(directory)):
+        try:
+            return LatestCheckpoint(open_checkpoint(folder), tuple(warnings))
+        except CheckpointCorruptError as error:
+            warnings.append(f"checkpoint {folder.name} is skipped: {error}")
+    if warnings:
+        raise CheckpointCorruptError(
+            f"{directory} holds {len(warnings)} checkpoints and none is valid: "
+            f"{warnings[0]}; remove the directory to start afresh"
+        )
+    return LatestCheckpoint(None, ())
+
+
+def prune_checkpoints(directory: Path, keep: int) -> None:
+    """Remove all but the newest checkpoints.
+
+    Args:
+        directory: Folder of the checkpoints.
+        keep: How many stay.
+
+    Raises:
+        OutputError: If an old checkpoint cannot be removed.
+    """
+    try:
+        for folder in _numbered(directory)[:-keep]:
+            _discard(folder)
+    except OSError as error:
+        raise OutputError(f"old checkpoints in {directory} cannot be removed: {error}") from error
+
+
+def check_identity(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another run.
+
+    Args:
+        checkpoint: What is about to be resumed.
+        expected: What the present run is, in the shape that was written.
+
+    Raises:
+        CheckpointMismatchError: With every differing key and both its values.
+    """
+    found = _flatten(checkpoint.config)
+    wanted = _flatten(json.loads(_encode(expected)))
+    missing = "(absent)"
+    lines = [
+        f"{key}: checkpoint {found.get(key, missing)!r}, this run {wanted.get(key, missing)!r}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key, missing) != wanted.get(key, missing)
+    ]
+    if lines:
+        raise CheckpointMismatchError(
+            f"checkpoint {checkpoint.folder} belongs to another run; differing keys: "
+            f"{'; '.join(lines)}. Resume with the old values or start in another directory"
+        )
+
+
+def _seal(folder: Path, update: int) -> None:
+    paths = sorted(folder.iterdir())
+    for path in paths:
+        _sync(path)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "update": update,
+        "sha256": {path.name: _sha256(path) for path in paths},
+    }
+    (folder / _MANIFEST).write_bytes(_encode(manifest))
+    _sync(folder / _MANIFEST)
+    _sync(folder)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / _MANIFEST
+    try:
+        content = path.read_bytes()
+        manifest: Any = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
+    # comparing with our own spelling leaves no byte of the file unchecked
+    if not isinstance(manifest, dict) or _encode(cast("dict[str, Any]", manifest)) != content:
+        raise CheckpointCorruptError(f"{path} is damaged: it is not as melodac writes it")
+    fields = cast("dict[str, Any]", manifest)
+    version = fields.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointCorruptError(
+            f"{path} has format version {version}, this melodac reads {FORMAT_VERSION}"
+        )
+    listed = fields.get("sha256", {})
+    if folder.name != f"{fields.get('update', -1):08d}" or not {
+        "config.json",
+        "state.json",
+    }.issubset(listed):
+        raise CheckpointCorruptError(f"{path} does not describe the folder {folder.name}")
+    return fields
+
+
+def _numbered(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(
+        (path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
+    )
+
+
+def _remove_unfinished(directory: Path) -> None:
+    for path in directory.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path)
+
+
+def _discard(folder: Path) -> None:
+    # renamed first: a folder half removed must not carry a number
+    doomed = folder.with_name(f"{_TEMPORARY}removed-{folder.name}")
+    folder.rename(doomed)
+    if doomed.is_dir():
+        shutil.rmtree(doomed)
+    else:
+        doomed.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _encode(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401  any JSON value
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in cast("dict[str, Any]", value).items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+    return flat

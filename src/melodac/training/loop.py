@@ -1,0 +1,285 @@
+"""The one trainer: windows in, an update at a time out, resumable to the bit.
+
+The whole state of a run is weights, averaged weights, moments, the dropout generators and one
+number, the updates done; learning rate and window order are pure functions of it. The overfit gate
+and the real run are both this class. Evaluation and the pipeline may import this file.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from melodac.errors import ConfigError, NonFiniteError
+from melodac.models.language_model import LanguageModel
+from melodac.tokens.array import TokenArray
+from melodac.tokens.batches import read_batch
+from melodac.tokens.delay import DelayPattern
+from melodac.tokens.windows import evaluation_windows
+from melodac.training.checkpoint import check_identity, latest_checkpoint
+from melodac.training.config import TrainConfig
+from melodac.training.loss import codebook_means, per_codebook_loss, total_loss
+from melodac.training.optimizer import set_learning_rate
+from melodac.training.order import WindowOrder
+from melodac.training.schedule import learning_rate_at
+from melodac.training.scoring import Targets, build_targets, score_windows
+from melodac.training.seeding import borrowed_generators
+from melodac.training.state import Best, TrainState
+
+Metrics = dict[str, float | int | bool]
+"""One line of the training log; every loss is in nats per code."""
+
+_KEPT_APART = {"checkpoint_every", "keep_checkpoints"}
+"""Keys of `TrainConfig` that may differ between a checkpoint and the run that resumes it."""
+
+
+class TrainingData(NamedTuple):
+    """What is learned from, and what is held out."""
+
+    train: TokenArray
+    validation: TokenArray
+    window_frames: int
+    """Frames of a window, of training and of validation."""
+
+
+class TrainResult(NamedTuple):
+    """How a run ended."""
+
+    update: int
+    best: Best | None
+    is_complete: bool
+    """False if `should_stop` ended the run before its last update."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What the caller wants to hear, and whether it wants the run to end."""
+
+    on_update: Callable[[Metrics], None] = lambda _: None
+    on_validation: Callable[[Metrics], None] = lambda _: None
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked between updates; a run that stops has written its checkpoint."""
+
+
+class Trainer:
+    """Trains one model on one data set with one config."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        pattern: DelayPattern,
+        data: TrainingData,
+        *,
+        config: TrainConfig,
+        directory: Path | None,
+        identity: Mapping[str, Any],
+        callbacks: Callbacks = Callbacks(),
+    ) -> None:
+        """Set up update 0; `resume` then moves on to the newest checkpoint.
+
+        Args:
+            model: On its device, built with `config.dropout`.
+            pattern: Delay pattern of the codes.
+            data: Windows to learn from and to validate on.
+            config: The run.
+            directory: Folder of the run's state: `checkpoints/` and `best/`; None keeps nothing.
+            identity: What else must agree before a checkpoint is resumed, as JSON values: codec,
+                fingerprint of the data, code version. Model, delay and config are added here.
+            callbacks: What the caller wants to hear.
+
+        Raises:
+            ConfigError: If the model was built with another dropout than the config names.
+        """
+        if model.config.dropout != config.dropout:
+            raise ConfigError(
+                f"the model was built with dropout {model.config.dropout}, the config says "
+                f"{config.dropout}: build the model with the config's"
+            )
+        self.pattern = pattern
+        self.data = data
+        self.config = config
+        self.directory = directory
+        self.callbacks = callbacks
+        self.identity = {
+            **identity,
+            "model": model.config.model_dump(mode="json"),
+            "delay": {
+                "name": pattern.name,
+                "delays": list(pattern.delays),
+                "is_flat": pattern.is_flat,
+            },
+            "window_frames": data.window_frames,
+            "train": config.model_dump(mode="json", exclude=_KEPT_APART),
+        }
+        self.order = WindowOrder(data.train, data.window_frames, config.seed)
+        self.state = TrainState(model, config)
+
+    @property
+    def update(self) -> int:
+        """Updates done so far."""
+        return self.state.update
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training windows done so far."""
+        return self.update * self.config.windows_per_update / self.order.windows_per_epoch
+
+    def resume(self) -> tuple[str, ...]:
+        """Continue from the newest valid checkpoint, if there is one.
+
+        A checkpoint of another run is refused with `CheckpointMismatchError`, a directory whose
+        checkpoints are all damaged with `CheckpointCorruptError`.
+
+        Returns:
+            One line about each newer checkpoint that is damaged and was passed over.
+        """
+        if self.directory is None:
+            return ()
+        checkpoint, warnings = latest_checkpoint(self.directory / "checkpoints")
+        if checkpoint is not None:
+            check_identity(checkpoint, self.identity)
+            self.state.restore(checkpoint)
+        return warnings
+
+    def run(self) -> TrainResult:
+        """Train up to the last update, or until the caller wants to stop.
+
+        A loss or gradient that is not finite ends the run with `NonFiniteError` before it reaches
+        a weight.
+        """
+        while self.update < self.config.updates and not self.callbacks.should_stop():
+            self.callbacks.on_update(self._take_update())
+            is_last = self.update == self.config.updates
+            if is_last or self.update % self.config.validate_every == 0:
+                self._validate()
+            if self.update % self.config.checkpoint_every == 0:
+                self._save()
+        self._save()
+        return TrainResult(self.update, self.state.best, self.update == self.config.updates)
+
+    def _take_update(self) -> Metrics:
+        started_s = time.monotonic()
+        update = self.update + 1
+        learning_rate = learning_rate_at(
+            update,
+            peak=self.config.learning_rate,
+            min_ratio=self.config.min_learning_rate_ratio,
+            warmup_updates=self.config.warmup_updates,
+            updates=self.config.updates,
+        )
+        set_learning_rate(self.state.optimizer, learning_rate)
+        nats, counts = self._accumulate_gradients()
+        loss = float(total_loss(nats, counts))
+        norm = self._clip_gradients(update, loss)
+        self.state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  torch
+        self.state.optimizer.zero_grad()
+        self.state.average.update(self.state.model, update)
+        self.state.update = update
+        num_frames = int(counts[0])
+        self.state.num_frames += num_frames
+        return {
+            "update": update,
+            "epoch": self.epoch,
+            "num_frames": self.state.num_frames,
+            "learning_rate": learning_rate,
+            "loss": loss,
+            **_per_codebook(codebook_means(nats, counts)),
+            "grad_norm": norm,
+            "is_clipped": norm > self.config.clip_norm,
+            "frames_per_s": num_frames / max(time.monotonic() - started_s, 1e-9),
+        }
+
+    def _accumulate_gradients(self) -> tuple[Tensor, Tensor]:
+        parts = self._read_update()
+        total = sum(int(part.counted.sum()) for part in parts)
+        sums: list[tuple[Tensor, Tensor]] = []
+        self.state.model.train()
+        with borrowed_generators(self.state.generators, self.state.device):
+            for sequence, counted in parts:
+                nats, counts = per_codebook_loss(self.state.model(sequence), sequence, counted)
+                # each part over the cells of the whole update: uneven parts weigh what they hold
+                (nats.sum() / total).backward()  # pyright: ignore[reportUnknownMemberType]  torch
+                sums.append((nats.detach(), counts))
+        return (
+            torch.stack([nats for nats, _ in sums]).sum(dim=0),
+            torch.stack([counts for _, counts in sums]).sum(dim=0),
+        )
+
+    def _read_update(self) -> list[Targets]:
+        size, part = self.config.windows_per_update, self.config.micro_batch
+        windows = self.order.take(self.update * size, size)
+        frames = self.data.window_frames
+        batches = [
+            read_batch(
+                self.data.train,
+                windows.take(slice(first, first + part)),
+                frames,
+                self.pattern.max_delay,
+            )
+            for first in range(0, size, part)
+        ]
+        return [build_targets(batch, self.pattern, self.state.device) for batch in batches]
+
+    def _clip_gradients(self, update: int, loss: float) -> float:
+        weights = [weight for weight in self.state.model.parameters() if weight.grad is not None]
+        total = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        norm = float(total)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.state.optimizer.zero_grad()
+            raise NonFiniteError(
+                f"update {update} has loss {loss} and gradient norm {norm}, both must be finite; "
+                "the weights were not changed and the last checkpoint is good: lower "
+                "train.learning_rate or train.clip_norm, or look at the windows of this update"
+            )
+        clip_grads_with_norm_(weights, self.config.clip_norm, total)
+        return norm
+
+    def _validate(self) -> None:
+        frames = self.data.window_frames
+        scores = score_windows(
+            self.state.average.model,
+            self.pattern,
+            self.data.validation,
+            evaluation_windows([int(n) for n in self.data.validation.lengths], frames),
+            frames=frames,
+            windows_per_batch=self.config.micro_batch,
+        )
+        nats, counts = scores.nats.sum(dim=0), scores.counts.sum(dim=0)
+        loss = float(total_loss(nats, counts))
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"validation after update {self.update} has loss {loss}: the averaged weights "
+                "have diverged, lower train.learning_rate"
+            )
+        is_best = self.state.best is None or loss < self.state.best.loss
+        if is_best:
+            self.state.best = Best(self.update, loss)
+            self._save_best()
+        self.callbacks.on_validation({
+            "update": self.update,
+            "loss": loss,
+            **_per_codebook(codebook_means(nats, counts)),
+            "is_best": is_best,
+        })
+
+    def _save(self) -> None:
+        if self.directory is not None and self.update:
+            self.state.save(
+                self.directory / "checkpoints",
+                self.identity,
+                keep=self.config.keep_checkpoints,
+            )
+
+    def _save_best(self) -> None:
+        if self.directory is not None:
+            self.state.save_best(self.directory / "best", self.identity)
+
+
+def _per_codebook(means: list[float]) -> Metrics:
+    return {f"loss_k{codebook}": mean for codebook, mean in enumerate(means)}
