@@ -1,0 +1,161 @@
+"""Shows a run in Prefect from a background thread, so that the work never waits for Prefect.
+
+The work leaves log lines, progress and events here; the thread picks up the latest every second
+and sends it. What cannot be sent is dropped with one warning. The thread is a daemon and `finish`
+waits for it a bounded time: a server that dies delays the exit by at most `DRAIN_S`, and no
+`os._exit` is needed because nothing of Prefect's own lives in this process.
+"""
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.prefect_api import PrefectCallError, PrefectServer
+
+INTERVAL_S = 1.0
+DRAIN_S = 3.0
+MAX_LINES_WAITING = 2000
+MAX_LINES_A_CALL = 200
+MAX_LINE_CHARACTERS = 10_000
+
+log = logging.getLogger("pipeline")
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, and what it leaves behind to look at."""
+
+    state: str
+    message: str | None = None
+    table: tuple[Mapping[str, Any], ...] = ()
+    before: tuple[Step, ...] = ()
+    """Calls to make before the last state is set."""
+
+
+class Watcher:
+    """One flow run, from `start` to `finish`."""
+
+    def __init__(self, server: PrefectServer, open_run: Callable[[], str]) -> None:
+        """Args: the server, and what creates the flow run and returns its id."""
+        self._server = server
+        self._open_run = open_run
+        self._run_id = ""
+        self._lines: deque[Mapping[str, Any]] = deque(maxlen=MAX_LINES_WAITING)
+        self._events: deque[Step] = deque()
+        self._progress: dict[str, float] = {}
+        self._shown: dict[str, tuple[str, float]] = {}
+        self._ending: Ending | None = None
+        self._finished = threading.Event()
+        self._has_warned = False
+        self._thread = threading.Thread(target=self._watch, name="prefect-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Create the flow run and follow the work, in the background."""
+        self._thread.start()
+
+    def add_line(self, message: str, *, level: int = logging.INFO, name: str = "pipeline") -> None:
+        """Leave one log line to be shown; the oldest are dropped if too many wait."""
+        now = datetime.now(UTC).isoformat()
+        # a file name may hold bytes that are no text; the server would refuse the whole batch
+        message = message[:MAX_LINE_CHARACTERS].encode("utf-8", "replace").decode()
+        self._lines.append({"message": message, "level": level, "name": name, "timestamp": now})
+
+    def add_event(self, step: Step) -> None:
+        """Leave a call to be made, in order."""
+        self._events.append(step)
+
+    def set_progress(self, description: str, done: int, total: int) -> None:
+        """Leave how far the work is; only the latest is shown."""
+        self._progress[description] = 100.0 * done / max(total, 1)
+
+    def finish(self, ending: Ending) -> None:
+        """Show how it ended; waits at most `DRAIN_S`."""
+        self._ending = ending
+        self._finished.set()
+        self._thread.join(DRAIN_S)
+        if self._thread.is_alive():
+            self._warn(f"no answer within {DRAIN_S:.0f} s, the run may be shown as running")
+
+    def _watch(self) -> None:
+        if not self._try(self._open):
+            return
+        while not self._finished.wait(INTERVAL_S):
+            self._send_latest()
+        self._send_latest()
+        self._send_ending()
+
+    def _open(self) -> None:
+        self._run_id = self._open_run()
+        self._server.set_flow_state(self._run_id, "Running")
+
+    def _send_latest(self) -> None:
+        while self._events:
+            self._try(self._events.popleft())
+        while self._lines:
+            count = min(len(self._lines), MAX_LINES_A_CALL)
+            batch = [self._lines.popleft() for _ in range(count)]
+            if not self._try(lambda lines=batch: self._server.add_logs(self._run_id, lines)):
+                return
+        for description, percent in list(self._progress.items()):
+            self._try(lambda d=description, p=percent: self._show_progress(d, p))
+
+    def _show_progress(self, description: str, percent: float) -> None:
+        artifact_id, shown = self._shown.get(description, ("", -1.0))
+        if not artifact_id:
+            artifact_id = self._server.create_artifact(
+                self._run_id, "progress", about=description, data=percent
+            )
+        elif shown != percent:
+            self._server.update_artifact(artifact_id, percent)
+        self._shown[description] = (artifact_id, percent)
+
+    def _send_ending(self) -> None:
+        ending = self._ending
+        if ending is None:
+            return
+        steps = list(ending.before)
+        if ending.table:
+            steps.append(lambda: self._add_table(ending.table))
+        # the state comes last: once it is set, whoever looks finds everything there
+        steps.append(
+            lambda: self._server.set_flow_state(self._run_id, ending.state, ending.message)
+        )
+        for step in steps:
+            self._try(step)
+
+    def _add_table(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        data = json.dumps(list(rows), default=str)
+        self._server.create_artifact(self._run_id, "table", about="What came out", data=data)
+
+    def _try(self, step: Step) -> bool:
+        try:
+            step()
+        except PrefectCallError as error:
+            self._warn(str(error))
+            return False
+        return True
+
+    def _warn(self, reason: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("Prefect: %s; the work goes on, only the picture is incomplete", reason)
+
+
+class LogForwarder(logging.Handler):
+    """Leaves every log line of the process with a watcher."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        """Args: the watcher that shows the lines."""
+        super().__init__(logging.INFO)
+        self._watcher = watcher
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Never raises: `logging` reports what goes wrong here by itself."""
+        self._watcher.add_line(self.format(record), level=record.levelno, name=record.name)
