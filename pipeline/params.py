@@ -87,6 +87,10 @@ class TrainParams(TrainConfig):
     delay: Delay
     size: str
 
+    def trainer_config(self) -> TrainConfig:
+        """The trainer's own keys, without those that build the model and the pattern."""
+        return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
+
 
 class EvaluateParams(Section):
     """How the checkpoint is measured."""

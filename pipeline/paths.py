@@ -25,6 +25,7 @@ BASELINES = DATA / "index" / "baselines.json"
 OVERFIT_REPORT = DATA / "overfit" / "report.json"
 
 CHECKPOINT = DATA / "train" / "checkpoint"
+TRAIN_LOG = DATA / "train" / "log.jsonl"
 HISTORY = DATA / "train" / "history.csv"
 
 EVALUATION = DATA / "evaluate" / "evaluation.json"

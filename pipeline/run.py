@@ -22,6 +22,7 @@ from pipeline.dag import stage_inputs  # noqa: E402
 from pipeline.identity import code_version, fingerprint_inputs  # noqa: E402
 from pipeline.params import Params, hash_params, load_params  # noqa: E402
 from pipeline.records import Outcome, write_json  # noqa: E402
+from pipeline.signals import StoppedError  # noqa: E402
 
 STAGES = ("ingest", "normalize", "encode", "index", "overfit", "train", "evaluate", "demos")
 STOPPED_BY_SIGINT = 130
@@ -71,6 +72,9 @@ def main(arguments: list[str]) -> int:
     except MelodacError as error:
         log.error("%s: %s", stage, error)
         return 1
+    except StoppedError as stop:
+        log.error("%s: %s", stage, stop)
+        return stop.exit_code
     except KeyboardInterrupt:
         log.error("%s: stopped", stage)
         return STOPPED_BY_SIGINT

@@ -1,0 +1,73 @@
+"""Model, pattern and identity of an experiment, from params or read back from a checkpoint."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from melodac.errors import CheckpointCorruptError
+from melodac.models.config import LanguageModelConfig
+from melodac.models.language_model import LanguageModel
+from melodac.models.sizes import build_config
+from melodac.tokens.delay import DelayPattern, build_pattern
+from melodac.training.checkpoint import Checkpoint, latest_checkpoint
+from melodac.training.state import load_weights
+from pipeline import paths
+from pipeline.datasets import Dataset
+from pipeline.identity import fingerprint_code
+from pipeline.params import TrainParams
+
+TRAINING_CODE = ("models", "tokens", "training")
+"""Packages of which any change makes another training run."""
+
+
+class Trained(NamedTuple):
+    """What a checkpoint holds, ready to use."""
+
+    model: LanguageModel
+    """With the averaged weights, which are those that were validated."""
+    pattern: DelayPattern
+    checkpoint: Checkpoint
+
+
+def build_train_pattern(train: TrainParams, dataset: Dataset) -> DelayPattern:
+    """The delay pattern that params name, for the codebooks that the store has."""
+    return build_pattern(train.delay, dataset.header.num_codebooks, dataset.header.num_channels)
+
+
+def build_model(
+    train: TrainParams, pattern: DelayPattern, *, dropout: float, seed: int
+) -> LanguageModel:
+    """A fresh model; the same seed gives the same weights."""
+    config = build_config(train.size, num_codebooks=pattern.num_codebooks, dropout=dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(config)
+
+
+def describe_run(model: LanguageModel, dataset: Dataset) -> dict[str, Any]:
+    """What must agree before a checkpoint is resumed, beyond what the trainer adds by itself."""
+    return {
+        "model": model.config.model_dump(mode="json"),
+        "store": dataset.header.model_dump(mode="json"),
+        "data_fingerprint": dataset.index.fingerprint,
+        "code_fingerprint": fingerprint_code(TRAINING_CODE),
+    }
+
+
+def load_trained(device: torch.device) -> Trained:
+    """The checkpoint that the train stage left.
+
+    Raises:
+        CheckpointCorruptError: If there is none or it is damaged.
+    """
+    found = latest_checkpoint(paths.CHECKPOINT)
+    if found.checkpoint is None:
+        raise CheckpointCorruptError(
+            f"{paths.CHECKPOINT} holds no checkpoint: run `dvc repro train` first"
+        )
+    config = found.checkpoint.config
+    model = LanguageModel(LanguageModelConfig.model_validate(config["model"]))
+    load_weights(model, found.checkpoint, "ema")
+    delay = config["delay"]
+    pattern = DelayPattern(delay["name"], tuple(delay["delays"]), is_flat=delay["is_flat"])
+    return Trained(model.to(device).eval().requires_grad_(False), pattern, found.checkpoint)

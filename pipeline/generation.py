@@ -1,0 +1,70 @@
+"""From a trained checkpoint to sound: codes are sampled, then decoded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+from torch import Tensor
+
+from melodac.codec.interface import Codec
+from melodac.codec.load import load_codec
+from melodac.errors import CheckpointMismatchError
+from melodac.sampling.generate import generate
+from melodac.sampling.settings import SamplingSettings
+from pipeline.experiment import Trained, load_trained
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A trained model and the codec whose codes it speaks."""
+
+    trained: Trained
+    codec: Codec
+    device: torch.device
+
+    def frames_in(self, seconds: float) -> int:
+        """Codec frames that last so long, at least one."""
+        return max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop))
+
+    def play(
+        self,
+        *,
+        num_frames: int,
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        prefix: Int[Tensor, "B K P"] | None = None,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Int[Tensor, "B K T"]:
+        """Codes of one clip per seed, continuing the prefix if there is one."""
+        return generate(
+            self.trained.model,
+            self.trained.pattern,
+            num_frames=num_frames,
+            seeds=seeds,
+            settings=settings,
+            prefix=None if prefix is None else prefix.to(self.device),
+            on_step=on_step,
+        )
+
+    def decode(self, codes: Int[Tensor, "K T"]) -> Float32[np.ndarray, "C N"]:
+        """Sound of one mono clip."""
+        return self.codec.decode(codes.unsqueeze(0).to(self.device)).cpu().float().numpy()
+
+
+def load_instrument(weights: str, device: torch.device) -> Instrument:
+    """The checkpoint of the train stage with its codec.
+
+    Raises:
+        CheckpointMismatchError: If the model was trained on the codes of another codec.
+    """
+    trained = load_trained(device)
+    codec = load_codec(weights, device=str(device))
+    expected = trained.checkpoint.config["store"]["weights_sha256"]
+    if codec.weights_sha256 != expected:
+        raise CheckpointMismatchError(
+            f"the checkpoint was trained on codes of codec {expected[:12]}, codec.weights = "
+            f"{weights!r} is {codec.weights_sha256[:12]}: run `dvc repro` so that both agree"
+        )
+    return Instrument(trained, codec, device)
