@@ -1,0 +1,45 @@
+"""A language model small enough to look at."""
+
+import jaxtyping
+import pytest
+import torch
+
+from melodac.models.config import LanguageModelConfig
+from melodac.models.language_model import LanguageModel
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny_config():
+    return LanguageModelConfig(
+        num_codebooks=3,
+        dim=32,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        ff_dim=48,
+        dropout=0.0,
+        rope_base=10_000.0,
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    torch.manual_seed(0)
+    return LanguageModel(tiny_config)
+
+
+@pytest.fixture
+def no_shape_checks():
+    """Dynamo cannot trace the checkers, so tests that compile switch them off."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

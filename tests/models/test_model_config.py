@@ -1,0 +1,98 @@
+"""Laws of shapes and sizes: what cannot work is refused, what is printed is exact."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from melodac.errors import ConfigError
+from melodac.models.config import LanguageModelConfig, count_parameters
+from melodac.models.estimates import (
+    codes_per_parameter,
+    count_training_flops,
+    estimate_training_memory,
+)
+from melodac.models.language_model import LanguageModel
+from melodac.models.sizes import SIZES, build_config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head_dim": 4}, r"num_heads \(4\) times head_dim \(4\) must equal dim \(32\): got 16"),
+        ({"num_kv_heads": 3}, r"num_kv_heads \(3\) must divide num_heads \(4\)"),
+        ({"dim": 28, "head_dim": 7}, r"head_dim must be even: got 7"),
+        ({"num_layers": 0}, r"greater than 0"),
+        ({"dropout": 1.0}, r"less than 1"),
+        ({"drop_out": 0.1}, r"Extra inputs are not permitted"),
+    ],
+)
+def test_a_shape_that_cannot_work_is_refused(tiny_config, change, message):
+    with pytest.raises(ValidationError, match=message):
+        LanguageModelConfig(**(tiny_config.model_dump() | change))
+
+
+def test_a_config_survives_json(tiny_config):
+    assert LanguageModelConfig.model_validate_json(tiny_config.model_dump_json()) == tiny_config
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_counts_its_parameters_exactly(size):
+    config = build_config(size, num_codebooks=9, dropout=0.0)
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    assert count_parameters(config).total == sum(weight.numel() for weight in model.parameters())
+
+
+def test_the_parts_of_the_count_are_the_parts_of_the_model(tiny_config, tiny_model):
+    count = count_parameters(tiny_config)
+    parts = {"embedding": 0, "blocks": 0, "head": 0}
+    for name, weight in tiny_model.named_parameters():
+        parts[name.split(".")[0].removesuffix("_norm")] += weight.numel()
+    assert count._asdict() == parts
+
+
+def test_nano_fits_two_cores():
+    assert 3e6 < count_parameters(build_config("nano", num_codebooks=9, dropout=0.0)).total < 6e6
+
+
+def test_an_unknown_size_is_refused():
+    with pytest.raises(ConfigError, match="unknown model size 'nanno': allowed are nano, micro"):
+        build_config("nanno", num_codebooks=9, dropout=0.0)
+
+
+def test_the_activation_estimate_is_what_autograd_keeps(tiny_config):
+    config = tiny_config.model_copy(update={"dropout": 0.1})
+    model = LanguageModel(config)
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.hidden(torch.randint(0, 1024, (2, 3, 128)))
+    estimate = estimate_training_memory(config, batch_size=2, num_steps=128)
+    assert hidden.requires_grad
+    assert estimate.activation_bytes == pytest.approx(sum(kept.values()), rel=0.1)
+
+
+def test_the_memory_estimate_is_linear_in_the_batch(tiny_config):
+    one = estimate_training_memory(tiny_config, batch_size=1, num_steps=64)
+    four = estimate_training_memory(tiny_config, batch_size=4, num_steps=64)
+    assert four.total_bytes - four.state_bytes == 4 * (one.total_bytes - one.state_bytes)
+
+
+def test_flops_are_those_of_the_matrices(tiny_config):
+    count = count_parameters(tiny_config)
+    norms = 2 * 2 * 32 + 2 * 8 + 32
+    flops = count_training_flops(tiny_config, batch_size=2, num_steps=64)
+    attention = 3 * 2 * 32 * 64 * 2  # three passes, two layers, half of 2 * 2 * S * D each
+    assert flops == 2 * 64 * (6 * (count.multiplied - norms) + attention + 6 * norms)
+
+
+def test_codes_per_parameter_is_the_ratio(tiny_config):
+    total = count_parameters(tiny_config).total
+    assert codes_per_parameter(tiny_config, num_codes=5 * total) == 5.0
