@@ -35,7 +35,7 @@ class Instrument:
         seeds: Sequence[int],
         settings: SamplingSettings,
         prefix: Int[Tensor, "B K P"] | None = None,
-        on_step: Callable[[], None] = lambda: None,
+        on_step: Callable[[int, int], None] | None = None,
     ) -> Int[Tensor, "B K T"]:
         """Codes of one clip per seed, continuing the prefix if there is one."""
         return generate(

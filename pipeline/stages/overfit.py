@@ -56,7 +56,7 @@ def run(params: Params) -> Outcome:
         raise TrainingError(
             f"the model could not run {params.overfit.windows} memorised windows back: "
             f"{report.free_run_accuracy:.1%} of the cells are right after {report.updates} updates "
-            f"at loss {report.loss:.3f}, overfit.min_accuracy asks {params.overfit.min_accuracy:.1%}; "
+            f"at loss {report.loss:.3f}, {params.overfit.min_accuracy:.1%} are asked for; "
             "if the loss is still falling raise overfit.updates, else model or data are at fault"
         )
     found = asdict(report)

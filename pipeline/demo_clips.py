@@ -1,0 +1,146 @@
+"""The clips of the listening page: sound, picture and verdict of each, written beside the page."""
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, UInt16
+from torch import Tensor
+
+from melodac.audio.read import read_audio
+from melodac.audio.write import write_flac
+from melodac.evaluation.detectors import examine_clip
+from melodac.report.clips import Clip, RungKind
+from melodac.report.spectrogram import write_spectrogram
+from melodac.sampling.settings import SamplingSettings
+from pipeline import paths
+from pipeline.generation import Instrument
+from pipeline.params import DemosParams
+from pipeline.records import TrackRecord
+
+FREE_RUN_LABEL = "no prompt"
+
+
+class ClipWriter:
+    """Writes clips into the page's folder and collects them by rung."""
+
+    def __init__(self, folder: Path, instrument: Instrument) -> None:
+        self.folder = folder
+        self.instrument = instrument
+        self.clips: dict[RungKind, list[Clip]] = {kind: [] for kind in RungKind}
+        self.on_clip: Callable[[str], None] = lambda _: None
+        (folder / "audio").mkdir(parents=True)
+        (folder / "pictures").mkdir()
+
+    def add(
+        self,
+        kind: RungKind,
+        audio: Float32[np.ndarray, "C N"],
+        *,
+        codes: Int[Tensor, "K T"] | None,
+        asked_s: float,
+        label: str,
+        **shown: str | float | int | None,
+    ) -> None:
+        """Write one clip; `shown` is what the page says of it, `codes` what the model made."""
+        rate_hz = self.instrument.codec.sample_rate_hz
+        name = f"{kind.value}-{len(self.clips[kind]):02d}"
+        sound = PurePosixPath("audio") / f"{name}.flac"
+        picture = PurePosixPath("pictures") / f"{name}.png"
+        # decoders overshoot a little; what is written is what the detectors judge
+        audible = np.clip(audio, -1.0, 1.0)
+        write_flac(self.folder / sound, audible, rate_hz, subtype="PCM_16")
+        write_spectrogram(self.folder / picture, audible, rate_hz=rate_hz)
+        found = examine_clip(
+            audible,
+            rate_hz=rate_hz,
+            asked_s=asked_s,
+            codes=None if codes is None else codes.unsqueeze(0),
+        )
+        clip = Clip(
+            audio=sound,
+            picture=picture,
+            label=label,
+            duration_s=found.duration_s,
+            peak_dbfs=found.peak_dbfs,
+            rms_dbfs=found.rms_dbfs,
+            verdicts=found.labels,
+            **shown,  # pyright: ignore[reportArgumentType]  checked by the dataclass itself
+        )
+        self.clips[kind].append(clip)
+        self.on_clip(kind.value)
+
+
+def render_track(
+    writer: ClipWriter, record: TrackRecord, values: UInt16[np.ndarray, "T K"], demos: DemosParams
+) -> None:
+    """Original, round trip and continuations of one test track."""
+    instrument = writer.instrument
+    codec = instrument.codec
+    num_frames = instrument.frames_in(demos.duration_s)
+    codes = torch.from_numpy(values[:num_frames].T.astype(np.int64))
+    asked_s = codes.shape[-1] * codec.hop / codec.sample_rate_hz
+    label, tags = record.path, record.tags.get("tags", "")
+    original, _ = read_audio(
+        paths.NORMALIZED_AUDIO / f"{record.id}.flac", max_duration_s=record.duration_s + 1
+    )
+    original = original[:, : codes.shape[-1] * codec.hop]
+    told = {"label": label, "tags": tags}
+    # the last frame is padded with silence when the recording ends inside it
+    original_s = original.shape[-1] / codec.sample_rate_hz
+    writer.add(RungKind.ORIGINAL, original, codes=None, asked_s=original_s, **told)
+    writer.add(RungKind.ROUND_TRIP, instrument.decode(codes), codes=codes, asked_s=asked_s, **told)
+    prefix = codes[:, : min(instrument.frames_in(demos.prefix_s), codes.shape[-1] - 1)]
+    prefix_s = prefix.shape[-1] * codec.hop / codec.sample_rate_hz
+    for settings, seeds in _grid(demos):
+        made = instrument.play(
+            num_frames=num_frames,
+            seeds=seeds,
+            settings=settings,
+            prefix=prefix.expand(len(seeds), -1, -1),
+        )
+        for seed, clip in zip(seeds, made.cpu(), strict=True):
+            writer.add(
+                RungKind.CONTINUATION,
+                instrument.decode(clip),
+                codes=clip[:, prefix.shape[-1] :],
+                asked_s=demos.duration_s,
+                prefix_s=prefix_s,
+                temperature=settings.temperature,
+                seed=_shown_seed(settings, seed),
+                **told,
+            )
+
+
+def render_free_runs(writer: ClipWriter, demos: DemosParams) -> None:
+    """What the model plays from nothing."""
+    instrument = writer.instrument
+    for settings, seeds in _grid(demos):
+        made = instrument.play(
+            num_frames=instrument.frames_in(demos.duration_s), seeds=seeds, settings=settings
+        )
+        for seed, clip in zip(seeds, made.cpu(), strict=True):
+            writer.add(
+                RungKind.FREE_RUN,
+                instrument.decode(clip),
+                codes=clip,
+                asked_s=demos.duration_s,
+                label=FREE_RUN_LABEL,
+                temperature=settings.temperature,
+                seed=_shown_seed(settings, seed),
+            )
+
+
+def _grid(demos: DemosParams) -> list[tuple[SamplingSettings, list[int]]]:
+    return [
+        (
+            SamplingSettings(temperature=temperature, top_k=demos.top_k, top_p=demos.top_p),
+            demos.seeds if temperature > 0 else demos.seeds[:1],
+        )
+        for temperature in demos.temperatures
+    ]
+
+
+def _shown_seed(settings: SamplingSettings, seed: int) -> int | None:
+    return seed if settings.temperature > 0 else None

@@ -1,0 +1,64 @@
+"""What the listening page says about the run: facts, training curve, codebooks beside baselines."""
+
+from collections.abc import Sequence
+
+from melodac.models.config import count_parameters
+from melodac.report.clips import CodebookEntropy, CurvePoint, Fact, ListeningPage, Rung
+from pipeline import paths
+from pipeline.datasets import Dataset
+from pipeline.generation import Instrument
+from pipeline.identity import code_version
+from pipeline.params import Params, hash_params
+from pipeline.records import read_json
+from pipeline.train_log import UPDATE, read_curve
+
+
+def build_page(
+    rungs: Sequence[Rung], dataset: Dataset, instrument: Instrument, params: Params
+) -> ListeningPage:
+    """The page of one run, every number read from what the stages left."""
+    evaluation = read_json(paths.EVALUATION)
+    return ListeningPage(
+        title="melodac",
+        facts=_facts(evaluation["validation"], dataset, instrument, params),
+        rungs=tuple(rungs),
+        curve=tuple(
+            CurvePoint(
+                update=int(row[UPDATE]),
+                train_nats=row["train_nats"],
+                validation_nats=row["validation_nats"],
+            )
+            for row in read_curve(paths.HISTORY)
+        ),
+        codebooks=tuple(
+            CodebookEntropy(
+                codebook=row["codebook"],
+                model_nats=row["model"],
+                unigram_nats=row["unigram"],
+                bigram_nats=row["bigram"],
+            )
+            for row in evaluation["codebooks"]
+        ),
+    )
+
+
+def _facts(
+    validation: dict[str, float], dataset: Dataset, instrument: Instrument, params: Params
+) -> tuple[Fact, ...]:
+    model, checkpoint = instrument.trained.model.config, instrument.trained.checkpoint
+    parameters = count_parameters(model).total
+    header = dataset.header
+    seconds = int(dataset.codes.lengths.sum()) * header.hop / header.sample_rate_hz
+    told = {
+        "Codec": f"{header.codec}, {header.num_codebooks} x {header.codebook_size}",
+        "Music": f"{len(dataset.codes.track_ids)} tracks, {seconds / 60:.1f} min",
+        "Model": f"{parameters / 1e6:.2f} M parameters, {model.num_layers} layers of {model.dim}",
+        "Delay": instrument.trained.pattern.name,
+        "Updates": f"{checkpoint.update} (best) of {checkpoint.config['train']['updates']}",
+        "Validation": f"{validation['nats']:.3f} nats per code",
+        "Rate": f"{validation['bits_per_second']:.0f} bits per second",
+        "Code": code_version(),
+        "Params": hash_params(params),
+        "Data": dataset.index.fingerprint[:12],
+    }
+    return tuple(Fact(label=label, value=value) for label, value in told.items())

@@ -1,0 +1,61 @@
+"""A ladder of audio, from the recording to the model alone, on one offline page.
+
+Rungs: original, codec round trip, continuation of a real beginning, free run; the sampled ones at
+every temperature and seed. At T = 0 nothing is drawn, so there is one clip whatever the seeds.
+"""
+
+import logging
+import shutil
+
+from melodac.report.clips import Rung, RungKind
+from melodac.report.listening_page import write_listening_page
+from pipeline import paths
+from pipeline.datasets import read_dataset
+from pipeline.demo_clips import ClipWriter, render_free_runs, render_track
+from pipeline.demo_page import build_page
+from pipeline.devices import set_up_torch
+from pipeline.generation import load_instrument
+from pipeline.logs import progress_bar
+from pipeline.params import DemosParams, Params
+from pipeline.records import Outcome, read_catalogue
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params) -> Outcome:
+    """Render every clip, then the page; the folder appears only when it is whole."""
+    instrument = load_instrument(params.codec.weights, set_up_torch(params.runtime))
+    dataset = read_dataset()
+    records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
+    test = dataset.split("test")
+    longest = sorted(range(len(test.track_ids)), key=lambda track: -int(test.lengths[track]))
+    chosen = longest[: params.demos.tracks]
+    partial = paths.DEMOS.with_name(".demos.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    writer = ClipWriter(partial, instrument)
+    num_sampled = _sampled_clips(params.demos)
+    total = len(chosen) * (2 + num_sampled) + num_sampled
+    with progress_bar(total=total, unit="clip", description="demos") as advance:
+        writer.on_clip = advance
+        for track in chosen:
+            record = records[test.track_ids[track]]
+            render_track(writer, record, test.codes(track), params.demos)
+        render_free_runs(writer, params.demos)
+    rungs = [Rung(kind=kind, clips=tuple(writer.clips[kind])) for kind in RungKind]
+    write_listening_page(partial / "index.html", build_page(rungs, dataset, instrument, params))
+    shutil.rmtree(paths.DEMOS, ignore_errors=True)
+    partial.rename(paths.DEMOS)
+    clips = [clip for rung in rungs for clip in rung.clips]
+    labels = [label for clip in clips for label in clip.verdicts]
+    log.info("listen: %s", (paths.DEMOS / "index.html").resolve())
+    return Outcome(
+        counts={"tracks": len(chosen), "clips": len(clips)},
+        metrics={
+            "clips": len(clips),
+            "labels": {label: labels.count(label) for label in sorted(set(labels))},
+        },
+    )
+
+
+def _sampled_clips(demos: DemosParams) -> int:
+    return sum(len(demos.seeds) if temperature > 0 else 1 for temperature in demos.temperatures)
