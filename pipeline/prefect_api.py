@@ -107,6 +107,12 @@ class PrefectServer:
         """Move a task run to one of the same states, or to `Cached`."""
         self._set_state("task_runs", task_run_id, name, message)
 
+    def read_task_state(self, task_run_id: str) -> str | None:
+        """The state's type, e.g. `COMPLETED`; None if there is no such task run."""
+        wanted = {"task_runs": {"id": {"any_": [task_run_id]}}}
+        found = self._send("POST", "/task_runs/filter", wanted)
+        return found[0]["state_type"] if found else None
+
     def crash_unended(self, task_run_ids: Sequence[str]) -> None:
         """Mark as crashed the child flow runs whose process died before it could say how."""
         for child in self._list_children(task_run_ids):

@@ -53,6 +53,7 @@ class Watcher:
         self._shown: dict[str, tuple[str, float]] = {}
         self._ending: Ending | None = None
         self._finished = threading.Event()
+        self._wake = threading.Event()
         self._has_warned = False
         self._thread = threading.Thread(target=self._watch, name="prefect-watcher", daemon=True)
 
@@ -70,6 +71,7 @@ class Watcher:
     def add_event(self, step: Step) -> None:
         """Leave a call to be made, in order."""
         self._events.append(step)
+        self._wake.set()
 
     def set_progress(self, description: str, done: int, total: int) -> None:
         """Leave how far the work is; only the latest is shown."""
@@ -79,6 +81,7 @@ class Watcher:
         """Show how it ended; waits at most `DRAIN_S`."""
         self._ending = ending
         self._finished.set()
+        self._wake.set()
         self._thread.join(DRAIN_S)
         if self._thread.is_alive():
             self._warn(f"no answer within {DRAIN_S:.0f} s, the run may be shown as running")
@@ -86,8 +89,10 @@ class Watcher:
     def _watch(self) -> None:
         if not self._try(self._open):
             return
-        while not self._finished.wait(INTERVAL_S):
+        while not self._finished.is_set():
             self._send_latest()
+            self._wake.wait(INTERVAL_S)
+            self._wake.clear()
         self._send_latest()
         self._send_ending()
 
