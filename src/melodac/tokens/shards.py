@@ -1,0 +1,187 @@
+"""The array of a token store: frames in a few large zarr v3 files. The only module that knows zarr.
+
+Rows are frames of all tracks, one after another; columns are codebooks, channel by channel. A
+shard is written once, whole, by one writer. Only the store imports this.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+# zarr's signatures name types of optional packages that are not installed
+# pyright: reportUnknownMemberType=false
+import numpy as np
+import zarr
+from jaxtyping import UInt16
+from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore
+
+from melodac.errors import StoreCorruptError, TokenError
+from melodac.tokens.vocabulary import FILL
+
+CHUNK_FRAMES = 4096
+"""Frames that are compressed together, the least that a read inside a shard decodes."""
+
+MAX_FRAMES_PER_SHARD = 2**26
+"""Bound of a shard, so that a foreign store cannot ask for all memory there is."""
+
+METADATA = "zarr.json"
+"""File of the array's shape, codecs and attributes."""
+
+
+def shard_name(shard: int) -> str:
+    """Path of a shard inside the array's folder."""
+    return f"c/{shard}/0"
+
+
+class ShardWriter:
+    """Appends frames, holding no more than one shard in memory."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_columns: int,
+        frames_per_shard: int,
+        attributes: Mapping[str, object],
+    ) -> None:
+        """Start an empty array in a new folder.
+
+        Raises:
+            TokenError: If a shard is not made of whole chunks.
+        """
+        is_whole = frames_per_shard % CHUNK_FRAMES == 0 or frames_per_shard < CHUNK_FRAMES
+        if not (is_whole and 1 <= frames_per_shard <= MAX_FRAMES_PER_SHARD):
+            raise TokenError(
+                f"frames_per_shard is {frames_per_shard}: allowed are multiples of {CHUNK_FRAMES} "
+                f"up to {MAX_FRAMES_PER_SHARD}, or less than {CHUNK_FRAMES} for a small store"
+            )
+        self.num_frames = 0
+        self._block = np.empty((frames_per_shard, num_columns), dtype=np.uint16)
+        self._num_waiting = 0
+        self._array = zarr.create_array(
+            LocalStore(folder),
+            shape=(0, num_columns),
+            dtype="uint16",
+            chunks=(min(frames_per_shard, CHUNK_FRAMES), num_columns),
+            shards=(frames_per_shard, num_columns),
+            compressors=ZstdCodec(level=0, checksum=True),
+            fill_value=FILL,
+            zarr_format=3,
+            attributes=cast("dict[str, Any]", dict(attributes)),
+        )
+
+    def append(self, frames: UInt16[np.ndarray, "T K"]) -> None:
+        """Add frames after those that came before; a full shard goes to disk."""
+        done = 0
+        while done < len(frames):
+            part = frames[done : done + len(self._block) - self._num_waiting]
+            self._block[self._num_waiting : self._num_waiting + len(part)] = part
+            self._num_waiting += len(part)
+            done += len(part)
+            if self._num_waiting == len(self._block):
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the frames that wait as one shard: after a full one, or at the end."""
+        if not self._num_waiting:
+            return
+        first = self.num_frames
+        self.num_frames += self._num_waiting
+        self._array.resize((self.num_frames, self._block.shape[1]))
+        self._array[first : self.num_frames] = self._block[: self._num_waiting]
+        self._num_waiting = 0
+
+
+class ShardReader:
+    """Reads frames of an array whose layout was checked."""
+
+    def __init__(self, folder: Path, *, shape: tuple[int, int], frames_per_shard: int) -> None:
+        """Check the layout and open the array.
+
+        Raises:
+            StoreCorruptError: If dtype, shape, codecs or fill value are not those of a store.
+        """
+        found = _read_metadata(folder)
+        expected = _expected_metadata(shape, frames_per_shard)
+        wrong = [name for name, value in expected.items() if found.get(name) != value]
+        if wrong:
+            raise StoreCorruptError(
+                f"{folder / METADATA} does not describe a token array: {wrong[0]} is "
+                f"{found.get(wrong[0])!r}, expected {expected[wrong[0]]!r}; write the store again"
+            )
+        self._folder = folder
+        self._frames_per_shard = frames_per_shard
+        self._array = zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+        self.shape = shape
+
+    def read(self, first: int, stop: int, num_codes: int) -> UInt16[np.ndarray, "T K"]:
+        """Frames `first` up to `stop`, every one checked to be a code below `num_codes`.
+
+        Raises:
+            StoreCorruptError: If a shard was lost or damaged after the store was opened.
+        """
+        shard = shard_name(first // self._frames_per_shard)
+        try:
+            frames = np.asarray(self._array[first:stop], dtype=np.uint16)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise StoreCorruptError(
+                f"frames {first} to {stop} of {self._folder} cannot be read, from shard {shard} "
+                f"on ({error}): write the store again"
+            ) from error
+        if frames.size and int(frames.max()) >= num_codes:
+            raise StoreCorruptError(
+                f"frames {first} to {stop} of {self._folder} hold {int(frames.max())}, codes are "
+                f"below {num_codes}: a shard from {shard} on is lost; write the store again"
+            )
+        return frames
+
+    def read_all(self, num_codes: int) -> UInt16[np.ndarray, "T K"]:
+        """Every frame, shard by shard into one array."""
+        frames = np.empty(self.shape, dtype=np.uint16)
+        for first in range(0, len(frames), self._frames_per_shard):
+            stop = min(first + self._frames_per_shard, len(frames))
+            frames[first:stop] = self.read(first, stop, num_codes)
+        return frames
+
+
+def read_attributes(folder: Path) -> dict[str, object]:
+    """Attributes of the array, as they stand in its metadata."""
+    attributes = _read_metadata(folder).get("attributes")
+    return cast("dict[str, object]", attributes) if isinstance(attributes, dict) else {}
+
+
+def _read_metadata(folder: Path) -> dict[str, object]:
+    try:
+        metadata: object = json.loads((folder / METADATA).read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreCorruptError(
+            f"{folder / METADATA} cannot be read ({error}): write the store again"
+        ) from error
+    return cast("dict[str, object]", metadata) if isinstance(metadata, dict) else {}
+
+
+def _expected_metadata(shape: tuple[int, int], frames_per_shard: int) -> dict[str, object]:
+    to_bytes = {"name": "bytes", "configuration": {"endian": "little"}}
+    zstd = {"name": "zstd", "configuration": {"level": 0, "checksum": True}}
+    sharding = {
+        "chunk_shape": [min(frames_per_shard, CHUNK_FRAMES), shape[1]],
+        "codecs": [to_bytes, zstd],
+        "index_codecs": [to_bytes, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": "uint16",
+        "fill_value": FILL,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [frames_per_shard, shape[1]]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "storage_transformers": [],
+    }
