@@ -1,0 +1,44 @@
+"""The training log of a resumed run reads as if the run had never stopped."""
+
+from pipeline.train_log import TRAIN, VALIDATION, TrainLog, curve, read_curve, read_log, write_curve
+
+
+def write_updates(log, first, last):
+    for update in range(first, last + 1):
+        log.write(TRAIN, {"update": update, "loss": float(update)})
+
+
+def test_a_resumed_log_equals_an_undisturbed_one(tmp_path):
+    write_updates(TrainLog(tmp_path / "whole", 0), 1, 6)
+    write_updates(TrainLog(tmp_path / "stopped", 0), 1, 5)
+    write_updates(TrainLog(tmp_path / "stopped", 3), 4, 6)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "stopped").read_bytes()
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
+    path = tmp_path / "log"
+    write_updates(TrainLog(path, 0), 1, 3)
+    path.write_bytes(path.read_bytes()[:-5])
+    assert [line["update"] for line in read_log(path)] == [1, 2]
+    TrainLog(path, 2)
+    assert path.read_text().endswith("\n")
+
+
+def test_the_curve_averages_what_came_since_the_last_validation():
+    lines = [
+        {"kind": TRAIN, "update": 1, "loss": 4.0},
+        {"kind": TRAIN, "update": 2, "loss": 2.0},
+        {"kind": VALIDATION, "update": 2, "loss": 3.5},
+        {"kind": TRAIN, "update": 3, "loss": 1.0},
+        {"kind": VALIDATION, "update": 3, "loss": 3.0},
+    ]
+    assert curve(lines) == [
+        {"update": 2, "train_nats": 3.0, "validation_nats": 3.5},
+        {"update": 3, "train_nats": 1.0, "validation_nats": 3.0},
+    ]
+
+
+def test_the_curve_comes_back(tmp_path):
+    rows = [{"update": 2.0, "train_nats": 0.1 + 0.2, "validation_nats": 3.5}]
+    write_curve(tmp_path / "history.csv", rows)
+    assert read_curve(tmp_path / "history.csv") == rows
