@@ -8,12 +8,11 @@ answers), `on` (the same, and say so if none does) or `off`.
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from melodac.errors import ConfigError
 from pipeline import logs
-from pipeline.dvc_graph import read_upstream
+from pipeline.dag import stage_parents
 from pipeline.prefect_api import (
     PrefectCallError,
     PrefectServer,
@@ -22,12 +21,12 @@ from pipeline.prefect_api import (
     task_run_id_of,
 )
 from pipeline.records import Outcome
+from pipeline.signals import StoppedError
 from pipeline.watcher import Ending, LogForwarder, Watcher
 
 MODE = "MELODAC_PREFECT"
 MODES = ("auto", "on", "off")
 PARENT = "MELODAC_PARENT_FLOW_RUN"
-DVC_YAML = Path("dvc.yaml")
 
 log = logging.getLogger("pipeline")
 
@@ -47,11 +46,10 @@ def run_stage(stage: str, work: Callable[[], Outcome]) -> Outcome:
     watcher.start()
     try:
         outcome = work()
-    except Exception as error:
-        watcher.finish(Ending("Failed", f"{type(error).__name__}: {error}"))
-        raise
     except BaseException as error:
-        watcher.finish(Ending("Crashed", f"stopped by {type(error).__name__}"))
+        is_stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
+        message = f"{type(error).__name__}: {error}"
+        watcher.finish(Ending("Crashed" if is_stopped else "Failed", message))
         raise
     else:
         watcher.finish(Ending("Completed", _summary(outcome), tuple(_rows(outcome))))
@@ -95,10 +93,10 @@ def _join_parent(server: PrefectServer, stage: str) -> str | None:
     if not parent_id:
         return None
     try:
-        upstream = read_upstream(DVC_YAML).get(stage, ())
+        upstream = stage_parents()[stage]
         after = server.list_inputs(parent_id, upstream)
-    except ValueError as error:  # no readable dvc.yaml, or an id that is none
-        raise PrefectCallError(f"{PARENT}: {error}") from error
+    except (ValueError, KeyError) as error:  # dvc.yaml without this stage, or an id that is none
+        raise PrefectCallError(f"{stage} has no place in the graph: {error}") from error
     task_run_id = task_run_id_of(parent_id, stage)
     server.create_task_run(task_run_id, flow_run_id=parent_id, name=stage, after=after)
     return task_run_id

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline import bridge, preflight
 from pipeline.child import Ended, follow
-from pipeline.dvc_graph import read_upstream
+from pipeline.dag import stage_parents
 from pipeline.dvc_lines import LineSplitter, StageEvent, parse_line
 from pipeline.prefect_api import ENDED, PrefectCallError, PrefectServer, task_run_id_of
 from pipeline.watcher import Ending, Watcher
@@ -48,12 +48,12 @@ class Picture:
     """The flow run of one DVC command and its graph."""
 
     def __init__(
-        self, server: PrefectServer, run_id: str, upstream: Mapping[str, Sequence[str]]
+        self, server: PrefectServer, run_id: str, parents: Mapping[str, Sequence[str]]
     ) -> None:
         """Args: the server, the flow run made for the command, the edges of dvc.yaml."""
         self.run_id = run_id
         self._server = server
-        self._upstream = upstream
+        self._parents = parents
         self._splitter = LineSplitter()
         self._seen: dict[str, tuple[str, float]] = {}
         self._watcher = Watcher(server, lambda: run_id)
@@ -86,7 +86,7 @@ class Picture:
             self._watcher.add_event(lambda: self._add(event.stage, "Cached", REASONS[event.what]))
 
     def _add(self, stage: str, state: str, message: str) -> None:
-        after = self._server.list_inputs(self.run_id, self._upstream.get(stage, ()))
+        after = self._server.list_inputs(self.run_id, self._parents.get(stage, ()))
         node = task_run_id_of(self.run_id, stage)
         self._server.create_task_run(node, flow_run_id=self.run_id, name=stage, after=after)
         self._server.set_task_state(node, "Running")
@@ -121,12 +121,12 @@ def _open_picture(title: str) -> Picture | None:
     if server is None:
         return None
     try:
-        upstream = read_upstream(bridge.DVC_YAML)
+        parents = stage_parents()
         run_id = server.create_flow_run("experiment", name=title, tags=("dvc", "melodac run"))
-    except (PrefectCallError, ValueError) as error:
+    except (PrefectCallError, ValueError, KeyError) as error:
         log.warning("Prefect: %s; DVC runs unwatched", error)
         return None
-    return Picture(server, run_id, upstream)
+    return Picture(server, run_id, parents)
 
 
 def _is_experiment(arguments: Sequence[str]) -> bool:

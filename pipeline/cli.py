@@ -1,0 +1,99 @@
+"""The `melodac` command. DVC needs none of it: `dvc repro` does all the work alone.
+
+Only light imports up here: what a command needs is imported when that command is called.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A folder of music in; a trained model over DAC tokens, measurements and demos out.\n\n"
+    "`dvc repro` and `dvc exp run` do the work; these commands watch it and use what it left. "
+    "They work from any folder of the checkout.",
+)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="[DVC OPTIONS] [STAGES]",
+)
+def run(context: typer.Context) -> None:
+    """Run the pipeline once, shown in the Prefect UI as one graph.
+
+    Does `dvc repro`, or `dvc exp run` where an option asks for an experiment (-S, -n, --queue,
+    --temp); all options and stage names go to DVC as they are. Parameters and the music folder are
+    checked first. Needs no server: without one it is plain DVC, with the same result and the same
+    exit code.
+
+    One factor changed: melodac run -S train.delay=dia
+
+    Your own music: melodac run -S ingest.source=/path/to/my/music
+    """
+    from pipeline.flows import run_dvc
+
+    raise typer.Exit(run_dvc(context.args))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 4200,
+) -> None:
+    """Start the Prefect server and say its address; Ctrl-C stops it.
+
+    While it runs, every stage of `dvc repro`, `dvc exp run` and `melodac run` shows up there. Its
+    database is .prefect in the checkout; nothing leaves this machine.
+    """
+    from pipeline.server import start_server
+
+    start_server(Path.cwd(), port)
+
+
+@app.command()
+def verify() -> None:
+    """Read back the token store and the checkpoints and say what is damaged.
+
+    Compares every byte with the manifests that were written with them. Exit code 1 if anything is
+    damaged or missing.
+    """
+    from pipeline.verification import verify as read_back
+
+    whole, damaged = read_back()
+    for line in whole:
+        typer.echo(f"whole    {line}")
+    for line in damaged:
+        typer.echo(f"DAMAGED  {line}", err=True)
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.callback()
+def enter_checkout() -> None:
+    """Go to the root of the checkout: every path of the pipeline is relative to it."""
+    if any(word in {"-h", "--help"} for word in sys.argv[1:]):
+        return
+    from pipeline.checkout import find_checkout
+    from pipeline.logs import set_up_logging
+
+    set_up_logging()
+    os.chdir(find_checkout(Path.cwd()))
+
+
+def main() -> None:
+    """Run the command; errors become one clear line each, exit 2 for wrong parameters, else 1."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from melodac.errors import ConfigError, MelodacError
+
+    try:
+        app(prog_name="melodac")
+    except MelodacError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"melodac: {line}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

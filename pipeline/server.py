@@ -1,0 +1,64 @@
+"""`melodac ui`: the Prefect server of this checkout, in the foreground.
+
+It only watches. Its database lies in `.prefect` in the checkout, and nothing calls home.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from melodac.errors import ConfigError
+from pipeline.prefect_api import DEFAULT_URL, is_healthy
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 4200
+
+
+def start_server(checkout: Path, port: int) -> None:
+    """Become the server; returns only if one already answers on this port.
+
+    Raises:
+        ConfigError: If another program holds the port.
+    """
+    address = f"http://{HOST}:{port}"
+    api = f"{address}/api"
+    if is_healthy(api):
+        sys.stdout.write(f"A Prefect server already answers: {address}\n")
+        return
+    if not _is_free(port):
+        raise ConfigError(
+            f"--port {port}: another program listens there, stop it or take a free one, "
+            f"e.g. `melodac ui --port {port + 1}`"
+        )
+    sys.stdout.write(f"Prefect: {address} (in some seconds; Ctrl-C stops it)\n")
+    if api != DEFAULT_URL:
+        sys.stdout.write(f"Stages find it with: export PREFECT_API_URL={api}\n")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    command += ["--host", HOST, "--port", str(port)]
+    # not a child: signals then reach the server itself, and none is left behind
+    os.execve(sys.executable, command, _environment(checkout, api))
+
+
+def _environment(checkout: Path, api: str) -> dict[str, str]:
+    return os.environ | {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(checkout / ".prefect"),
+        "PREFECT_API_URL": api,
+        # the pages ask this address; by default they would ask the default port
+        "PREFECT_UI_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    }
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
