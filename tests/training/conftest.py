@@ -1,9 +1,19 @@
 """A training run small enough to repeat many times."""
 
+import numpy as np
 import pytest
 import torch
 
+from melodac.models.config import LanguageModelConfig
+from melodac.models.language_model import LanguageModel
+from melodac.tokens.array import array_of_tracks
+from melodac.tokens.delay import build_pattern
 from melodac.training.config import TrainConfig
+from melodac.training.loop import Callbacks, Trainer, TrainingData
+from melodac.training.seeding import seeded
+
+NUM_CODEBOOKS = 2
+FRAMES = 8
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +26,7 @@ def one_thread():
 
 @pytest.fixture
 def train_config():
+    """Twelve updates of 4 windows; the data below has 13 windows, so epochs end inside updates."""
     return TrainConfig(
         updates=12,
         windows_per_update=4,
@@ -34,3 +45,60 @@ def train_config():
         keep_checkpoints=3,
         seed=5,
     )
+
+
+@pytest.fixture
+def build_model():
+    def build(dropout=0.1, seed=0):
+        config = LanguageModelConfig(
+            num_codebooks=NUM_CODEBOOKS,
+            dim=16,
+            num_layers=1,
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=8,
+            ff_dim=32,
+            dropout=dropout,
+            rope_base=10_000.0,
+        )
+        with seeded(seed, "initialisation"):
+            return LanguageModel(config)
+
+    return build
+
+
+@pytest.fixture
+def data():
+    generator = np.random.default_rng(0)
+
+    def tracks(*lengths):
+        return array_of_tracks([
+            (f"t{n}", generator.integers(0, 1024, (n, NUM_CODEBOOKS)).astype(np.uint16))
+            for n in lengths
+        ])
+
+    return TrainingData(tracks(40, 23, 5, 17), tracks(19, 6), FRAMES)
+
+
+@pytest.fixture
+def build_trainer(build_model, data, train_config):
+    """A fresh trainer; `events` of the trainer collect what the callbacks hear."""
+
+    def build(directory=None, stop_at=None, delay=(0, 1), identity=None, **changes):
+        config = train_config.model_copy(update=changes)
+        updates, validations = [], []
+        trainer = Trainer(
+            build_model(config.dropout),
+            build_pattern(delay, NUM_CODEBOOKS),
+            data,
+            config=config,
+            directory=directory,
+            identity=identity or {"data_fingerprint": "abc"},
+            callbacks=Callbacks(
+                updates.append, validations.append, lambda: len(updates) == stop_at
+            ),
+        )
+        trainer.updates, trainer.validations = updates, validations
+        return trainer
+
+    return build

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,7 +221,7 @@ def test_files_are_synced_before_the_name_and_the_directory_after(tmp_path, monk
     sync, rename = os.fsync, os.rename
 
     def note_sync(descriptor):
-        events.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         sync(descriptor)
 
     def note_rename(source, target):

@@ -1,5 +1,7 @@
 """Laws of the learning rate schedule."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_warmup_rises_to_the_peak(schedule):
 @given(schedules())
 def test_rate_never_rises_after_warmup(schedule):
     rest = curve(schedule)[schedule["warmup_updates"] :]
-    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(rest, rest[1:]))
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(rest))
 
 
 @given(schedules())

@@ -7,7 +7,7 @@ function: training and sampling do not know each other. The pipeline may import 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from melodac.training.loop import Callbacks, Metrics, Trainer, TrainingData
 from melodac.training.scoring import build_targets
 
 
+@runtime_checkable
 class FreeRun(Protocol):
     """Greedy generation at T = 0."""
 

@@ -1,0 +1,114 @@
+"""How well a model predicts music it has not seen: nats per code and bits per second.
+
+Scored with the loss of training on fixed windows that count every frame once. Tracks, not frames,
+are what was sampled from the world, so the confidence interval resamples tracks. The pipeline may
+import this file.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melodac.models.language_model import LanguageModel
+from melodac.tokens.array import TokenArray
+from melodac.tokens.delay import DelayPattern
+from melodac.tokens.windows import evaluation_windows
+from melodac.training.loss import bits_per_second
+from melodac.training.scoring import score_windows
+
+_CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A measured mean with its 95 % bootstrap interval; no interval from a single track."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What one model makes of one split."""
+
+    nats: Estimate
+    """Per code, over all codebooks."""
+    nats_per_codebook: tuple[Estimate, ...]
+    bits_per_second: Estimate
+    """Code length of one second of sound."""
+    num_tracks: int
+    num_frames: int
+
+
+def measure_likelihood(
+    model: LanguageModel,
+    pattern: DelayPattern,
+    array: TokenArray,
+    *,
+    frames: int,
+    windows_per_batch: int,
+    frame_rate_hz: float,
+    bootstrap_samples: int,
+    seed: int,
+) -> Likelihood:
+    """Score every frame of every track.
+
+    Args:
+        model: A trained model; its dropout is off meanwhile.
+        pattern: Delay pattern it was trained with.
+        array: Tracks of the split.
+        frames: Frames of a window; each is predicted from the earlier ones of its window.
+        windows_per_batch: Windows in memory at once; changes no result.
+        frame_rate_hz: Codec frames per second.
+        bootstrap_samples: Resamples of the tracks behind the interval.
+        seed: Seed of the resampling.
+    """
+    windows = evaluation_windows([int(length) for length in array.lengths], frames)
+    scores = score_windows(
+        model, pattern, array, windows, frames=frames, windows_per_batch=windows_per_batch
+    )
+    num_tracks = len(array.lengths)
+    nats = np.zeros((num_tracks, pattern.num_codebooks))
+    counts = np.zeros((num_tracks, pattern.num_codebooks), dtype=np.int64)
+    np.add.at(nats, windows.tracks, scores.nats.numpy())
+    np.add.at(counts, windows.tracks, scores.counts.numpy())
+    draws = _draw_tracks(num_tracks, bootstrap_samples, seed)
+    codebooks = tuple(
+        _estimate(nats[:, codebook], counts[:, codebook], draws)
+        for codebook in range(pattern.num_codebooks)
+    )
+    mean = _estimate(nats.sum(axis=1), counts.sum(axis=1), draws)
+    # every codebook counts the same cells, so bits are the mean times a constant, bounds and all
+    scale = bits_per_second([1.0] * pattern.num_codebooks, frame_rate_hz)
+    return Likelihood(
+        nats=mean,
+        nats_per_codebook=codebooks,
+        bits_per_second=Estimate(
+            mean.value * scale,
+            None if mean.low is None else mean.low * scale,
+            None if mean.high is None else mean.high * scale,
+        ),
+        num_tracks=num_tracks,
+        num_frames=int(counts[:, 0].sum()),
+    )
+
+
+def _draw_tracks(num_tracks: int, bootstrap_samples: int, seed: int) -> NDArray[np.int64] | None:
+    if num_tracks < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, num_tracks, size=(bootstrap_samples, num_tracks))
+
+
+def _estimate(
+    nats: NDArray[np.float64], counts: NDArray[np.int64], draws: NDArray[np.int64] | None
+) -> Estimate:
+    value = float(nats.sum() / counts.sum())
+    if draws is None:
+        return Estimate(value, None, None)
+    means = nats[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    tail = (1.0 - _CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1.0 - tail])
+    return Estimate(value, float(low), float(high))
