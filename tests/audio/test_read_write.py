@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,11 +161,11 @@ def test_unusual_names_are_read(tmp_path, name):
 
 def test_reading_leaves_no_descriptor_open(tmp_path):
     text(tmp_path / "a.wav")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(UnreadableAudioError):
             read_audio(tmp_path / "a.wav", 1.0)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_writing_is_whole_or_nothing(tmp_path, monkeypatch):

@@ -11,11 +11,24 @@ import numpy as np
 from jaxtyping import Float32
 
 from melodac.audio.channels import to_mono
+from melodac.audio.examine import hash_file
 from melodac.audio.loudness import Normalization, normalize_loudness
 from melodac.audio.read import open_audio
 from melodac.audio.resample import resample
 from melodac.audio.write import write_flac
 from melodac.errors import AudioError
+
+
+@dataclass(frozen=True)
+class NormalizeJob:
+    """One file to normalize."""
+
+    source: Path
+    """Any readable audio file; it is not changed."""
+    destination: Path
+    """A FLAC file, written whole or not at all."""
+    track_id: str
+    """What the content of `source` must hash to."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +57,24 @@ class Unusable:
 
 
 def normalize_file(
-    source: Path, destination: Path, target: NormalizeTarget, *, max_duration_s: float
+    job: NormalizeJob, *, target: NormalizeTarget, max_duration_s: float
 ) -> NormalizedFile | Unusable:
-    """Read `source`, write it normalized to `destination`.
+    """Read the source of a job, write it normalized to the destination.
 
     A source that cannot be decoded to its end and a destination that cannot be written are errors
     (those of `AudioFile.blocks` and `write_flac`): ingest has let this very file pass.
 
     Args:
-        source: Any readable audio file; it is not changed.
-        destination: A FLAC file, written whole or not at all.
+        job: What to read, where to write.
         target: What to bring it to.
         max_duration_s: Cap on decoded seconds.
+
+    Raises:
+        AudioError: If the source is not the file it was when it was examined.
     """
-    mono, rate_hz = _read_mono(source, max_duration_s)
+    mono, rate_hz = _read_mono(job.source, max_duration_s)
+    if not hash_file(job.source).startswith(job.track_id):
+        raise AudioError(f"{job.source}: changed since ingest, run the ingest stage again")
     try:
         audio, loudness = normalize_loudness(
             resample(mono, rate_hz, target.rate_hz),
@@ -68,7 +85,7 @@ def normalize_file(
         )
     except AudioError as error:
         return Unusable(str(error))
-    write_flac(destination, audio, target.rate_hz, "PCM_24")
+    write_flac(job.destination, audio, target.rate_hz, "PCM_24")
     return NormalizedFile(audio.shape[1], loudness)
 
 
