@@ -1,0 +1,93 @@
+"""The checkpoint's cross-entropy per codebook beside n-gram baselines, and bits per second.
+
+Scored with the loss of training, each frame counted once; validation chose the checkpoint, so the
+test split is the one to report.
+"""
+
+import csv
+import io
+from typing import Any
+
+from melodac.evaluation.likelihood import Estimate, Likelihood, measure_likelihood
+from pipeline import paths
+from pipeline.datasets import Dataset, read_dataset
+from pipeline.devices import set_up_torch
+from pipeline.experiment import Trained, load_trained
+from pipeline.logs import progress
+from pipeline.params import EvaluateParams, Params
+from pipeline.records import Outcome, Split, read_json, write_json, write_text
+
+HELD_OUT: tuple[Split, ...] = ("validation", "test")
+BOOTSTRAP_SEED = 0
+
+
+def run(params: Params) -> Outcome:
+    """Measure both held-out splits."""
+    trained = load_trained(set_up_torch(params.runtime))
+    dataset = read_dataset()
+    baselines = read_json(paths.BASELINES)
+    found = {
+        split: _measure(trained, dataset, split, params.evaluate)
+        for split in progress(HELD_OUT, total=2, unit="split", description="evaluate")
+    }
+    rows = [
+        {
+            "codebook": codebook,
+            "model": round(estimate.value, 5),
+            "unigram": round(baselines["validation"]["unigram"][codebook], 5),
+            "bigram": round(baselines["validation"]["bigram"][codebook], 5),
+        }
+        for codebook, estimate in enumerate(found["validation"].nats_per_codebook)
+    ]
+    summary = {split: _summary(likelihood) for split, likelihood in found.items()}
+    write_json(paths.EVALUATION, {**summary, "codebooks": rows})
+    write_text(paths.CODEBOOK_TABLE, _as_csv(rows))
+    return Outcome(
+        counts={f"{split} frames": found[split].num_frames for split in HELD_OUT},
+        metrics={
+            **{f"{split}_{key}": summary[split][key] for split in HELD_OUT for key in _SHOWN},
+            "codebooks_below_unigram": sum(row["model"] < row["unigram"] for row in rows),
+            "codebooks_below_bigram": sum(row["model"] < row["bigram"] for row in rows),
+        },
+    )
+
+
+_SHOWN = ("nats", "nats_low", "nats_high", "bits_per_second")
+
+
+def _measure(
+    trained: Trained, dataset: Dataset, split: Split, evaluate: EvaluateParams
+) -> Likelihood:
+    return measure_likelihood(
+        trained.model,
+        trained.pattern,
+        dataset.split(split),
+        frames=dataset.index.window_frames,
+        windows_per_batch=evaluate.windows_per_batch,
+        frame_rate_hz=dataset.header.sample_rate_hz / dataset.header.hop,
+        bootstrap_samples=evaluate.bootstrap_samples,
+        seed=BOOTSTRAP_SEED,
+    )
+
+
+def _summary(likelihood: Likelihood) -> dict[str, Any]:
+    return {
+        **_bounds("nats", likelihood.nats),
+        **_bounds("bits_per_second", likelihood.bits_per_second),
+        "nats_per_codebook": [round(nats.value, 5) for nats in likelihood.nats_per_codebook],
+        "tracks": likelihood.num_tracks,
+        "frames": likelihood.num_frames,
+    }
+
+
+def _bounds(name: str, estimate: Estimate) -> dict[str, float | None]:
+    named = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {key: None if value is None else round(value, 5) for key, value in named.items()}
+
+
+def _as_csv(rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
