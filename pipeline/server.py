@@ -3,6 +3,7 @@
 It only watches. Its database lies in `.prefect` in the checkout, and nothing calls home.
 """
 
+import fcntl
 import os
 import socket
 import sys
@@ -19,7 +20,7 @@ def start_server(checkout: Path, port: int) -> None:
     """Become the server; returns only if one already answers on this port.
 
     Raises:
-        ConfigError: If another program holds the port.
+        ConfigError: If another program holds the port, or a server of this checkout is up.
     """
     address = f"http://{HOST}:{port}"
     api = f"{address}/api"
@@ -31,6 +32,7 @@ def start_server(checkout: Path, port: int) -> None:
             f"--port {port}: another program listens there, stop it or take a free one, "
             f"e.g. `melodac ui --port {port + 1}`"
         )
+    _hold_lock(checkout / ".prefect", address)
     sys.stdout.write(f"Prefect: {address} (in some seconds; Ctrl-C stops it)\n")
     if api != DEFAULT_URL:
         sys.stdout.write(f"Stages find it with: export PREFECT_API_URL={api}\n")
@@ -39,6 +41,27 @@ def start_server(checkout: Path, port: int) -> None:
     command += ["--host", HOST, "--port", str(port)]
     # not a child: signals then reach the server itself, and none is left behind
     os.execve(sys.executable, command, _environment(checkout, api))
+
+
+def _hold_lock(home: Path, address: str) -> None:
+    """One server a database; the lock is kept until the process that we become ends.
+
+    Raises:
+        ConfigError: If another server of this checkout runs or is about to.
+    """
+    home.mkdir(exist_ok=True)
+    lock = os.open(home / "melodac-ui.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        known = os.read(lock, 100).decode()
+        os.close(lock)
+        raise ConfigError(
+            f"a server of this checkout runs or is about to: {known}, use it or stop it first"
+        ) from error
+    os.truncate(lock, 0)
+    os.write(lock, address.encode())
+    os.set_inheritable(lock, True)
 
 
 def _environment(checkout: Path, api: str) -> dict[str, str]:
