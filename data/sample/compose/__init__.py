@@ -1,0 +1,1 @@
+"""Composes the sample music: scores from harmony, melody, bass and drums; sound from scores."""

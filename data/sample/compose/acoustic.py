@@ -1,0 +1,293 @@
+"""Bands that play without a plug: chamber music, jazz, Latin, folk, brass and choir."""
+
+from data.sample.compose.bands import LOOSE, SWING, TIGHT, Genre, bass, comp, drums, lead, pad
+from data.sample.compose.rhythm import Feel
+
+GENRES = (
+    Genre(
+        "piano ballad",
+        (lead("piano", "ballad", 1), comp("piano", "ballad", -4, 56)),
+        (lead("cello", "ballad"), comp("piano", "ballad", -3, 60), pad("slow strings", -11)),
+        LOOSE,
+        room=0.55,
+    ),
+    Genre(
+        "piano waltz",
+        (lead("piano", "slow waltz", 1), comp("piano", "waltz ballad", -4, 56)),
+        (lead("clarinet", "slow waltz"), comp("harp", "waltz arp", -3), pad("strings", -11)),
+        LOOSE,
+        room=0.55,
+    ),
+    Genre(
+        "jazz",
+        (
+            lead("piano", "swing"),
+            comp("jazz guitar", "charleston", -6),
+            bass("upright bass", "walk", -2),
+            drums("jazz drums", "swing", -6),
+        ),
+        (
+            lead("tenor sax", "swing", -1),
+            comp("piano", "charleston", -4),
+            bass("upright bass", "walk", -3),
+            drums("brushed drums", "swing", -6),
+        ),
+        SWING,
+        room=0.4,
+    ),
+    Genre(
+        "jazz waltz",
+        (
+            lead("vibraphone", "bebop waltz"),
+            comp("piano", "jazz waltz", -5),
+            bass("upright bass", "walk waltz", -2),
+            drums("jazz drums", "jazz waltz", -6),
+        ),
+        (
+            lead("soprano sax", "bebop waltz"),
+            comp("jazz guitar", "jazz waltz", -4),
+            bass("upright bass", "waltz fifths", -2),
+            drums("brushed drums", "jazz waltz", -5),
+        ),
+        SWING,
+        room=0.4,
+    ),
+    Genre(
+        "strings",
+        (
+            lead("violin", "song"),
+            pad("strings", -3, 58),
+            bass("cello", "halves", -5),
+        ),
+        (
+            lead("oboe", "song"),
+            comp("pizzicato strings", "arp wide", -4),
+            pad("slow strings", -6, 58),
+            bass("double bass", "halves", -4),
+        ),
+        LOOSE,
+        room=0.7,
+    ),
+    Genre(
+        "cinematic",
+        (
+            lead("french horn", "rock"),
+            comp("strings", "ostinato", -3, 58),
+            pad("choir", -8),
+            bass("double bass", "halves", -4),
+            drums("orchestral percussion", "cinematic", -3),
+        ),
+        (
+            lead("violin", "long"),
+            comp("piano", "arp wide", -4, 64),
+            pad("slow strings", -5, 58),
+            bass("cello", "halves", -5),
+            drums("power drums", "cinematic", -5),
+        ),
+        TIGHT,
+        room=0.75,
+    ),
+    Genre(
+        "bossa nova",
+        (
+            lead("flute", "bossa"),
+            comp("nylon guitar", "bossa", -3),
+            bass("upright bass", "bossa", -3),
+            drums("drums", "bossa", -7),
+        ),
+        (
+            lead("nylon guitar", "bossa", level_db=0),
+            comp("electric piano", "charleston", -4),
+            bass("fretless bass", "bossa", -3),
+            drums("brushed drums", "bossa", -6),
+        ),
+        Feel(jitter_ms=7.0),
+        room=0.4,
+    ),
+    Genre(
+        "minimalism",
+        (
+            lead("marimba", "minimal", 1),
+            comp("marimba", "phase", -2, 60),
+            comp("vibraphone", "phase 16", -6, 72),
+            bass("cello", "hold", -7),
+        ),
+        (
+            lead("glockenspiel", "minimal", 1, -4),
+            comp("piano", "phase 16", -1, 64),
+            comp("pizzicato strings", "phase", -4, 60),
+            pad("choir pad", -11),
+        ),
+        TIGHT,
+        room=0.55,
+    ),
+    Genre(
+        "five-four mallets",
+        (
+            lead("kalimba", "five"),
+            comp("marimba", "five", -3, 64),
+            bass("upright bass", "five", -3),
+            drums("drums", "hand", -8),
+        ),
+        (
+            lead("vibraphone", "five"),
+            comp("piano", "five", -3, 62),
+            pad("strings", -11),
+            bass("fretless bass", "five", -3),
+        ),
+        TIGHT,
+        room=0.5,
+    ),
+    Genre(
+        "folk",
+        (
+            lead("harmonica", "song"),
+            comp("acoustic guitar", "strum", -2, 58),
+            bass("upright bass", "pop", -4),
+            drums("drums", "folk", -8),
+        ),
+        (
+            lead("fiddle", "song"),
+            comp("nylon guitar", "prelude", -3, 58),
+            pad("accordion", -11),
+            bass("bass guitar", "pop", -3),
+            drums("brushed drums", "folk", -8),
+        ),
+        LOOSE,
+        room=0.4,
+    ),
+    Genre(
+        "musette waltz",
+        (
+            lead("accordion", "waltz"),
+            comp("acoustic guitar", "strum waltz", -4, 58),
+            bass("upright bass", "waltz fifths", -3),
+            drums("brushed drums", "brush waltz", -8),
+        ),
+        (
+            lead("violin", "waltz"),
+            comp("piano", "oompah", -3),
+            bass("double bass", "waltz fifths", -4),
+        ),
+        Feel(jitter_ms=6.0),
+        room=0.4,
+    ),
+    Genre(
+        "salsa",
+        (
+            lead("trumpet", "salsa", level_db=-1),
+            comp("piano", "montuno", -1, 66),
+            bass("upright bass", "tumbao", -1),
+            drums("drums", "salsa", -1),
+        ),
+        (
+            lead("flute", "salsa"),
+            comp("piano", "montuno", -2, 62),
+            comp("brass section", "stabs", -6, 66),
+            bass("bass guitar", "tumbao", -1),
+            drums("room drums", "salsa", -1),
+        ),
+        Feel(jitter_ms=5.0),
+        room=0.35,
+    ),
+    Genre(
+        "tango",
+        (
+            lead("bandoneon", "tango"),
+            comp("piano", "marcato", -3, 58),
+            bass("double bass", "tango", -3),
+        ),
+        (
+            lead("violin", "tango"),
+            comp("accordion", "marcato", -5, 62),
+            pad("strings", -10),
+            bass("cello", "tango", -4),
+        ),
+        Feel(jitter_ms=6.0),
+        room=0.45,
+    ),
+    Genre(
+        "baroque",
+        (
+            lead("recorder", "baroque", 1),
+            comp("harpsichord", "prelude", -3),
+            bass("cello", "walk eighths", -4),
+        ),
+        (
+            lead("violin", "baroque"),
+            comp("harpsichord", "continuo", -4),
+            pad("church organ", -9, 60),
+            bass("double bass", "walk eighths", -3),
+        ),
+        Feel(jitter_ms=5.0),
+        room=0.6,
+    ),
+    Genre(
+        "lullaby",
+        (
+            lead("music box", "waltz", 1),
+            comp("celesta", "waltz arp", -5, 66),
+            pad("warm pad", -10),
+        ),
+        (
+            lead("flute", "waltz"),
+            comp("harp", "waltz arp", -3, 60),
+            pad("slow strings", -9),
+            bass("cello", "waltz", -6),
+        ),
+        LOOSE,
+        room=0.6,
+    ),
+    Genre(
+        "celtic",
+        (
+            lead("tin whistle", "reel", 1, -2),
+            comp("acoustic guitar", "strum", -2, 58),
+            bass("upright bass", "two feel", -4),
+            drums("drums", "hand", -6),
+        ),
+        (
+            lead("fiddle", "reel", 1),
+            comp("harp", "prelude", -2, 60),
+            pad("accordion", -9),
+            bass("cello", "two feel", -4),
+        ),
+        Feel(0.53, 0.5, 6.0),
+        room=0.5,
+    ),
+    Genre(
+        "march",
+        (
+            lead("trumpet", "march"),
+            comp("french horn", "offbeat march", -5, 58),
+            comp("brass section", "halves", -8),
+            bass("tuba", "march", -2),
+            drums("orchestral percussion", "march", -5),
+        ),
+        (
+            lead("clarinet", "march", 1),
+            comp("trombone", "offbeat march", -6, 55),
+            pad("strings", -8),
+            bass("tuba", "march", -2),
+            drums("drums", "march", -7),
+        ),
+        TIGHT,
+        room=0.55,
+    ),
+    Genre(
+        "hymn",
+        (
+            lead("choir", "hymn"),
+            comp("church organ", "quarters", -2, 60),
+            bass("double bass", "two feel", -6),
+        ),
+        (
+            lead("french horn", "hymn"),
+            comp("choir", "quarters", -1, 60),
+            comp("harp", "prelude", -6, 60),
+            bass("cello", "two feel", -6),
+        ),
+        Feel(jitter_ms=6.0),
+        room=0.85,
+    ),
+)

@@ -1,0 +1,88 @@
+"""Scores as MIDI: a loop played twice (so that the tails of the first pass ring into the second).
+
+Needs `mido`, a dependency of composing only. One file holds the stems of a score one after the
+other, so that a renderer loads its soundfont once.
+"""
+
+import math
+from collections.abc import Iterator
+from io import BytesIO
+
+import mido
+
+from data.sample.compose.score import Note, Part, Score
+
+TICKS_PER_BEAT = 480
+LEAD_IN_BEATS = 1
+NUM_PASSES = 2
+GAP_S = 4.0
+"""Silence after each stem, in seconds, in which its reverberation dies away."""
+
+_DRUM_CHANNEL = 9
+_SWELL_STEP_BEATS = 0.25
+
+
+def stem_beats(score: Score) -> int:
+    """Whole beats from the start of one stem to the start of the next."""
+    gap = math.ceil(GAP_S * score.tempo_bpm / 60)
+    return LEAD_IN_BEATS + NUM_PASSES * score.num_beats + gap
+
+
+def _ticks(beats: float) -> int:
+    return round(beats * TICKS_PER_BEAT)
+
+
+def _note_events(note: Note, offset: float, channel: int) -> Iterator[tuple[int, mido.Message]]:
+    start = _ticks(offset + note.start_beats)
+    end = max(start + 1, _ticks(offset + note.start_beats + note.length_beats) - 1)
+    on = mido.Message(
+        "note_on", channel=channel, note=note.pitch, velocity=note.velocity, time=start
+    )
+    yield start, on
+    yield end, mido.Message("note_off", channel=channel, note=note.pitch, time=end)
+
+
+def _controls(part: Part, offset: float, channel: int) -> Iterator[tuple[int, mido.Message]]:
+    tick, instrument = _ticks(offset), part.instrument
+    for control, value in ((121, 0), (7, 110), (10, instrument.pan), (91, instrument.reverb)):
+        yield tick, mido.Message("control_change", channel=channel, control=control, value=value)
+    yield tick, mido.Message("program_change", channel=channel, program=instrument.program)
+
+
+def _swell(score: Score, offset: float, channel: int) -> Iterator[tuple[int, mido.Message]]:
+    """Expression that rises and falls once in two bars (each bar where bars are odd in number)."""
+    period = score.beats_per_bar * (2 if score.num_bars % 2 == 0 else 1)
+    for step in range(round(NUM_PASSES * score.num_beats / _SWELL_STEP_BEATS)):
+        beat = step * _SWELL_STEP_BEATS
+        value = round(100 - 22 * math.cos(2 * math.pi * beat / period))
+        message = mido.Message("control_change", channel=channel, control=11, value=value)
+        yield _ticks(offset + LEAD_IN_BEATS + beat), message
+
+
+def _stem(score: Score, part: Part, offset: float) -> Iterator[tuple[int, mido.Message]]:
+    channel = _DRUM_CHANNEL if part.instrument.is_drums else 0
+    yield from _controls(part, offset, channel)
+    if part.instrument.swells:
+        yield from _swell(score, offset, channel)
+    for turn in range(NUM_PASSES):
+        for note in part.notes:
+            start = offset + LEAD_IN_BEATS + turn * score.num_beats
+            yield from _note_events(note, start, channel)
+
+
+def stems_midi(score: Score) -> bytes:
+    """Bytes of a MIDI file with the stems of the score in the order of its parts."""
+    events: list[tuple[int, mido.Message]] = []
+    for place, part in enumerate(score.parts):
+        events += _stem(score, part, place * stem_beats(score))
+    events.sort(key=lambda event: (event[0], event[1].type != "note_off", event[1].bytes()))
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(score.tempo_bpm))])
+    now = 0
+    for tick, message in events:
+        track.append(message.copy(time=tick - now))
+        now = tick
+    end = len(score.parts) * stem_beats(score) * TICKS_PER_BEAT
+    track.append(mido.MetaMessage("end_of_track", time=max(0, end - now)))
+    data = BytesIO()
+    mido.MidiFile(tracks=[track], ticks_per_beat=TICKS_PER_BEAT, type=0).save(file=data)
+    return data.getvalue()
