@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
+from melodac.audio.write import write_flac
 from melodac.codec.interface import Codec
 from melodac.codec.load import load_codec
-from melodac.errors import CheckpointMismatchError
+from melodac.errors import CheckpointMismatchError, OutputError
 from melodac.sampling.generate import generate
 from melodac.sampling.settings import SamplingSettings
 from pipeline.experiment import Trained, load_trained
+from pipeline.logs import progress_bar
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,38 @@ def load_instrument(weights: str, device: torch.device) -> Instrument:
             f"{weights!r} is {codec.weights_sha256[:12]}: run `dvc repro` so that both agree"
         )
     return Instrument(trained, codec, device)
+
+
+def write_clips(
+    instrument: Instrument,
+    folder: Path,
+    *,
+    seconds: float,
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+) -> list[Path]:
+    """Play one clip per seed from nothing and write each as FLAC.
+
+    Raises:
+        OutputError: If the folder cannot be made.
+    """
+    num_frames = instrument.frames_in(seconds)
+    steps = instrument.trained.pattern.num_steps(num_frames)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+    with progress_bar(total=steps, unit="step", description="generate") as advance:
+        made = instrument.play(
+            num_frames=num_frames,
+            seeds=seeds,
+            settings=settings,
+            on_step=lambda done, total: advance(""),  # noqa: ARG005  the bar counts by itself
+        )
+    written: list[Path] = []
+    for seed, clip in zip(seeds, made.cpu(), strict=True):
+        path = folder / f"seed{seed}_t{settings.temperature:g}.flac"
+        audio = np.clip(instrument.decode(clip), -1.0, 1.0)
+        write_flac(path, audio, instrument.codec.sample_rate_hz, subtype="PCM_16")
+        written.append(path)
+    return written

@@ -42,7 +42,7 @@ def run(params: Params) -> Outcome:
                 f"the {split} split has no track of {params.index.min_track_frames} frames: "
                 f"lower index.min_track_frames, raise ingest.{split}_frac or add music"
             )
-    arrays = {split: codes.select(ids) for split, ids in splits.items()}
+    arrays: dict[Split, TokenArray] = {s: codes.select(ids) for s, ids in splits.items()}
     index = IndexRecord(
         window_frames=params.index.window_frames,
         store_fingerprint=store.fingerprint,

@@ -24,9 +24,14 @@ def build_graph():
 
 
 def closure(graph, stage):
-    entry = f"pipeline.stages.{stage}"
-    modules = {entry} | graph.find_upstream_modules(entry)
-    return {file_of(module) for module in modules - OBSERVERS if not is_package(module)}
+    """Files of every module the stage reaches; what only an observer reaches is not its own."""
+    reached, waiting = set(), [f"pipeline.stages.{stage}"]
+    while waiting:
+        module = waiting.pop()
+        if module not in reached | OBSERVERS:
+            reached.add(module)
+            waiting.extend(graph.find_modules_directly_imported_by(module))
+    return {file_of(module) for module in reached if not is_package(module)}
 
 
 def file_of(module):

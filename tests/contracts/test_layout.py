@@ -34,13 +34,17 @@ def test_top_level_is_the_fixed_one():
 
 
 @pytest.mark.parametrize(
-    "file", python_files("src", "pipeline", "tests", "data"), ids=lambda file: str(file.relative_to(ROOT))
+    "file",
+    python_files("src", "pipeline", "tests", "data"),
+    ids=lambda file: str(file.relative_to(ROOT)),
 )
 def test_file_is_short(file):
     assert len(file.read_text().splitlines()) < MAX_LINES
 
 
-@pytest.mark.parametrize("file", python_files("src", "pipeline"), ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "file", python_files("src", "pipeline"), ids=lambda file: str(file.relative_to(ROOT))
+)
 def test_module_says_what_lives_in_it(file):
     tree = ast.parse(file.read_text())
     assert ast.get_docstring(tree), f"{file.name} has no module docstring"
