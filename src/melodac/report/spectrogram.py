@@ -8,7 +8,7 @@ twenty times slower. Report and stages may import it.
 from functools import cache
 from pathlib import Path
 
-import librosa.filters
+import librosa
 import matplotlib
 import numpy as np
 import torch
@@ -89,6 +89,7 @@ def _colour_indices(decibels: Tensor) -> UInt8[np.ndarray, "..."]:
 
 @cache
 def _mel_filters(rate_hz: int) -> Float32[np.ndarray, "..."]:
+    # librosa loads its submodules here, at first use; as an import they set environment variables
     return librosa.filters.mel(
         sr=rate_hz,
         n_fft=_WINDOW_SAMPLES,
