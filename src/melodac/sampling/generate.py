@@ -1,0 +1,183 @@
+"""The autoregressive loop: one delayed step after another, each cell given or sampled.
+
+What is given (a prefix, the specials) and what is sampled is laid out before the first step; the
+loop only fills gaps. Length, codes and seeds hold by construction for every delay pattern. The
+pipeline and evaluation may import this file.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+from melodac.errors import SamplingError
+from melodac.models.cache import KeyValueCache
+from melodac.models.language_model import LanguageModel
+from melodac.sampling.logits import sample_codes
+from melodac.sampling.settings import SamplingSettings
+from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, undo_delay
+from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD, is_code
+
+
+class Layout(NamedTuple):
+    """A sequence before sampling, and which of its cells are still to be sampled."""
+
+    sequence: Int64[Tensor, "B K S"]
+    """Given codes and specials in place; PAD in every cell to be sampled."""
+    is_sampled: Bool[Tensor, "K S"]
+    """Cells that sampling fills; the same for every item."""
+
+
+def generate(
+    model: LanguageModel,
+    pattern: DelayPattern,
+    *,
+    num_frames: int,
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    prefix: Int[Tensor, "B K P"] | None = None,
+    ends: bool = False,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Int64[Tensor, "B K T"]:
+    """Continue a prefix, or nothing, to exactly `num_frames` frames; one item per seed.
+
+    An item is a function of its own seed, prefix and settings, not of its batch mates. The result
+    is on the model's device. Lengths, seeds, prefix, pattern and model that do not fit each other
+    are refused with `SamplingError`, and so are logits that are not finite.
+
+    Args:
+        model: Its weights and device are used as they are; dropout is off meanwhile.
+        pattern: The one the model was trained with.
+        num_frames: Frames of the result, prefix included.
+        seeds: One per item; equal seeds with equal prefixes give equal items.
+        settings: Temperature and truncation.
+        prefix: Real frames to continue, one row per seed; fewer than `num_frames`.
+        ends: The track ends after `num_frames` frames: later cells are PAD, as in training at the
+            end of a track. Otherwise the music goes on there, and what it plays is dropped.
+        on_step: Called after each step beyond the prefix with the steps done and their total.
+    """
+    prefix = _check_request(model, pattern, num_frames=num_frames, seeds=seeds, prefix=prefix)
+    layout = lay_out(prefix, pattern, num_frames=num_frames, ends=ends)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    with torch.inference_mode(), _without_dropout(model):
+        sequence = _fill(model, layout, settings=settings, generators=generators, on_step=on_step)
+    return undo_delay(sequence, pattern)
+
+
+def lay_out(
+    prefix: Int[Tensor, "B K P"], pattern: DelayPattern, *, num_frames: int, ends: bool
+) -> Layout:
+    """Place what is known and mark what is to be sampled.
+
+    Args:
+        prefix: Known frames, possibly none.
+        pattern: Where each frame stands.
+        num_frames: Frames of the result.
+        ends: Whether cells past the last frame are PAD or music that goes on.
+    """
+    B, K, P = prefix.shape
+    window = prefix.new_full((B, K, num_frames), PAD, dtype=torch.long)
+    window[..., :P] = prefix
+    frames = cell_frames(pattern, num_frames).T.to(prefix.device)
+    is_sampled = (frames >= P) & (frames < num_frames) if ends else frames >= P
+    return Layout(apply_delay(window, pattern), is_sampled)
+
+
+def _fill(
+    model: LanguageModel,
+    layout: Layout,
+    *,
+    settings: SamplingSettings,
+    generators: Sequence[torch.Generator],
+    on_step: Callable[[int, int], None] | None,
+) -> Int64[Tensor, "B K S"]:
+    sequence, is_sampled = layout
+    B, K, S = sequence.shape
+    is_needed = is_sampled.cpu()
+    codebooks = [[k for k in range(K) if bool(is_needed[k, step])] for step in range(S)]
+    first = next(step for step, needed in enumerate(codebooks) if needed)
+    cache = KeyValueCache(
+        model.config,
+        batch_size=B,
+        capacity=S,
+        dtype=model.head.weight.dtype,
+        device=sequence.device,
+    )
+    if first:
+        model.prefill(sequence[..., :first], cache)
+    before = torch.full_like(sequence[..., 0], BOS)
+    for step in range(first, S):
+        hidden = model.step_hidden(sequence[..., step - 1] if step else before, cache)
+        needed = codebooks[step]
+        if needed:
+            sequence[:, needed, step] = sample_codes(
+                _needed_logits(model, hidden, needed),
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                generators=generators,
+            )
+        if on_step is not None:
+            on_step(step + 1 - first, S - first)
+    return sequence
+
+
+def _needed_logits(
+    model: LanguageModel, hidden: Float[Tensor, "B 1 D"], codebooks: list[int]
+) -> Float[Tensor, "B K U"]:
+    if len(codebooks) == 1:  # every step of a flat pattern: a K-th of the head is enough
+        return model.codebook_logits(hidden, codebooks[0])
+    logits = model.logits(hidden).squeeze(2)
+    return logits if len(codebooks) == logits.shape[1] else logits[:, codebooks]
+
+
+@contextmanager
+def _without_dropout(model: LanguageModel) -> Generator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _check_request(
+    model: LanguageModel,
+    pattern: DelayPattern,
+    *,
+    num_frames: int,
+    seeds: Sequence[int],
+    prefix: Int[Tensor, "B K P"] | None,
+) -> Int[Tensor, "B K P"]:
+    """The prefix on the model's device, empty if there is none, once everything fits."""
+    K = pattern.num_codebooks
+    if model.config.num_codebooks != K:
+        raise SamplingError(
+            f"delay {pattern.name!r} has {K} codebooks, the model {model.config.num_codebooks}: "
+            "use the pattern the model was trained with"
+        )
+    if not seeds or not all(0 <= seed < 2**63 for seed in seeds):
+        raise SamplingError(
+            f"need one seed per item, at least one, each from 0 to 2**63 - 1: got {list(seeds)}"
+        )
+    if prefix is None:
+        prefix = torch.empty(len(seeds), K, 0, dtype=torch.long)
+    if prefix.shape[:2] != (len(seeds), K):
+        raise SamplingError(
+            f"the prefix must hold {len(seeds)} items (one per seed) of {K} codebooks: got "
+            f"{prefix.shape[0]} of {prefix.shape[1]}"
+        )
+    if num_frames <= prefix.shape[-1]:
+        raise SamplingError(
+            f"num_frames counts the prefix and must exceed it: got {num_frames} frames for a "
+            f"prefix of {prefix.shape[-1]}"
+        )
+    if not bool(is_code(prefix).all()):
+        raise SamplingError(
+            f"a prefix holds codes from 0 to {CODEBOOK_SIZE - 1} only: got values from "
+            f"{int(prefix.min())} to {int(prefix.max())}; cut it where the track ends"
+        )
+    return prefix.to(model.head.weight.device)
