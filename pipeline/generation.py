@@ -102,7 +102,6 @@ def write_clips(
     written: list[Path] = []
     for seed, clip in zip(seeds, made.cpu(), strict=True):
         path = folder / f"seed{seed}_t{settings.temperature:g}.flac"
-        audio = np.clip(instrument.decode(clip), -1.0, 1.0)
-        write_flac(path, audio, instrument.codec.sample_rate_hz, subtype="PCM_16")
+        write_flac(path, instrument.decode(clip), instrument.codec.sample_rate_hz, subtype="PCM_16")
         written.append(path)
     return written
