@@ -14,7 +14,7 @@ from melodac.tokens.store import StoreHeader, TrackCodes, open_store, write_stor
 from tests.tokens.stores import files_of, make_header, make_tracks
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
     num_channels=st.integers(1, 2),
