@@ -35,6 +35,7 @@ def run_dvc(arguments: Sequence[str]) -> int:
     title = shlex.join(["dvc", *words, *arguments])
     command = [sys.executable, "-m", "dvc", *words, *arguments]
     environment = _environment()
+    environment.pop(bridge.PARENT, None)
     picture = _open_picture(title)
     if picture is None:
         return follow(command, environment=environment, on_output=lambda _: None).code
@@ -86,9 +87,10 @@ class Picture:
             self._watcher.add_event(lambda: self._add(event.stage, "Cached", REASONS[event.what]))
 
     def _add(self, stage: str, state: str, message: str) -> None:
+        name = f"{stage} (cached)" if state == "Cached" else stage
         after = self._server.list_inputs(self.run_id, self._parents.get(stage, ()))
         node = task_run_id_of(self.run_id, stage)
-        self._server.create_task_run(node, flow_run_id=self.run_id, name=stage, after=after)
+        self._server.create_task_run(node, flow_run_id=self.run_id, name=name, after=after)
         self._server.set_task_state(node, "Running")
         self._server.set_task_state(node, state, message)
 

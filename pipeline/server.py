@@ -13,7 +13,7 @@ from melodac.errors import ConfigError
 from pipeline.prefect_api import DEFAULT_URL, is_healthy
 
 HOST = "127.0.0.1"
-DEFAULT_PORT = 4200
+LOCK = "melodac-ui.lock"
 
 
 def start_server(checkout: Path, port: int) -> None:
@@ -50,7 +50,7 @@ def _hold_lock(home: Path, address: str) -> None:
         ConfigError: If another server of this checkout runs or is about to.
     """
     home.mkdir(exist_ok=True)
-    lock = os.open(home / "melodac-ui.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
