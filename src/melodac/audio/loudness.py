@@ -5,6 +5,7 @@ pyloudnorm; only this module imports it. Any module above may import this one.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,8 +25,10 @@ OFFSET_LU = -0.691
 """Source: ITU-R BS.1770-4, equations 2 and 4 to 7."""
 SILENCE_LUFS = float("-inf")
 """What the meter says of a track that the absolute gate keeps out entirely."""
+SILENT_PEAK = 1.0e-10
+"""-200 dBFS, far below what any converter resolves."""
 
-TOLERANCE_LU = 0.1
+TOLERANCE_LU = 0.02
 MAX_ROUNDS = 4
 """A changed gain moves quiet passages across the absolute gate; two rounds settle all music."""
 MEASURED_AT_ONCE = 1 << 20
@@ -104,11 +107,13 @@ class Normalization:
     """The target would have pushed a sample past the ceiling."""
 
 
-def measure_loudness(audio: Float32[np.ndarray, "C N"], rate_hz: int) -> float:
-    """Integrated loudness in LUFS, `SILENCE_LUFS` for silence."""
+def measure_loudness(
+    audio: Float32[np.ndarray, "C N"], rate_hz: int, gain_db: float = 0.0
+) -> float:
+    """Integrated loudness in LUFS after a gain, `SILENCE_LUFS` for silence."""
     meter = LoudnessMeter(rate_hz, audio.shape[0])
     for start in range(0, audio.shape[1], MEASURED_AT_ONCE):
-        meter.add(audio[:, start : start + MEASURED_AT_ONCE])
+        meter.add(audio[:, start : start + MEASURED_AT_ONCE] * _factor(gain_db))
     return meter.loudness_lufs()
 
 
@@ -137,52 +142,55 @@ def normalize_loudness(
     """
     if audio.size == 0 or not np.isfinite(audio).all():
         raise AudioError("cannot set the loudness of audio that is empty or holds NaN or infinity")
-    peak = float(np.abs(audio).max())
-    if peak == 0.0:
-        raise AudioError("silent: every sample is zero")
+    peak = max(float(audio.max()), -float(audio.min()))
+    if peak < SILENT_PEAK:
+        raise AudioError("silent: no sample is further than -200 dBFS from zero")
     peak_db = 20.0 * math.log10(peak)
-    unit = audio / np.float32(peak)  # from here on the level of the recording plays no part
-    loudness_unit = measure_loudness(unit, rate_hz)
+
+    def measure(peak_dbfs: float) -> float:
+        return measure_loudness(audio, rate_hz, gain_db=peak_dbfs - peak_db)
+
+    # the level of the recording plays no part: all is decided by where the peak will be
+    loudness_unit = measure(0.0)
     if loudness_unit == SILENCE_LUFS:
         raise AudioError("silent: nothing in it is loud enough to measure, even at full scale")
-    limits = (max_gain_db + peak_db, peak_ceiling_dbfs)  # gains on `unit`
-    gain_db, after_lufs = _settle_gain(
-        unit, rate_hz, first_lufs=loudness_unit, target_lufs=target_lufs, limit_db=min(limits)
+    limits = (max_gain_db + peak_db, peak_ceiling_dbfs)
+    peak_dbfs, after_lufs = _settle_peak(
+        measure, first_lufs=loudness_unit, target_lufs=target_lufs, limit_dbfs=min(limits)
     )
     if after_lufs == SILENCE_LUFS:
         raise AudioError(
             f"silent: below {ABSOLUTE_GATE_LUFS:g} LUFS even {max_gain_db:g} dB louder"
         )
     is_short = target_lufs - after_lufs > TOLERANCE_LU
-    return _scale(unit, gain_db), Normalization(
-        gain_db=gain_db - peak_db,
+    return audio * _factor(peak_dbfs - peak_db), Normalization(
+        gain_db=peak_dbfs - peak_db,
         loudness_before_lufs=loudness_unit + peak_db,
         loudness_after_lufs=after_lufs,
-        peak_dbfs=gain_db,
+        peak_dbfs=peak_dbfs,
         is_gain_capped=is_short and limits[0] <= limits[1],
         is_peak_limited=is_short and limits[1] < limits[0],
     )
 
 
-def _settle_gain(
-    unit: Float32[np.ndarray, "C N"],
-    rate_hz: int,
+def _settle_peak(
+    measure: Callable[[float], float],
     *,
     first_lufs: float,
     target_lufs: float,
-    limit_db: float,
+    limit_dbfs: float,
 ) -> tuple[float, float]:
-    gain_db, reached_lufs = 0.0, first_lufs
+    peak_dbfs, reached_lufs = 0.0, first_lufs
     for _ in range(MAX_ROUNDS):
-        gain_db = min(gain_db + target_lufs - reached_lufs, limit_db)
-        reached_lufs = measure_loudness(_scale(unit, gain_db), rate_hz)
-        if gain_db == limit_db or abs(target_lufs - reached_lufs) <= TOLERANCE_LU:
+        peak_dbfs = min(peak_dbfs + target_lufs - reached_lufs, limit_dbfs)
+        reached_lufs = measure(peak_dbfs)
+        if peak_dbfs == limit_dbfs or abs(target_lufs - reached_lufs) <= TOLERANCE_LU:
             break
-    return gain_db, reached_lufs
+    return peak_dbfs, reached_lufs
 
 
-def _scale(audio: Float32[np.ndarray, "C N"], gain_db: float) -> Float32[np.ndarray, "C N"]:
-    return audio * np.float32(10.0 ** (gain_db / 20.0))
+def _factor(gain_db: float) -> np.float32:
+    return np.float32(10.0 ** (gain_db / 20.0))
 
 
 def _k_weighting(rate_hz: int) -> Float64[np.ndarray, "2 6"]:

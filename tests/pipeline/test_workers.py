@@ -1,0 +1,109 @@
+"""Laws of the worker processes: order kept, one crash costs one item, nobody is left behind."""
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from melodac.errors import AudioError
+from pipeline.workers import WorkerCrash, count_workers, map_in_workers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+JOBS = """
+import os, signal, time
+from melodac.errors import AudioError
+
+def square(number):
+    time.sleep(0.01 * (number % 3))
+    return number * number
+
+def die_on(number, *, victims):
+    if number in victims:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+def fail_on(number, *, victim):
+    if number == victim:
+        raise AudioError(f"song {number}: no good")
+    return number
+"""
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """Functions in a module that a worker can import by name, as it cannot a test's."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "worker_jobs.py").write_text(JOBS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module("worker_jobs")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_the_items(jobs, workers):
+    results = list(map_in_workers(jobs.square, range(30), workers=workers))
+    assert results == [n * n for n in range(30)]
+
+
+def test_no_items_is_no_work(jobs):
+    assert list(map_in_workers(jobs.square, [], workers=2)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_worker_costs_its_item_only(jobs, workers):
+    victims = {0, 5, 14}
+    results = list(
+        map_in_workers(partial(jobs.die_on, victims=victims), range(15), workers=workers)
+    )
+    assert results == [WorkerCrash() if n in victims else n for n in range(15)]
+
+
+def test_an_error_is_raised_here(jobs):
+    with pytest.raises(AudioError, match="song 3: no good"):
+        list(map_in_workers(partial(jobs.fail_on, victim=3), range(6), workers=2))
+
+
+def test_workers_zero_is_every_core():
+    assert count_workers(0) == len(os.sched_getaffinity(0))
+    assert count_workers(5) == 5
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        f"import os, pathlib, sys, time\nsys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'src')!r}]\n"
+        "from pipeline.workers import map_in_workers\n"
+        "def work(number):\n"
+        f"    pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(map_in_workers(work, range(4), workers=2))\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    parent.kill()
+    parent.wait()
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    wait_until(lambda: not any(is_running(pid) for pid in workers))
+
+
+def wait_until(condition):
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
