@@ -54,7 +54,7 @@ class AudioFile:
         )
         if not MIN_RATE_HZ <= self.info.sample_rate_hz <= MAX_RATE_HZ:
             raise UnreadableAudioError(
-                f"{path}: sample rate {self.info.sample_rate_hz} Hz, "
+                f"{path}: sample rate: {self.info.sample_rate_hz} Hz, "
                 f"{MIN_RATE_HZ} to {MAX_RATE_HZ} Hz can be read"
             )
 
@@ -162,7 +162,7 @@ def _open_decoder(path: Path, descriptor: int) -> soundfile.SoundFile:
         return soundfile.SoundFile(descriptor, closefd=False)
     except soundfile.LibsndfileError as error:
         raise UnreadableAudioError(
-            f"{path}: not music that can be decoded ({_tidy(error.error_string)}), "
+            f"{path}: not music: no format that can be decoded ({_tidy(error.error_string)}), "
             "export it as WAV or FLAC"
         ) from error
 
