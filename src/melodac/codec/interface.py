@@ -1,0 +1,40 @@
+"""`Codec`: audio to codes and back, the one view the rest of melodac has of any codec."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float, Int, Int64
+from torch import Tensor
+
+
+class Codec(ABC):
+    """A frozen audio codec: frames of `hop` samples, `num_codebooks` codes each.
+
+    Coding is a function of the samples alone: it never depends on how the audio was cut for
+    memory, on randomness, or on what was coded before.
+    """
+
+    name: str
+    """Short name of the weights, as in `load_codec`."""
+    weights_sha256: str
+    """Hash of the weights file in hexadecimal."""
+    sample_rate_hz: int
+    hop: int
+    """Samples a frame."""
+    num_codebooks: int
+    codebook_size: int
+
+    @abstractmethod
+    def encode(self, audio: Float[Tensor, "C N"]) -> Int64[Tensor, "C K T"]:
+        """Encode each channel; the end is zero-padded to T = ceil(N / hop) frames.
+
+        Raises:
+            CodecError: The audio is empty, not finite or not floating point.
+        """
+
+    @abstractmethod
+    def decode(self, codes: Int[Tensor, "C K T"]) -> Float[Tensor, "C N"]:
+        """Decode each channel to N = T x hop samples.
+
+        Raises:
+            CodecError: A code is out of range, or the codebooks are too many or too few.
+        """

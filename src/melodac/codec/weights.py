@@ -1,0 +1,181 @@
+"""Reading codec weights without trusting the file: hash first, no code executed, strict load.
+
+Two formats: a folder with `config.json` and `weights.safetensors` (ours), and the `.pth` of the
+official release (a state dict with its constructor arguments). `DAC.load` is never used: it runs
+code from the file and ignores missing tensors. `melodac.codec.load` and training import this.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as dump_safetensors
+from torch import Tensor, nn
+
+from melodac.codec.architecture import DacArchitecture, build_model
+from melodac.config import Section
+from melodac.errors import CodecWeightsError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.safetensors"
+_IGNORED_ARGUMENTS = frozenset({"quantizer_dropout"})  # matters in training only
+
+
+class WeightsConfig(Section):
+    """What `config.json` beside a weights file says."""
+
+    format_version: int = 1
+    name: str
+    sha256: str
+    """Of the weights file, hexadecimal."""
+    architecture: DacArchitecture
+    training: dict[str, str | int | float]
+    """Where the weights come from; for readers, not for code."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file, block by block."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_weights_folder(folder: Path) -> tuple[nn.Module, WeightsConfig]:
+    """Build the model of a folder written by `write_weights_folder`, in fp32.
+
+    Raises:
+        CodecWeightsError: A file is missing, damaged, or not what `config.json` pins.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    path = folder / WEIGHTS_FILE
+    _check_hash(path, config.sha256)
+    try:
+        tensors = load_safetensors(path.read_bytes())
+    except SafetensorError as error:
+        raise CodecWeightsError(f"{path} is not a safetensors file: {error}") from error
+    model = build_model(config.architecture)
+    _load_strictly(model, {name: tensor.float() for name, tensor in tensors.items()}, path)
+    return model, config
+
+
+def write_weights_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    architecture: DacArchitecture,
+    *,
+    name: str,
+    training: dict[str, str | int | float],
+) -> WeightsConfig:
+    """Write weights in fp16 and their config; the config, written last, pins the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {key: tensor.detach().to("cpu", torch.float16) for key, tensor in tensors.items()}
+    content = dump_safetensors({key: tensor.contiguous() for key, tensor in half.items()})
+    config = WeightsConfig(
+        name=name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        architecture=architecture,
+        training=training,
+    )
+    _replace(folder / WEIGHTS_FILE, content)
+    _replace(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+    return config
+
+
+def read_official_weights(path: Path, sha256: str) -> tuple[nn.Module, DacArchitecture]:
+    """Build the model of an official `.pth` file.
+
+    Raises:
+        CodecWeightsError: The file is missing, not the pinned one, or not plain tensors.
+    """
+    _check_hash(path, sha256)
+    try:
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+    ) as error:
+        raise CodecWeightsError(
+            f"{path} does not hold plain tensors and was not loaded: {error}"
+        ) from error
+    if not isinstance(content, dict):
+        raise CodecWeightsError(f"{path} holds a {type(content).__name__}, not a dict of weights")
+    content = cast("dict[str, object]", content)
+    architecture = _architecture(content.get("metadata"), path)
+    state = content.get("state_dict")
+    if not isinstance(state, dict):
+        raise CodecWeightsError(f"{path} has no state_dict")
+    model = build_model(architecture)
+    _load_strictly(model, cast("dict[str, Tensor]", state), path)
+    return model, architecture
+
+
+def _architecture(metadata: object, path: Path) -> DacArchitecture:
+    """Take the constructor arguments that melodac knows, within bounds."""
+    kwargs = metadata.get("kwargs") if isinstance(metadata, dict) else None
+    if not isinstance(kwargs, dict):
+        raise CodecWeightsError(f"{path} does not say how its model is built (metadata.kwargs)")
+    known = cast("dict[str, object]", kwargs)
+    known = {name: value for name, value in known.items() if name not in _IGNORED_ARGUMENTS}
+    if known.get("latent_dim") is None:
+        known["latent_dim"] = _default_latent_dim(known)
+    try:
+        return DacArchitecture.model_validate_json(json.dumps(known))
+    except (ValidationError, TypeError) as error:
+        raise CodecWeightsError(
+            f"{path} asks for a model melodac does not build: {error}"
+        ) from error
+
+
+def _default_latent_dim(kwargs: dict[str, object]) -> object:
+    dim, rates = kwargs.get("encoder_dim"), kwargs.get("encoder_rates")
+    if isinstance(dim, int) and isinstance(rates, list | tuple) and len(rates) <= 8:
+        return dim * 2 ** len(cast("list[object]", rates))
+    return None
+
+
+def _read_config(path: Path) -> WeightsConfig:
+    try:
+        return WeightsConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CodecWeightsError(f"{path} is missing: install melodac again") from error
+    except ValidationError as error:
+        raise CodecWeightsError(f"{path} is not a codec config: {error}") from error
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    try:
+        found = file_sha256(path)
+    except FileNotFoundError as error:
+        raise CodecWeightsError(f"{path} is missing") from error
+    if found != sha256.lower():
+        raise CodecWeightsError(
+            f"{path} has sha256 {found}, but {sha256} is pinned: the file is damaged or another "
+            "one; delete it and fetch it again"
+        )
+
+
+def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CodecWeightsError(f"{path} does not fit its own architecture: {error}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

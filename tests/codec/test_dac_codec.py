@@ -1,0 +1,148 @@
+"""A codec's result depends on the samples alone: not on chunks, batches or calls before."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from melodac.audio.read import read_audio
+from melodac.codec.architecture import build_model
+from melodac.codec.dac import DacCodec
+from melodac.codec.load import load_codec
+from melodac.errors import CodecError
+
+HOP = 8  # of the tiny codec
+
+
+def noise(channels: int, samples: int, seed: int = 0) -> torch.Tensor:
+    return 0.3 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    samples=st.integers(1, 1200),
+    channels=st.integers(1, 2),
+    chunk=st.integers(1, 160),
+    batch=st.integers(1, 5),
+)
+def test_chunked_coding_equals_whole_file_coding(samples, channels, chunk, batch):
+    codec = tiny(chunk_frames=chunk, batch_chunks=batch)
+    whole = tiny(chunk_frames=10_000)
+    audio = noise(channels, samples, seed=samples)
+    codes = codec.encode(audio)
+    assert torch.equal(codes, whole.encode(audio))
+    torch.testing.assert_close(codec.decode(codes), whole.decode(codes), rtol=1e-4, atol=1e-4)
+
+
+def test_codes_and_audio_equal_those_of_the_plain_dac(make_tiny, tiny_architecture):
+    torch.manual_seed(0)
+    plain = build_model(tiny_architecture)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    plain.eval()
+    codec, audio = make_tiny(), noise(1, 4001)
+    with torch.no_grad():
+        latents, codes, *_ = plain.encode(plain.preprocess(audio[None], None))
+        decoded = plain.decode(latents)[:, 0]
+    assert torch.equal(codec.encode(audio), codes)
+    torch.testing.assert_close(codec.decode(codes), decoded, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [1, HOP - 1, HOP, HOP + 1, 50 * HOP])
+def test_lengths(make_tiny, samples):
+    codec = make_tiny()
+    codes = codec.encode(noise(2, samples))
+    frames = -(-samples // HOP)
+    assert codes.shape == (2, 3, frames)
+    assert codes.dtype == torch.int64
+    assert codec.decode(codes).shape == (2, frames * HOP)
+
+
+def test_the_end_is_padded_with_zeros(make_tiny):
+    codec, audio = make_tiny(), noise(1, 3 * HOP + 1)
+    padded = torch.nn.functional.pad(audio, (0, HOP - 1))
+    assert torch.equal(codec.encode(audio), codec.encode(padded))
+
+
+def test_encoding_twice_gives_the_same_codes(make_tiny):
+    codec, audio = make_tiny(), noise(1, 5000)
+    first = codec.encode(audio)
+    codec.decode(first)
+    assert torch.equal(codec.encode(audio), first)
+
+
+def test_channels_are_coded_apart(make_tiny):
+    codec, audio = make_tiny(), noise(2, 3000)
+    swapped = codec.encode(audio.flip(0))
+    assert torch.equal(codec.encode(audio).flip(0), swapped)
+
+
+def test_the_model_is_frozen(make_tiny):
+    model = make_tiny().model
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_weight_norm_is_folded(make_tiny):
+    names = [name for name, _ in make_tiny().model.named_parameters()]
+    assert not any(name.endswith(("weight_g", "weight_v")) for name in names)
+
+
+def test_decoding_accepts_any_integer_type(make_tiny):
+    codec = make_tiny()
+    codes = codec.encode(noise(1, 400))
+    assert torch.equal(codec.decode(codes.to(torch.int32)), codec.decode(codes))
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.zeros(1, 0), "at least one"),
+        (torch.full((1, 9), float("nan")), "not finite"),
+        (torch.full((1, 9), float("inf")), "not finite"),
+    ],
+)
+def test_audio_that_cannot_be_encoded_is_refused(make_tiny, audio, message):
+    with pytest.raises(CodecError, match=message):
+        make_tiny().encode(audio)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.full((1, 3, 4), 32), "from 32 to 32"),
+        (torch.full((1, 3, 4), -1), "from -1 to -1"),
+        (torch.zeros(1, 2, 4, dtype=torch.int64), "exactly 3 codebooks"),
+    ],
+)
+def test_codes_that_cannot_be_decoded_are_refused(make_tiny, codes, message):
+    with pytest.raises(CodecError, match=message):
+        make_tiny().decode(codes)
+
+
+def test_an_empty_chunk_is_refused(make_tiny):
+    with pytest.raises(CodecError, match="chunk_frames 0"):
+        make_tiny(chunk_frames=0)
+
+
+@pytest.mark.parametrize("chunk", [1000, 256, 37])
+def test_chunked_codes_equal_whole_file_codes_on_real_music(real_music, chunk):
+    samples, _ = read_audio(real_music / "tracks" / "solo_trumpet.ogg", max_duration_s=60.0)
+    audio = torch.from_numpy(samples[:, : 4 * 44_100])
+    codec, whole = (with_chunks(frames) for frames in (chunk, 100_000))
+    codes = codec.encode(audio)
+    assert torch.equal(codes, whole.encode(audio))
+    torch.testing.assert_close(codec.decode(codes), whole.decode(codes), rtol=0, atol=1e-5)
+
+
+def with_chunks(chunk_frames: int) -> DacCodec:
+    codec = load_codec("bundled")
+    assert isinstance(codec, DacCodec)
+    codec.chunk_frames = chunk_frames
+    return codec
+
+
+def tiny(**options: int) -> DacCodec:
+    from tests.codec.conftest import build_tiny
+
+    return build_tiny(**options)
