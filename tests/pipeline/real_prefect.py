@@ -1,4 +1,4 @@
-"""A real Prefect server on a free port, as `melodac ui` starts it, for the slow tests."""
+"""The `melodac` command as a process, and a real Prefect server on a free port through it."""
 
 import json
 import os
@@ -23,6 +23,18 @@ def environment(**more):
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MELODAC", "DVC"))}
     ours |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
     return ours | more
+
+
+def melodac(*arguments, cwd=None, **variables):
+    """Run the command to its end, unwatched unless told otherwise."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment(**{"MELODAC_PREFECT": "off", "COLUMNS": "200"} | variables),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 class RealPrefect:

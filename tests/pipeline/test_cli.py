@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import paths, server
 from tests.pipeline.fake_prefect import fake_prefect
-from tests.pipeline.real_prefect import COMMAND, ROOT, environment, real_prefect
+from tests.pipeline.real_prefect import ROOT, environment, melodac, real_prefect
 
 
 @pytest.fixture
@@ -21,17 +21,6 @@ def workspace(tmp_path, monkeypatch):
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def melodac(*arguments, cwd=None):
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env=environment(COLUMNS="200"),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
