@@ -1,5 +1,6 @@
 """Laws of batches: real frames to the last step, PAD past the end, the same cells counted."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +11,7 @@ from melodac.tokens.array import array_of_tracks
 from melodac.tokens.batches import counted_cells, read_batch, to_sequence
 from melodac.tokens.delay import PATTERN_NAMES, apply_delay, build_pattern, cell_frames
 from melodac.tokens.vocabulary import PAD, is_code
-from melodac.tokens.windows import evaluation_windows, training_windows
+from melodac.tokens.windows import WindowTable, evaluation_windows, training_windows
 from tests.reference import windows as reference
 
 track_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=5)
@@ -118,3 +119,10 @@ def test_no_tracks_make_no_array():
 def test_codes_of_another_width_are_refused():
     with pytest.raises(DelayError, match=r"needs 10 \+ 8 frames for a window of 10, got 10"):
         to_sequence(torch.zeros(1, 9, 10, dtype=torch.long), build_pattern("musicgen"), 10)
+
+
+def test_a_window_counts_no_more_than_it_says(make_array):
+    windows = WindowTable(np.array([0], np.int32), np.array([4]), np.array([3], np.int32))
+    batch = read_batch(make_array([20]), windows, frames=5, max_delay=2)
+    assert batch.counted.tolist() == [[True, True, True, False, False]]
+    assert is_code(batch.codes).all()
