@@ -22,6 +22,10 @@ app = typer.Typer(
 )
 
 
+STARTED_IN = Path.cwd()
+"""Where the user is; commands then go to the root of the checkout."""
+
+
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     options_metavar="[DVC OPTIONS] [STAGES]",
@@ -55,6 +59,37 @@ def ui(
     from pipeline.server import start_server
 
     start_server(Path.cwd(), port)
+
+
+@app.command()
+def generate(
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of each clip.")] = 7.0,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest code.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Likeliest codes kept; 0 keeps all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first clip.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Clips, each with its own seed.")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder of the FLAC files.")] = Path("generated"),
+) -> None:
+    """Play from nothing with the last checkpoint and write FLAC files.
+
+    The same seed, temperature and checkpoint give the same sound.
+    """
+    from melodac.sampling.settings import SamplingSettings
+    from pipeline import paths
+    from pipeline.devices import set_up_torch
+    from pipeline.generation import load_instrument, write_clips
+    from pipeline.params import load_params
+
+    params = load_params(paths.PARAMS)
+    written = write_clips(
+        load_instrument(params.codec.weights, set_up_torch(params.runtime)),
+        STARTED_IN / output,
+        seconds=seconds,
+        seeds=range(seed, seed + count),
+        settings=SamplingSettings(temperature=temperature, top_k=top_k, top_p=1.0),
+    )
+    for path in written:
+        typer.echo(path)
 
 
 @app.command()
