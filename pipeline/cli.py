@@ -62,7 +62,7 @@ def ui(
 
 
 @app.command()
-def generate(
+def generate(  # noqa: PLR0917  typer takes options as plain parameters
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of each clip.")] = 7.0,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest code.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Likeliest codes kept; 0 keeps all.")] = 0,
@@ -124,6 +124,7 @@ def enter_checkout() -> None:
 def main() -> None:
     """Run the command; errors become one clear line each, exit 2 for wrong parameters, else 1."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in run.py
     from melodac.errors import ConfigError, MelodacError
 
     try:

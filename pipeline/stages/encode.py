@@ -65,8 +65,7 @@ def run(params: Params) -> Outcome:
 def _open_pool(runtime: RuntimeParams, device: torch.device) -> ThreadPoolExecutor:
     """Tracks side by side on a CPU, one torch thread each; one after another on a GPU.
 
-    The operations of a small codec are too short to share: on two busy cores two torch threads a
-    track took ten times as long as two tracks with one thread each.
+    The operations of a small codec are too short to share between torch threads.
     """
     if device.type != "cpu":
         return ThreadPoolExecutor(1)
