@@ -52,14 +52,18 @@ def _describe() -> None:
 
 @app.command()
 def train(
+    *,
     minutes: Annotated[float, typer.Option(min=0.0, help="Wall-clock budget of this run.")] = 60.0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     source: Sources = None,
     state: StateFolder = DEFAULT_STATE,
+    fresh: Annotated[bool, typer.Option(help="Begin with random weights.")] = False,
     setting: Settings = None,
 ) -> None:
-    """Go on training from the state folder, or start there."""
-    from melodac.codec.training.loop import train_codec
+    """Go on training: from the state folder, else from the weights in the package."""
+    from melodac.codec.load import BUNDLED_FOLDER
+    from melodac.codec.training.export import begin_from_export
+    from melodac.codec.training.loop import STATE_FILE, train_codec
     from pipeline.logs import set_up_logging
 
     set_up_logging()
@@ -67,6 +71,8 @@ def train(
     folders = _sources(source)
     config = _config(setting)
     trainer = _trainer(config, [_load(folder) for folder in folders])
+    if not fresh and not (state / STATE_FILE).exists():
+        begin_from_export(trainer.state, trainer.architecture, BUNDLED_FOLDER)
     state.mkdir(parents=True, exist_ok=True)
     with (state / "runs.jsonl").open("a", encoding="utf-8") as runs:
         record = {"sources": [str(folder) for folder in folders], "config": config.model_dump()}

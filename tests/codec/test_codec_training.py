@@ -10,7 +10,7 @@ import torch
 from melodac.codec.load import load_codec_folder
 from melodac.codec.training.clips import CropSource, is_held_out, load_clips
 from melodac.codec.training.config import CodecTrainingConfig
-from melodac.codec.training.export import export_codec
+from melodac.codec.training.export import begin_from_export, export_codec
 from melodac.codec.training.loop import CodecTrainer, learning_rate
 from melodac.codec.training.measure import measure_codec
 from melodac.codec.training.state import load_state, save_state
@@ -20,6 +20,7 @@ CONFIG = CodecTrainingConfig(
     batch_size=2,
     crop=4096,
     plain_updates=3,
+    initial_batches=4,
     revive_every=2,
     warmup_updates=2,
     compiled=False,
@@ -144,6 +145,29 @@ def test_the_export_loads_and_is_measured(make_trainer, tmp_path, tiny_architect
     assert [report.name for report in files] == [clip.name for clip in clips]
     assert all(report.mel_distance > 0 for report in files)
     assert all(1 <= book.perplexity <= 32 for book in books)
+
+
+def test_training_goes_on_from_an_export(make_trainer, tmp_path, tiny_architecture):
+    trainer = make_trainer()
+    for _ in range(4):
+        trainer.update()
+    export_codec(trainer.state, tiny_architecture, tmp_path / "weights", sources="noise")
+    second = make_trainer()
+    begin_from_export(second.state, tiny_architecture, tmp_path / "weights")
+    assert second.state.update == 4
+    for average, weight in zip(
+        trainer.state.averages, second.state.model.parameters(), strict=True
+    ):
+        assert torch.equal(weight, average.half().float())
+    second.update()
+
+
+def test_an_export_of_another_shape_is_refused(make_trainer, tmp_path, tiny_architecture):
+    trainer = make_trainer()
+    export_codec(trainer.state, tiny_architecture, tmp_path / "weights", sources="noise")
+    other = tiny_architecture.model_copy(update={"sample_rate": 22_050})
+    with pytest.raises(CheckpointMismatchError, match="start afresh"):
+        begin_from_export(trainer.state, other, tmp_path / "weights")
 
 
 def test_the_learning_rate_warms_up_holds_and_decays():

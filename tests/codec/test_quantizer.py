@@ -5,7 +5,7 @@ import torch
 
 from melodac.codec.architecture import build_model
 from melodac.codec.training.quantizer import (
-    CodeUse,
+    Codebooks,
     draw_depths,
     initialize_quantizer,
     quantize,
@@ -30,13 +30,12 @@ def latents(generator, batch=4, frames=50, dims=12) -> torch.Tensor:
 
 def test_all_stages_equal_those_of_dac(quantizer, generator):
     x = latents(generator)
-    total, codes, projected, commitment, codebook = quantizer(x)
+    total, codes, projected, commitment, _ = quantizer(x)
     ours = quantize(quantizer, x, torch.full((4,), 3))
     torch.testing.assert_close(ours.latents, total)
     assert torch.equal(ours.codes, codes)
     torch.testing.assert_close(torch.cat(ours.projected, 1), projected)
     torch.testing.assert_close(ours.commitment_loss, commitment)
-    torch.testing.assert_close(ours.codebook_loss, codebook)
 
 
 def test_a_crop_uses_only_its_depth(quantizer, generator):
@@ -80,18 +79,43 @@ def test_initialised_codebooks_are_in_use_and_reduce_the_error(quantizer, genera
     assert all(len(book.unique()) > 0.9 * 32 for book in codes)
 
 
-def test_unused_codes_move_to_recent_latents_and_used_ones_stay(quantizer, generator):
-    use = CodeUse(3, 32)
-    quantized = quantize(quantizer, latents(generator, batch=1, frames=5), torch.tensor([3]))
-    use.record(quantized)
+def test_codebooks_become_the_means_of_their_latents(quantizer, generator):
+    books, x = Codebooks(3, 32, 4), latents(generator)
+    books.start(quantizer)
+    quantized = quantize(quantizer, x, torch.full((4,), 3))
+    for _ in range(2000):
+        books.follow(quantizer, quantized)
+    for index, stage in enumerate(quantizer.quantizers):
+        queries = quantized.projected[index].transpose(1, 2).flatten(0, 1)
+        codes = quantized.codes[:, index].flatten()
+        for code in codes.unique().tolist():
+            expected = queries[codes == code].mean(0)
+            torch.testing.assert_close(stage.codebook.weight[code], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_following_at_first_keeps_the_codebooks(quantizer, generator):
+    books, before = Codebooks(3, 32, 4), [s.codebook.weight.clone() for s in quantizer.quantizers]
+    books.start(quantizer)
+    x = torch.zeros(1, 12, 1)  # one latent, so 31 codes of each stage see nothing
+    quantized = quantize(quantizer, x, torch.tensor([3]))
+    books.follow(quantizer, quantized)
+    for index, stage in enumerate(quantizer.quantizers):
+        unused = torch.arange(32) != quantized.codes[0, index, 0]
+        torch.testing.assert_close(stage.codebook.weight[unused], before[index][unused])
+
+
+def test_codes_out_of_use_move_to_recent_latents_and_used_ones_stay(quantizer, generator):
+    books, x = Codebooks(3, 32, 4), latents(generator, batch=1, frames=5)
+    books.start(quantizer)
+    quantized = quantize(quantizer, x, torch.tensor([3]))
+    for _ in range(1000):
+        books.follow(quantizer, quantized)
     before = [stage.codebook.weight.clone() for stage in quantizer.quantizers]
     averages = [weight.clone() for weight in before]
     used = [set(codes.tolist()) for codes in quantized.codes[0]]
-    revived = use.revive(quantizer, averages, generator)
-    assert revived == 3 * 5  # no more than there are latents
+    revived = books.revive(quantizer, averages, generator)
+    assert revived == sum(32 - len(codes) for codes in used)
     for index, stage in enumerate(quantizer.quantizers):
         moved = (stage.codebook.weight != before[index]).any(1).nonzero().flatten().tolist()
         assert not used[index] & set(moved)
-        assert len(moved) == 5
         assert torch.equal(averages[index], stage.codebook.weight)
-    assert use.counts.sum() == 0

@@ -32,7 +32,7 @@ class DacCodec(Codec):
         *,
         name: str,
         weights_sha256: str,
-        chunk_frames: int = 256,
+        chunk_frames: int = 512,
         batch_chunks: int = 1,
     ) -> None:
         """Freeze `model` for inference.
@@ -65,11 +65,7 @@ class DacCodec(Codec):
 
     @torch.inference_mode()
     def encode(self, audio: Float[Tensor, "C N"]) -> Int64[Tensor, "C K T"]:
-        """Encode each channel; the end is zero-padded to T = ceil(N / hop) frames.
-
-        Raises:
-            CodecError: The audio is empty, not finite or not floating point.
-        """
+        """Encode each channel, chunk by chunk; see `Codec.encode`."""
         _check_audio(audio)
         num_frames = -(-audio.shape[1] // self.hop)
         codes = torch.empty(
@@ -80,7 +76,7 @@ class DacCodec(Codec):
             pieces = [self._samples(audio, chunk) for chunk in chunks]
             stacked = self._to_model(torch.stack(pieces).flatten(0, 1)[:, None])
             latents = self._parts.encoder(stacked)
-            result = self._parts.quantizer(latents)[1].unflatten(0, (len(chunks), -1))
+            result = _by_chunk(self._parts.quantizer(latents)[1], len(chunks))
             for chunk, piece in zip(chunks, result, strict=True):
                 first = chunk.start - chunk.read_start
                 codes[..., chunk.start : chunk.stop] = piece[
@@ -92,11 +88,7 @@ class DacCodec(Codec):
 
     @torch.inference_mode()
     def decode(self, codes: Int[Tensor, "C K T"]) -> Float[Tensor, "C N"]:
-        """Decode each channel to N = T x hop samples.
-
-        Raises:
-            CodecError: A code is out of range, or the codebooks are too many or too few.
-        """
+        """Decode each channel, chunk by chunk; see `Codec.decode`."""
         self._check_codes(codes)
         audio = torch.empty(codes.shape[0], codes.shape[2] * self.hop, device=codes.device)
 
@@ -104,7 +96,7 @@ class DacCodec(Codec):
             pieces = [codes[..., chunk.read_start : chunk.read_stop] for chunk in chunks]
             stacked = torch.stack(pieces).flatten(0, 1).to(self._device(), torch.int64)
             latents = self._parts.quantizer.from_codes(stacked)[0]
-            result = self._parts.decoder(latents)[:, 0].unflatten(0, (len(chunks), -1))
+            result = _by_chunk(self._parts.decoder(latents)[:, 0], len(chunks))
             for chunk, piece in zip(chunks, result, strict=True):
                 first = (chunk.start - chunk.read_start) * self.hop
                 length = (chunk.stop - chunk.start) * self.hop
@@ -115,7 +107,8 @@ class DacCodec(Codec):
 
     def _each_batch(self, num_frames: int, halo: int, code: Callable[[list[Chunk]], None]) -> None:
         """Hand chunks of equal shape to `code`, as many at once as a batch holds."""
-        for batch in _batches(plan_chunks(num_frames, self.chunk_frames, halo), self.batch_chunks):
+        chunks = plan_chunks(num_frames, self.chunk_frames, halo)
+        for batch in _batches(chunks, self.batch_chunks):
             code(batch)
 
     def _samples(self, audio: Float[Tensor, "C N"], chunk: Chunk) -> Float[Tensor, "C _"]:
@@ -133,8 +126,8 @@ class DacCodec(Codec):
     def _check_codes(self, codes: Tensor) -> None:
         if codes.shape[1] != self.num_codebooks or codes.shape[0] < 1:
             raise CodecError(
-                f"codes of shape {tuple(codes.shape)}, codec {self.name} needs at least one channel "
-                f"of exactly {self.num_codebooks} codebooks"
+                f"codes of shape {tuple(codes.shape)}, codec {self.name} needs at least one "
+                f"channel of exactly {self.num_codebooks} codebooks"
             )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise CodecError(
@@ -149,6 +142,11 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
         if hasattr(module, "weight_g"):
             remove_weight_norm(module)
     return model
+
+
+def _by_chunk(stacked: Tensor, num_chunks: int) -> Iterator[Tensor]:
+    """Part a stack of chunks x channels into one tensor a chunk."""
+    return iter(stacked.reshape(num_chunks, -1, *stacked.shape[1:]))
 
 
 def _batches(chunks: Iterator[Chunk], size: int) -> Iterator[list[Chunk]]:

@@ -10,7 +10,7 @@ import importlib
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -62,11 +62,7 @@ class DacModel(Protocol):
 
 @cache
 def dac_model_class() -> type[nn.Module]:
-    """Import `dac` once and return its `DAC` class.
-
-    Raises:
-        ImportError: `dac` or audiotools is missing or broken for a reason other than torchaudio.
-    """
+    """Import `dac` once and return its `DAC` class."""
     with _importable_torchaudio(), _without_deprecations():
         module = importlib.import_module("dac.model.dac")
     return cast("type[nn.Module]", module.DAC)
@@ -87,7 +83,7 @@ def build_dac(**kwargs: object) -> nn.Module:
 
 
 @contextmanager
-def _without_deprecations() -> Iterator[None]:
+def _without_deprecations() -> Generator[None]:
     """Keep quiet what `dac` and audiotools use of old interfaces; their users cannot change it."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
@@ -96,7 +92,7 @@ def _without_deprecations() -> Iterator[None]:
 
 
 @contextmanager
-def _importable_torchaudio() -> Iterator[None]:
+def _importable_torchaudio() -> Generator[None]:
     """Put an empty torchaudio in place while the real one cannot be imported."""
     if _torchaudio_imports():
         yield
@@ -115,20 +111,18 @@ def _torchaudio_imports() -> bool:
     before = set(sys.modules)
     try:
         importlib.import_module(_TORCHAUDIO)
-    except ModuleNotFoundError as error:
-        usable = False
-        if error.name != _TORCHAUDIO:
+    except (ModuleNotFoundError, OSError, RuntimeError) as error:
+        if not _is_unusable_torchaudio(error):
             raise
-    except OSError:
-        usable = False  # its shared libraries do not load beside this torch
-    except RuntimeError as error:
-        usable = False
-        if "CUDA version" not in str(error):
-            raise
-    else:
-        usable = True
-    if not usable:
         for name in set(sys.modules) - before:
             if name.partition(".")[0] == _TORCHAUDIO:
                 del sys.modules[name]
-    return usable
+        return False
+    return True
+
+
+def _is_unusable_torchaudio(error: Exception) -> bool:
+    """Whether an error says that torchaudio is absent, unloadable or of another CUDA version."""
+    if isinstance(error, ModuleNotFoundError):
+        return error.name == _TORCHAUDIO
+    return isinstance(error, OSError) or "CUDA version" in str(error)

@@ -32,11 +32,7 @@ def load_codec(weights: str, device: str = "cpu") -> Codec:
 
 
 def load_codec_folder(folder: Path, *, name: str, device: str = "cpu") -> Codec:
-    """Load a codec from a folder of `config.json` and `weights.safetensors`.
-
-    Raises:
-        CodecWeightsError: A file is missing, damaged, or not what `config.json` pins.
-    """
+    """Load a codec from a folder of `config.json` and `weights.safetensors`."""
     model, config = read_weights_folder(folder)
     return _frozen(model, config.architecture, name=name, sha256=config.sha256, device=device)
 

@@ -122,7 +122,7 @@ def read_official_weights(path: Path, sha256: str) -> tuple[nn.Module, DacArchit
 
 def _architecture(metadata: object, path: Path) -> DacArchitecture:
     """Take the constructor arguments that melodac knows, within bounds."""
-    kwargs = metadata.get("kwargs") if isinstance(metadata, dict) else None
+    kwargs = cast("dict[str, object]", metadata).get("kwargs") if isinstance(metadata, dict) else 0
     if not isinstance(kwargs, dict):
         raise CodecWeightsError(f"{path} does not say how its model is built (metadata.kwargs)")
     known = cast("dict[str, object]", kwargs)
@@ -139,8 +139,8 @@ def _architecture(metadata: object, path: Path) -> DacArchitecture:
 
 def _default_latent_dim(kwargs: dict[str, object]) -> object:
     dim, rates = kwargs.get("encoder_dim"), kwargs.get("encoder_rates")
-    if isinstance(dim, int) and isinstance(rates, list | tuple) and len(rates) <= 8:
-        return dim * 2 ** len(cast("list[object]", rates))
+    if isinstance(dim, int) and isinstance(rates, list | tuple):
+        return dim * 2 ** min(len(cast("list[object]", rates)), 8)
     return None
 
 

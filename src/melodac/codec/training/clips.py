@@ -93,7 +93,7 @@ class CropSource:
         first = _uniform(generator) < share
         source = 0 if first else 1 + _index(generator, len(self._clips) - 1)
         pick = int(torch.multinomial(self._weights[source], 1, generator=generator))
-        samples = torch.from_numpy(self._clips[source][pick].samples)
+        samples = torch.as_tensor(self._clips[source][pick].samples)
         spare = self._config.crop - len(samples)
         if spare > 0:
             before = _index(generator, spare + 1)

@@ -21,17 +21,15 @@ class LossWeights(Section):
     """Complex spectrum distance relative to the target's, which carries phase."""
     waveform: NonNegative = 2.0
     """Mean absolute sample difference."""
-    codebook: NonNegative = 1.0
-    """Pulls codebook vectors to the latents they stand for."""
     commitment: NonNegative = 0.25
-    """Pulls latents to their codebook vectors."""
+    """Squared distance of latents to their codebook vectors, relative to the latents' power."""
 
 
 class CodecTrainingConfig(Section):
     """Settings of one run; all but `seed` may change when a run is resumed."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 6
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 4
     """Crops an update."""
     crop: Annotated[int, Field(ge=4096, le=1 << 20)] = 16_384
     """Samples a crop; a multiple of the hop."""
@@ -47,15 +45,17 @@ class CodecTrainingConfig(Section):
     """Learning rate after the decay."""
     gradient_clip: Positive = 20.0
     """Largest gradient norm."""
-    plain_updates: Annotated[int, Field(ge=0)] = 500
+    plain_updates: Annotated[int, Field(ge=0)] = 1500
     """Updates without the quantiser, before its codebooks are initialised from data."""
-    quantizer_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    initial_batches: Annotated[int, Field(ge=1)] = 150
+    """Batches whose latents the codebooks are initialised from."""
+    quantizer_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     """Share of crops that use a random number of codebooks."""
-    revive_every: Annotated[int, Field(ge=1)] = 200
+    revive_every: Annotated[int, Field(ge=1)] = 50
     """Updates between revivals of codes that nothing uses."""
     revive_until: Annotated[int, Field(ge=0)] | None = None
     """Update after which codes are no longer revived; none revives always."""
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.998
     """Decay of the averaged weights that are exported."""
     loudness_jitter_db: tuple[float, float] = (-8.0, 3.0)
     """Range of the random gain on top of -16 LUFS, decibels."""

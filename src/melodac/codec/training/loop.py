@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +22,7 @@ from melodac.codec.dac_import import DacModel
 from melodac.codec.training.clips import CropSource
 from melodac.codec.training.config import CodecTrainingConfig
 from melodac.codec.training.quantizer import (
-    CodeUse,
+    Codebooks,
     draw_depths,
     initialize_quantizer,
     quantize,
@@ -33,7 +34,6 @@ STATE_FILE = "state.pt"
 LOG_FILE = "log.jsonl"
 _SAVE_EVERY_S = 120.0
 _LOG_EVERY = 50
-_INITIAL_LATENT_BATCHES = 120
 _log = logging.getLogger(__name__)
 
 
@@ -43,22 +43,27 @@ class CodecTrainer:
     def __init__(
         self, config: CodecTrainingConfig, architecture: DacArchitecture, crops: CropSource
     ) -> None:
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)
         self.config, self.architecture, self.crops = config, architecture, crops
         model = build_model(architecture).train()
         self.parts = cast("DacModel", model)
+        for stage in self.parts.quantizer.quantizers:
+            stage.codebook.requires_grad_(requires_grad=False)  # moved by Codebooks
         self.state = TrainingState(
             model=model,
             averages=[parameter.detach().clone() for parameter in model.parameters()],
             optimizer=torch.optim.AdamW(
-                model.parameters(), lr=config.learning_rate, betas=(0.8, 0.99)
+                [parameter for parameter in model.parameters() if parameter.requires_grad],
+                lr=config.learning_rate,
+                betas=(0.8, 0.99),
             ),
             generator=torch.Generator().manual_seed(config.seed),
-            use=CodeUse(architecture.n_codebooks, architecture.codebook_size),
+            codebooks=Codebooks(
+                architecture.n_codebooks, architecture.codebook_size, architecture.codebook_dim
+            ),
         )
-        compiled = config.compiled
-        self._encode = torch.compile(self.parts.encoder) if compiled else self.parts.encoder
-        self._decode = torch.compile(self.parts.decoder) if compiled else self.parts.decoder
+        self._encode = _compiled(self.parts.encoder, config.compiled)
+        self._decode = _compiled(self.parts.decoder, config.compiled)
 
     def update(self) -> dict[str, float]:
         """Make one update and return its loss terms."""
@@ -70,7 +75,7 @@ class CodecTrainer:
         terms = self._losses(self.crops.draw(state.generator))
         loss = torch.stack(list(terms.values())).sum()
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]  untyped in torch
         norm = nn.utils.clip_grad_norm_(
             state.model.parameters(), config.gradient_clip, error_if_nonfinite=True
         )
@@ -93,10 +98,10 @@ class CodecTrainer:
                 self.state.generator,
             )
             quantized = quantize(self.parts.quantizer, latents, depths)
-            self.state.use.record(quantized)
+            self.state.codebooks.follow(self.parts.quantizer, quantized)
             latents = quantized.latents
-            terms["codebook"] = weights.codebook * quantized.codebook_loss
-            terms["commitment"] = weights.commitment * quantized.commitment_loss
+            scale = quantized.projected[0].square().mean()
+            terms["commitment"] = weights.commitment * quantized.commitment_loss / scale
         output = self._decode(latents)
         rate_hz = self.architecture.sample_rate
         spectral = spectral_terms(output[:, 0], audio[:, 0], rate_hz)
@@ -110,10 +115,10 @@ class CodecTrainer:
     def _initialize_quantizer(self) -> None:
         latents = [
             self._encode(self.crops.draw(self.state.generator)).transpose(1, 2).flatten(0, 1)
-            for _ in range(_INITIAL_LATENT_BATCHES)
+            for _ in range(self.config.initial_batches)
         ]
         initialize_quantizer(self.parts.quantizer, torch.cat(latents), self.state.generator)
-        self.state.optimizer.state.clear()
+        self.state.codebooks.start(self.parts.quantizer)
         for average, parameter in zip(
             self.state.averages, self.state.model.parameters(), strict=True
         ):
@@ -122,9 +127,9 @@ class CodecTrainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.state.update) / (10 + self.state.update))
-        torch._foreach_lerp_(  # the only fused form
-            self.state.averages, list(self.state.model.parameters()), 1 - decay
-        )
+        pairs = zip(self.state.averages, self.state.model.parameters(), strict=True)
+        for average, parameter in pairs:
+            average.lerp_(parameter, 1 - decay)
 
     def _revive(self) -> None:
         update, config = self.state.update, self.config
@@ -141,8 +146,15 @@ class CodecTrainer:
             )
         }
         averages = [by_identity[id(book)] for book in books]
-        revived = self.state.use.revive(self.parts.quantizer, averages, self.state.generator)
+        revived = self.state.codebooks.revive(self.parts.quantizer, averages, self.state.generator)
         _log.info("update %d: revived %d codes", update, revived)
+
+
+def _compiled(network: nn.Module, wanted: bool) -> Callable[[Tensor], Tensor]:
+    if not wanted:
+        return network
+    compiled: object = torch.compile(network)  # pyright: ignore[reportUnknownMemberType]  untyped
+    return cast("Callable[[Tensor], Tensor]", compiled)
 
 
 def learning_rate(config: CodecTrainingConfig, update: int) -> float:
@@ -174,7 +186,7 @@ def train_codec(trainer: CodecTrainer, folder: Path, minutes: float) -> None:
             last = now
             bar.update()
             if trainer.state.update % _LOG_EVERY == 0:
-                bar.set_postfix(mel=f"{terms['mel']:.2f}")
+                bar.set_postfix_str(f"mel {terms['mel']:.2f}")
                 record = {"update": trainer.state.update, "seconds": trainer.state.seconds} | terms
                 log.write(json.dumps(record) + "\n")
                 log.flush()

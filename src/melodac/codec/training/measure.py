@@ -47,7 +47,7 @@ def measure_codec(
     reports: list[ClipReport] = []
     counts = torch.zeros(codec.num_codebooks, codec.codebook_size, dtype=torch.int64)
     for clip in clips:
-        audio = torch.from_numpy(clip.samples)[None]
+        audio = torch.as_tensor(clip.samples)[None]
         codes = codec.encode(audio)
         decoded = codec.decode(codes)[:, : audio.shape[1]]
         _count(codes, counts)

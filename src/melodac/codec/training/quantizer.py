@@ -1,11 +1,13 @@
 """Care of the residual quantiser in training: forward with dropout, initialisation, revival.
 
-Codebooks trained from random vectors collapse to a few codes. Here each stage starts from the
-principal directions and the clusters of the residual it will see, and codes that fall out of use
-move to latents that are badly served. Only the codec's training imports this.
+Codebooks trained from random vectors collapse to a few codes, and by gradient they lag behind an
+encoder that still moves. Here each stage starts from the principal directions and the clusters of
+the residual it will see, follows its latents as running means, and codes that fall out of use move
+to latents that occur. Only the codec's training imports this.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +26,6 @@ class Quantized:
     codes: Int[Tensor, "B K T"]
     projected: list[Float[Tensor, "B _ T"]]
     """Latents of each stage in codebook space, without gradient."""
-    codebook_loss: Float[Tensor, ""]
     commitment_loss: Float[Tensor, ""]
 
 
@@ -35,19 +36,18 @@ def quantize(
     total, residual = torch.zeros_like(latents), latents
     codes: list[Tensor] = []
     projected: list[Tensor] = []
-    codebook_loss, commitment_loss = latents.new_zeros(()), latents.new_zeros(())
+    commitment_loss = latents.new_zeros(())
     for index, stage in enumerate(quantizer.quantizers):
         used = (depths > index).to(latents.dtype)
         query = stage.in_proj(residual)
         vector, code = stage.decode_latents(query)
-        codebook_loss = codebook_loss + (_error(vector, query.detach()) * used).mean()
         commitment_loss = commitment_loss + (_error(query, vector.detach()) * used).mean()
         output = stage.out_proj(query + (vector - query).detach())
         total = total + output * used[:, None, None]
         residual = residual - output
         codes.append(code)
         projected.append(query.detach())
-    return Quantized(total, torch.stack(codes, 1), projected, codebook_loss, commitment_loss)
+    return Quantized(total, torch.stack(codes, 1), projected, commitment_loss)
 
 
 def draw_depths(
@@ -76,39 +76,66 @@ def initialize_quantizer(
         residual = residual - stage.out_proj(vector)[0].t()
 
 
-class CodeUse:
-    """Counts the use of every code and remembers recent latents to revive unused codes from."""
+class Codebooks:
+    """Codebooks as running means of the latents they stand for, instead of by gradient.
 
-    def __init__(self, num_stages: int, codebook_size: int, latents_kept: int = 16) -> None:
-        self.counts = torch.zeros(num_stages, codebook_size, dtype=torch.int64)
+    Means follow a moving encoder within some hundred updates and cannot diverge from it.
+    Source: van den Oord et al. 2017, "Neural discrete representation learning", appendix A.1.
+    """
+
+    DECAY = 0.99
+    DEAD_SHARE = 0.03
+    """A code used less than this share of the mean has fallen out of use."""
+    UPDATES_KEPT = 16
+    """Updates whose latents are kept to revive codes from."""
+
+    def __init__(self, num_stages: int, codebook_size: int, codebook_dim: int) -> None:
+        self.sizes = torch.ones(num_stages, codebook_size)
+        """Running mean of the uses of each code an update."""
+        self.sums = torch.zeros(num_stages, codebook_size, codebook_dim)
+        """Running mean of the sum of latents of each code an update."""
         self.recent: list[list[Tensor]] = []
         """Latents of the last updates, oldest first, a list of stages each."""
-        self._latents_kept = latents_kept
 
-    def record(self, quantized: Quantized) -> None:
-        """Count the codes of one update."""
-        for stage, codes in enumerate(quantized.codes.unbind(1)):
-            self.counts[stage] += torch.bincount(
-                codes.flatten().cpu(), minlength=self.counts.shape[1]
+    @torch.no_grad()
+    def start(self, quantizer: DacQuantizer) -> None:
+        """Take over the codebooks as they are."""
+        self.sizes.fill_(1.0)
+        for index, stage in enumerate(quantizer.quantizers):
+            self.sums[index] = stage.codebook.weight
+
+    @torch.no_grad()
+    def follow(self, quantizer: DacQuantizer, quantized: Quantized) -> None:
+        """Move the codebooks towards the latents of one update."""
+        latents = [query.transpose(1, 2).flatten(0, 1) for query in quantized.projected]
+        self.recent = [*self.recent, latents][-self.UPDATES_KEPT :]
+        for index, stage in enumerate(quantizer.quantizers):
+            codes = quantized.codes[:, index].flatten()
+            uses = torch.bincount(codes, minlength=self.sizes.shape[1]).to(self.sizes.dtype)
+            sums = torch.zeros_like(self.sums[index]).index_add_(0, codes, latents[index])
+            self.sizes[index].lerp_(uses, 1 - self.DECAY)
+            self.sums[index].lerp_(sums, 1 - self.DECAY)
+            stage.codebook.weight.copy_(
+                self.sums[index] / self.sizes[index].clamp(min=1e-9)[:, None]
             )
-        self.recent.append([query.transpose(1, 2).flatten(0, 1) for query in quantized.projected])
-        self.recent = self.recent[-self._latents_kept :]
 
     @torch.no_grad()
     def revive(
         self, quantizer: DacQuantizer, averages: list[Tensor], generator: torch.Generator
     ) -> int:
-        """Move unused codes (and their averages) to recent latents; return how many, and reset."""
+        """Move codes out of use (and their averages) to recent latents; return how many."""
         revived = 0
         for index, stage in enumerate(quantizer.quantizers):
-            dead = (self.counts[index] == 0).nonzero().flatten()
+            mean = self.sizes[index].mean()
+            dead = (self.sizes[index] < self.DEAD_SHARE * mean).nonzero().flatten()
             latents = torch.cat([queries[index] for queries in self.recent])
             picks = torch.randperm(len(latents), generator=generator)[: len(dead)]
             dead = dead[: len(picks)]
             stage.codebook.weight[dead] = latents[picks]
             averages[index][dead] = latents[picks]
+            self.sizes[index][dead] = mean
+            self.sums[index][dead] = mean * latents[picks]
             revived += len(dead)
-        self.counts.zero_()
         return revived
 
 
@@ -119,16 +146,23 @@ def _error(a: Tensor, b: Tensor) -> Tensor:
 def _fit_projections(stage: DacQuantizerStage, residual: Float[Tensor, "N D"]) -> None:
     """Point the projections of a stage along the main directions of the residual."""
     mean = residual.mean(0)
-    directions = torch.linalg.eigh(torch.cov(residual.t())).eigenvectors
-    basis = directions[:, -stage.codebook.embedding_dim :]
+    basis = _main_directions(torch.cov(residual.t()), stage.codebook.embedding_dim)
     _set_convolution(stage.in_proj, basis.t(), -(mean @ basis))
     _set_convolution(stage.out_proj, basis, mean)
+
+
+def _main_directions(covariance: Tensor, count: int) -> Tensor:
+    _, directions = cast(
+        "tuple[Tensor, Tensor]",
+        torch.linalg.eigh(covariance),  # pyright: ignore[reportUnknownMemberType]  untyped in torch
+    )
+    return directions[:, -count:]
 
 
 def _set_convolution(convolution: nn.Module, weight: Tensor, bias: Tensor) -> None:
     """Write a weight-normed convolution of width 1: direction `weight_v`, length `weight_g`."""
     convolution.get_parameter("weight_v").copy_(weight[..., None])
-    convolution.get_parameter("weight_g").copy_(weight.norm(dim=1)[:, None, None])
+    convolution.get_parameter("weight_g").copy_(weight.square().sum(1).sqrt()[:, None, None])
     convolution.get_parameter("bias").copy_(bias)
 
 

@@ -76,4 +76,4 @@ def _hann(window: int, device: torch.device) -> Tensor:
 @cache
 def _mel_bank(window: int, bands: int, sample_rate_hz: int, device: torch.device) -> Tensor:
     bank = librosa.filters.mel(sr=sample_rate_hz, n_fft=window, n_mels=bands)
-    return torch.from_numpy(bank).to(device)
+    return torch.as_tensor(bank, device=device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from melodac.codec.architecture import DacArchitecture
-from melodac.codec.training.quantizer import CodeUse
+from melodac.codec.training.quantizer import Codebooks
 from melodac.errors import CheckpointMismatchError
 
 
@@ -25,7 +25,7 @@ class TrainingState:
     """Exponential moving averages, in the order of `model.parameters()`."""
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    use: CodeUse
+    codebooks: Codebooks
     update: int = 0
     seconds: float = 0.0
     """Time spent training so far, all runs together."""
@@ -41,8 +41,9 @@ def save_state(path: Path, state: TrainingState, architecture: DacArchitecture) 
         "averages": state.averages,
         "optimizer": state.optimizer.state_dict(),
         "generator": state.generator.get_state(),
-        "code_counts": state.use.counts,
-        "recent_latents": state.use.recent,
+        "codebook_sizes": state.codebooks.sizes,
+        "codebook_sums": state.codebooks.sums,
+        "recent_latents": state.codebooks.recent,
         "update": state.update,
         "seconds": state.seconds,
     }
@@ -70,6 +71,7 @@ def load_state(path: Path, state: TrainingState, architecture: DacArchitecture) 
         average.copy_(saved)
     state.optimizer.load_state_dict(content["optimizer"])
     state.generator.set_state(content["generator"])
-    state.use.counts.copy_(content["code_counts"])
-    state.use.recent = content["recent_latents"]
+    state.codebooks.sizes.copy_(content["codebook_sizes"])
+    state.codebooks.sums.copy_(content["codebook_sums"])
+    state.codebooks.recent = content["recent_latents"]
     state.update, state.seconds = content["update"], content["seconds"]
