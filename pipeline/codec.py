@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
@@ -143,7 +144,10 @@ def _config(settings: list[str] | None) -> "CodecTrainingConfig":
 
     pairs = [setting.partition("=") for setting in settings or []]
     text = ", ".join(f"{json.dumps(key)}: {value}" for key, _, value in pairs)
-    return CodecTrainingConfig.model_validate_json("{" + text + "}")
+    try:
+        return CodecTrainingConfig.model_validate_json("{" + text + "}")
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text}: {error}", param_hint="--set") from error
 
 
 def _load(folder: Path) -> "list[Clip]":

@@ -22,11 +22,6 @@ TINY = DacArchitecture(
 )
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def tiny_architecture() -> DacArchitecture:
     return TINY

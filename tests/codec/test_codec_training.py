@@ -11,7 +11,7 @@ from melodac.codec.load import load_codec_folder
 from melodac.codec.training.clips import CropSource, is_held_out, load_clips
 from melodac.codec.training.config import CodecTrainingConfig
 from melodac.codec.training.export import begin_from_export, export_codec
-from melodac.codec.training.loop import CodecTrainer, learning_rate
+from melodac.codec.training.loop import CodecTrainer, encoder_share, learning_rate
 from melodac.codec.training.measure import measure_codec
 from melodac.codec.training.state import load_state, save_state
 from melodac.errors import CheckpointMismatchError, ConfigError
@@ -20,6 +20,7 @@ CONFIG = CodecTrainingConfig(
     batch_size=2,
     crop=4096,
     plain_updates=3,
+    settle_updates=1,
     initial_batches=4,
     revive_every=2,
     warmup_updates=2,
@@ -180,3 +181,16 @@ def test_the_learning_rate_warms_up_holds_and_decays():
     )
     rates = [learning_rate(config, update) for update in (0, 4, 9, 10, 99, 125, 150, 10_000)]
     assert rates == pytest.approx([0.1, 0.5, 1.0, 1.0, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_the_encoder_rests_while_the_codebooks_settle(make_trainer):
+    trainer = make_trainer(settle_updates=2)
+    shares = [encoder_share(trainer.config, update) for update in range(7)]
+    assert shares == [1.0, 1.0, 1.0, 0.0, 0.0, 0.3, 0.3]
+    for _ in range(4):
+        trainer.update()
+    before = [parameter.clone() for parameter in trainer.parts.encoder.parameters()]
+    trainer.update()
+    assert all(map(torch.equal, before, trainer.parts.encoder.parameters()))
+    trainer.update()
+    assert not all(map(torch.equal, before, trainer.parts.encoder.parameters()))

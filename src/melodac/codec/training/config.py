@@ -21,7 +21,7 @@ class LossWeights(Section):
     """Complex spectrum distance relative to the target's, which carries phase."""
     waveform: NonNegative = 2.0
     """Mean absolute sample difference."""
-    commitment: NonNegative = 0.25
+    commitment: NonNegative = 1.0
     """Squared distance of latents to their codebook vectors, relative to the latents' power."""
 
 
@@ -47,6 +47,12 @@ class CodecTrainingConfig(Section):
     """Largest gradient norm."""
     plain_updates: Annotated[int, Field(ge=0)] = 1500
     """Updates without the quantiser, before its codebooks are initialised from data."""
+    plain_noise: NonNegative = 0.3
+    """Noise on the latents in that phase, relative to their level, much as quantising adds it."""
+    settle_updates: Annotated[int, Field(ge=0)] = 200
+    """Updates after that in which only the decoder and the codebooks learn."""
+    encoder_rate_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """Learning rate of encoder and projections with the quantiser, relative to the decoder's."""
     initial_batches: Annotated[int, Field(ge=1)] = 150
     """Batches whose latents the codebooks are initialised from."""
     quantizer_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3

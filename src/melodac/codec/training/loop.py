@@ -45,7 +45,7 @@ class CodecTrainer:
     ) -> None:
         torch.default_generator.manual_seed(config.seed)
         self.config, self.architecture, self.crops = config, architecture, crops
-        model = build_model(architecture).train()
+        model = self.model = build_model(architecture).train()
         self.parts = cast("DacModel", model)
         for stage in self.parts.quantizer.quantizers:
             stage.codebook.requires_grad_(requires_grad=False)  # moved by Codebooks
@@ -53,7 +53,10 @@ class CodecTrainer:
             model=model,
             averages=[parameter.detach().clone() for parameter in model.parameters()],
             optimizer=torch.optim.AdamW(
-                [parameter for parameter in model.parameters() if parameter.requires_grad],
+                [
+                    {"params": self._learned("decoder.")},
+                    {"params": self._learned("encoder.", "quantizer.")},
+                ],
                 lr=config.learning_rate,
                 betas=(0.8, 0.99),
             ),
@@ -70,8 +73,9 @@ class CodecTrainer:
         state, config = self.state, self.config
         if state.update == config.plain_updates:
             self._initialize_quantizer()
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, state.update)
+        decoder, others = state.optimizer.param_groups
+        decoder["lr"] = learning_rate(config, state.update)
+        others["lr"] = decoder["lr"] * encoder_share(config, state.update)
         terms = self._losses(self.crops.draw(state.generator))
         loss = torch.stack(list(terms.values())).sum()
         state.optimizer.zero_grad(set_to_none=True)
@@ -84,6 +88,13 @@ class CodecTrainer:
         self._average()
         self._revive()
         return {name: term.item() for name, term in terms.items()} | {"gradient_norm": norm.item()}
+
+    def _learned(self, *prefixes: str) -> list[nn.Parameter]:
+        return [
+            parameter
+            for name, parameter in self.model.named_parameters()
+            if name.startswith(prefixes) and parameter.requires_grad
+        ]
 
     def _losses(self, audio: Float[Tensor, "B 1 N"]) -> dict[str, Tensor]:
         """Return the weighted terms of the loss."""
@@ -102,6 +113,10 @@ class CodecTrainer:
             latents = quantized.latents
             scale = quantized.projected[0].square().mean()
             terms["commitment"] = weights.commitment * quantized.commitment_loss / scale
+        else:
+            noise = torch.randn(latents.shape, generator=self.state.generator)
+            level = latents.detach().square().mean().sqrt()
+            latents = latents + self.config.plain_noise * level * noise
         output = self._decode(latents)
         rate_hz = self.architecture.sample_rate
         spectral = spectral_terms(output[:, 0], audio[:, 0], rate_hz)
@@ -166,6 +181,14 @@ def learning_rate(config: CodecTrainingConfig, update: int) -> float:
         return peak
     done = min((update - config.decay_from) / config.decay_updates, 1.0)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def encoder_share(config: CodecTrainingConfig, update: int) -> float:
+    """Learning rate of all before the decoder, relative to the decoder's, at one update."""
+    if update < config.plain_updates:
+        return 1.0
+    settled = update >= config.plain_updates + config.settle_updates
+    return config.encoder_rate_share if settled else 0.0
 
 
 def train_codec(trainer: CodecTrainer, folder: Path, minutes: float) -> None:
