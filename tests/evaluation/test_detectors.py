@@ -12,11 +12,6 @@ from melodac.evaluation.detectors import NGRAM_FRAMES, examine_clip, repeated_ng
 RATE_HZ = 44_100
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 def tone(amplitude=0.3, seconds=2.0, hz=440.0):
     times = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
     return (amplitude * np.sin(2 * np.pi * hz * times)).astype(np.float32)[None]

@@ -8,14 +8,6 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def tiny_config():
     return LanguageModelConfig(

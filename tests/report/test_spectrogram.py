@@ -1,17 +1,11 @@
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from melodac.errors import OutputError
 from melodac.report.spectrogram import HEIGHT_PIXELS, WIDTH_PIXELS, write_spectrogram
 
 RATE_HZ = 44_100
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def tone(hz, seconds=2.0, amplitude=0.5):

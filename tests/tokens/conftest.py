@@ -2,22 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import settings
 
 from melodac.tokens.array import array_of_tracks
-
-# no deadline: the machine may be shared; the same examples in every run
-settings.register_profile("tokens", deadline=None, derandomize=True)
-settings.load_profile("tokens")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

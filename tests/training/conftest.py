@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
@@ -14,14 +13,6 @@ from melodac.training.seeding import seeded
 
 NUM_CODEBOOKS = 2
 FRAMES = 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
