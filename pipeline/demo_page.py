@@ -52,7 +52,7 @@ def _facts(
     told = {
         "Codec": f"{header.codec}, {header.num_codebooks} x {header.codebook_size}",
         "Music": f"{len(dataset.codes.track_ids)} tracks, {seconds / 60:.1f} min",
-        "Model": f"{parameters / 1e6:.2f} M parameters, {model.num_layers} layers of {model.dim}",
+        "Model": f"{parameters / 1e6:.2f} M, {model.num_layers} x {model.dim}",
         "Delay": instrument.trained.pattern.name,
         "Updates": f"{checkpoint.update} (best) of {checkpoint.config['train']['updates']}",
         "Validation": f"{validation['nats']:.3f} nats per code",

@@ -6,9 +6,11 @@ every temperature and seed. At T = 0 nothing is drawn, so there is one clip what
 
 import logging
 import shutil
+from collections.abc import Mapping
 
 from melodac.report.clips import Rung, RungKind
 from melodac.report.listening_page import write_listening_page
+from melodac.tokens.array import TokenArray
 from pipeline import paths
 from pipeline.datasets import read_dataset
 from pipeline.demo_clips import ClipWriter, render_free_runs, render_track
@@ -17,7 +19,7 @@ from pipeline.devices import set_up_torch
 from pipeline.generation import load_instrument
 from pipeline.logs import progress_bar
 from pipeline.params import DemosParams, Params
-from pipeline.records import Outcome, read_catalogue
+from pipeline.records import Outcome, TrackRecord, read_catalogue
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +30,7 @@ def run(params: Params) -> Outcome:
     dataset = read_dataset()
     records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
     test = dataset.split("test")
-    longest = sorted(range(len(test.track_ids)), key=lambda track: -int(test.lengths[track]))
-    chosen = longest[: params.demos.tracks]
+    chosen = _choose_tracks(test, records)[: params.demos.tracks]
     partial = paths.DEMOS.with_name(".demos.partial")
     shutil.rmtree(partial, ignore_errors=True)
     writer = ClipWriter(partial, instrument)
@@ -55,6 +56,17 @@ def run(params: Params) -> Outcome:
             "labels": {label: labels.count(label) for label in sorted(set(labels))},
         },
     )
+
+
+def _choose_tracks(test: TokenArray, records: Mapping[str, TrackRecord]) -> list[int]:
+    """Positions of tracks, longest first; one of every group before a second of any."""
+    seen: dict[str, int] = {}
+    ranked: list[tuple[int, int, int]] = []
+    for track in sorted(range(len(test.track_ids)), key=lambda track: -int(test.lengths[track])):
+        group = records[test.track_ids[track]].group
+        seen[group] = seen.get(group, -1) + 1
+        ranked.append((seen[group], len(ranked), track))
+    return [track for _, _, track in sorted(ranked)]
 
 
 def _sampled_clips(demos: DemosParams) -> int:
