@@ -13,11 +13,11 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 class LossWeights(Section):
     """Weights of the terms of the codec's loss."""
 
-    mel: NonNegative = 1.0
+    mel: NonNegative = 2.0
     """Multi-scale log10 mel distance, summed over seven windows."""
     log_magnitude: NonNegative = 0.3
     """Log10 magnitude distance, summed over the three longest windows."""
-    complex_spectrum: NonNegative = 2.0
+    complex_spectrum: NonNegative = 0.8
     """Complex spectrum distance relative to the target's, which carries phase."""
     waveform: NonNegative = 2.0
     """Mean absolute sample difference."""
