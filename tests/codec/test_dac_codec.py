@@ -18,7 +18,7 @@ def noise(channels: int, samples: int, seed: int = 0) -> torch.Tensor:
     return 0.3 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     samples=st.integers(1, 1200),
     channels=st.integers(1, 2),
