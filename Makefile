@@ -31,10 +31,10 @@ test: env        ## lint, types, import direction, the fast tests
 	PYTHONPATH=src:. $(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-bench: env       ## benchmarks, slow
-	$(BIN)/python -m pytest tests/benchmarks -m slow -s
+bench: env       ## the model's speed beside the machine's own, as ratios
+	PYTHONPATH=src $(BIN)/python tests/benchmarks/language_model.py
 
-faults: env      ## long fault-injection suite, slow
+faults: env      ## the slow tests: real servers, compiling, the pipeline end to end
 	$(BIN)/python -m pytest tests -m slow
 
 codec: env       ## go on training the bundled codec (resumable, hours)
