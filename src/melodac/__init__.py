@@ -21,5 +21,5 @@ Import direction, top may import below and never up:
     models
     tokens | codec
     audio
-    config | errors
+    config | durable | errors
 """

@@ -176,7 +176,7 @@ def test_writing_is_whole_or_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write, "_sync", full)
+    monkeypatch.setattr(write, "sync", full)
     with pytest.raises(OutputError, match=r"sound\.flac: cannot be written: No space left"):
         write_flac(path, noise(200), RATE_HZ)
     assert path.read_bytes() == before

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OBSERVERS = {
     "pipeline.bridge", "pipeline.dag", "pipeline.identity", "pipeline.logs", "pipeline.params",
     "pipeline.paths", "pipeline.run", "pipeline.tracking", "pipeline.yaml_reader",
-    "melodac.errors", "melodac.config",
+    "melodac.config", "melodac.errors",
 }  # fmt: skip
 
 

@@ -4,7 +4,6 @@ Decodes the whole file in blocks, so memory is bounded whatever the length. Runs
 processes: light imports only, and the answer is plain data. Any module above may import it.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from melodac.audio.loudness import ABSOLUTE_GATE_LUFS, SILENCE_LUFS, LoudnessMeter
 from melodac.audio.read import AudioFile, open_audio
+from melodac.durable import hash_file
 from melodac.errors import AudioError
 
 ID_DIGITS = 16
@@ -70,12 +70,6 @@ def examine_file(path: Path, limits: DurationLimits) -> Examination | Rejection:
     if isinstance(measured, Rejection):
         return measured
     return Examination(sha256=sha256, **vars(measured))
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

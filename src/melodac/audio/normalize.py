@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from melodac.audio.channels import to_mono
-from melodac.audio.examine import hash_file
 from melodac.audio.loudness import Normalization, normalize_loudness
 from melodac.audio.read import open_audio
 from melodac.audio.resample import resample
 from melodac.audio.write import write_flac
+from melodac.durable import hash_file
 from melodac.errors import AudioError
 
 

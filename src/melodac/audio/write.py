@@ -12,6 +12,7 @@ import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 from jaxtyping import Float32
 
+from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
 
 Subtype = Literal["PCM_16", "PCM_24"]
@@ -49,9 +50,9 @@ def _write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _encode(partial, audio, rate_hz, container=container, subtype=subtype)
-        _sync(partial)
+        sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except (OSError, soundfile.LibsndfileError) as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -77,14 +78,6 @@ def _encode(
     ):
         for start in range(0, num_samples, BLOCK_SAMPLES):
             file.write(audio[:, start : start + BLOCK_SAMPLES].T)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: OSError | soundfile.LibsndfileError) -> str:

@@ -6,7 +6,6 @@ Used by the token store; knows nothing of codes.
 
 import hashlib
 import json
-import os
 import shutil
 import stat
 from collections.abc import Generator
@@ -17,6 +16,7 @@ from typing import Annotated, Any, cast
 from pydantic import Field, NonNegativeInt, ValidationError
 
 from melodac.config import Section
+from melodac.durable import hash_file, sync
 from melodac.errors import OutputError, StoreCorruptError, StoreVersionError
 
 MANIFEST = "manifest.json"
@@ -66,7 +66,7 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
         if path.exists():
             path.rename(replaced)
         partial.rename(path)
-        _sync_entry(path.parent)
+        sync(path.parent)
     finally:
         if replaced.exists() and not path.exists():
             replaced.rename(path)  # the new folder did not get its name: the old one keeps it
@@ -135,12 +135,7 @@ def _compare(file: Path, entry: FileEntry | None) -> str:
         return "is a link or no regular file (for DVC, set cache.type to reflink, hardlink or copy)"
     if status.st_size != entry.size_bytes:
         return f"has {status.st_size} bytes instead of {entry.size_bytes}"
-    return "" if _hash(file) == entry.sha256 else "has other bytes than were written"
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return "" if hash_file(file) == entry.sha256 else "has other bytes than were written"
 
 
 def _read_version(path: Path, content: bytes) -> object:
@@ -164,7 +159,7 @@ def _is_replaceable(path: Path) -> bool:
 def _write_manifest(folder: Path, format_version: int) -> None:
     entries = {
         file.relative_to(folder).as_posix(): {
-            "sha256": _hash(file),
+            "sha256": hash_file(file),
             "size_bytes": file.stat().st_size,
         }
         for file in sorted(folder.rglob("*"))
@@ -175,13 +170,5 @@ def _write_manifest(folder: Path, format_version: int) -> None:
 
 def _sync(folder: Path) -> None:
     for entry in folder.rglob("*"):
-        _sync_entry(entry)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(entry)
+    sync(folder)

@@ -9,7 +9,6 @@ safetensors, all else is JSON: reading one executes nothing. Training, evaluatio
 may import this file.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  untyped paths
 from torch import Tensor
 
+from melodac.durable import hash_file, sync
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, OutputError
 
 FORMAT_VERSION = 1
@@ -99,7 +99,7 @@ def write_checkpoint(
         if folder.exists():
             _discard(folder)
         os.rename(unfinished, folder)  # noqa: PTH104  tests count and break this very call
-        _sync(directory)
+        sync(directory)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"checkpoint {folder} cannot be written: {error}; earlier checkpoints are untouched, "
@@ -118,7 +118,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     for name, digest in manifest["sha256"].items():
         path = folder / name
         try:
-            found = _sha256(path)
+            found = hash_file(path)
         except OSError as error:
             raise CheckpointCorruptError(
                 f"{path} is listed in the manifest but unreadable: {error.strerror}"
@@ -211,15 +211,15 @@ def check_identity(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
 def _seal(folder: Path, update: int) -> None:
     paths = sorted(folder.iterdir())
     for path in paths:
-        _sync(path)
+        sync(path)
     manifest = {
         "format_version": FORMAT_VERSION,
         "update": update,
-        "sha256": {path.name: _sha256(path) for path in paths},
+        "sha256": {path.name: hash_file(path) for path in paths},
     }
     (folder / _MANIFEST).write_bytes(_encode(manifest))
-    _sync(folder / _MANIFEST)
-    _sync(folder)
+    sync(folder / _MANIFEST)
+    sync(folder)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -268,19 +268,6 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _encode(value: Mapping[str, Any]) -> bytes:
