@@ -18,6 +18,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")  # before anything that could call ho
 # Threads that wait must sleep, not spin: on two shared cores spinning made an update of the nano
 # model 13 times slower (1.15 s beside 0.09 s). OpenMP reads this once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# matplotlib makes a folder in the user's home by being imported; ours stays in the checkout
+os.environ.setdefault("MPLCONFIGDIR", str(CHECKOUT / ".scratch" / "matplotlib"))
 
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  needs the path above
 from pipeline import bridge, logs, paths  # noqa: E402

@@ -1,5 +1,7 @@
 """Wrong input costs one clear line: no traceback, and nothing half-written under a final name."""
 
+import shutil
+
 import pytest
 
 from pipeline import paths
@@ -48,6 +50,7 @@ def test_negative_length(clone):
 
 
 def test_unwritable_output(clone):
+    shutil.rmtree(clone.folder / "data" / "ingest")
     (clone.folder / "data" / "ingest").write_text("a file where a folder should be")
     assert_refused(clone, 1, "cannot be written")
 
