@@ -14,11 +14,6 @@ SOURCE = "${ingest.source}"
 """How dvc.yaml names the user's folder."""
 
 
-def stage_names(dvc_file: Path = DVC_FILE) -> tuple[str, ...]:
-    """Every stage in the order it runs."""
-    return tuple(read_yaml(dvc_file)["stages"])
-
-
 def stage_inputs(stage: str, source: str, dvc_file: Path = DVC_FILE) -> list[Path]:
     """The data a stage reads; `source` is the user's folder."""
     deps = read_yaml(dvc_file)["stages"][stage].get("deps", [])

@@ -29,7 +29,6 @@ from melodac.errors import ConfigError
 from melodac.training.config import OverfitConfig, TrainConfig
 from pipeline.yaml_reader import read_yaml
 
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Delay = str | Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 

@@ -1,15 +1,10 @@
-"""dvc.yaml read back gives order, inputs and edges."""
+"""dvc.yaml read back gives inputs and edges."""
 
 from pathlib import Path
 
-from pipeline.dag import stage_inputs, stage_names, stage_parents
-from pipeline.run import STAGES
+from pipeline.dag import stage_inputs, stage_parents
 
 DVC_FILE = Path(__file__).resolve().parents[2] / "dvc.yaml"
-
-
-def test_order_is_that_of_the_file():
-    assert stage_names(DVC_FILE) == STAGES
 
 
 def test_the_source_stands_for_the_user_s_folder():
