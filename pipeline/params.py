@@ -38,8 +38,15 @@ class IngestParams(Section):
     source: Annotated[str, Field(min_length=1)]
     min_duration_s: PositiveFloat
     max_duration_s: PositiveFloat
+    file_timeout_s: PositiveFloat
+    file_memory_mb: Annotated[int, Field(ge=64)]
+    require_tags: list[Annotated[str, Field(min_length=1)]]
+    skip_tags: list[Annotated[str, Field(min_length=1)]]
+    group_by: list[Literal["group", "album", "artist"]]
+    near_duplicate_similarity: Annotated[float, Field(ge=0.0, le=1.0)]
     validation_frac: Annotated[float, Field(gt=0.0, lt=0.5)]
     test_frac: Annotated[float, Field(gt=0.0, lt=0.5)]
+    min_validation_s: NonNegativeFloat
     split_seed: NonNegativeInt
 
     @model_validator(mode="after")
@@ -57,8 +64,10 @@ class NormalizeParams(Section):
 
     target_lufs: Annotated[float, Field(ge=-40.0, le=-6.0)]
     max_gain_db: Annotated[float, Field(ge=0.0, le=60.0)]
-    peak_ceiling_dbfs: Annotated[float, Field(ge=-12.0, le=0.0)]
-    channels: Literal["mono"]
+    peak_ceiling_dbtp: Annotated[float, Field(ge=-12.0, le=0.0)]
+    trim_below_dbfs: Annotated[float, Field(ge=-120.0, le=-20.0)]
+    keep_silence_s: NonNegativeFloat
+    channels: Literal["mono", "stereo", "keep"]
 
 
 class CodecParams(Section):
@@ -71,6 +80,7 @@ class EncodeParams(Section):
     """How the token store is laid out."""
 
     frames_per_shard: Annotated[int, Field(ge=4096, multiple_of=4096)]
+    stereo: Literal["left_right", "mid_side", "both"]
 
 
 class IndexParams(Section):
@@ -78,12 +88,15 @@ class IndexParams(Section):
 
     window_frames: Annotated[int, Field(ge=16, le=16384)]
     min_track_frames: PositiveInt
+    offsets: Literal["random", "fixed"]
+    align: Literal["none", "bar"]
 
 
 class TrainParams(TrainConfig):
     """What is trained and how; the trainer's own keys are in `TrainConfig`."""
 
     delay: Delay
+    layout: Literal["concatenated", "interleaved", "mid_side"]
     size: str
 
     def trainer_config(self) -> TrainConfig:

@@ -12,6 +12,7 @@ DATA = Path("data")
 
 CATALOGUE = DATA / "ingest" / "catalogue.parquet"
 INGEST_REPORT = DATA / "ingest" / "report.csv"
+INGEST_GROUPS = DATA / "ingest" / "groups.csv"
 
 NORMALIZED = DATA / "normalize"
 NORMALIZED_AUDIO = NORMALIZED / "audio"
@@ -21,6 +22,7 @@ TOKENS = DATA / "encode" / "tokens"
 
 INDEX = DATA / "index" / "index.json"
 BASELINES = DATA / "index" / "baselines.json"
+INDEX_TRACKS = DATA / "index" / "tracks.csv"
 
 OVERFIT_REPORT = DATA / "overfit" / "report.json"
 
