@@ -31,17 +31,32 @@ def test_names_are_judged_by_what_they_are(tmp_path):
         ".hidden.wav": ("ignored", "hidden file"),
         "README.md": ("ignored", "documentation"),
         "a/B.FLAC": ("audio", ""),
-        "a/c.m4a": ("reject", "format: .m4a cannot be decoded, export WAV or FLAC"),
-        "a/metadata.csv": ("ignored", "not audio"),
-        "b.txt": ("ignored", "text beside b.wav, not read"),
+        "a/c.m4a": ("audio", ""),
+        "a/metadata.csv": ("metadata", "metadata"),
+        "b.txt": ("side-car", "tags of b.wav"),
         "b.wav": ("audio", ""),
-        "b_prompt.txt": ("ignored", "text beside b.wav, not read"),
+        "b_prompt.txt": ("side-car", "tags of b.wav"),
         "compose/make.py": ("ignored", "program"),
         "cover.jpg": ("ignored", "not audio"),
         "lonely.txt": ("ignored", "not audio"),
         "metadata.csv": ("metadata", "metadata"),
         "no_extension": ("ignored", "not audio"),
         "song.wav": ("ignored", "folder with the name of an audio file, not entered"),
+    }
+
+
+def test_side_cars_name_the_audio_file_they_lie_beside(tmp_path):
+    touch(tmp_path, "x/a.mp3", "x/a.wav", "x/a.JSON", "x/a.txt", "x/a_prompt.txt", "x/a.lrc")
+    touch(tmp_path, "x/b_prompt.wav", "x/b_prompt.txt", "x/b.txt", "a.json", "x/a_prompt.json")
+    touch(tmp_path, "x/credits.flac", "x/credits.txt", "x/a.cue", "x/a.m3u")
+    os.mkfifo(tmp_path / "x" / "credits.json")
+    found = {e.path: e.beside for e in scan_folder(tmp_path) if e.kind == "side-car"}
+    assert found == {
+        "x/a.JSON": "x/a.mp3",
+        "x/a.txt": "x/a.mp3",
+        "x/a_prompt.txt": "x/a.mp3",
+        "x/b_prompt.txt": "x/b_prompt.wav",
+        "x/credits.txt": "x/credits.flac",
     }
 
 

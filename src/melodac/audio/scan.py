@@ -14,19 +14,18 @@ from typing import Literal
 from melodac.errors import AudioError
 
 AUDIO_EXTENSIONS = frozenset({
-    "aif", "aifc", "aiff", "au", "caf", "flac", "mp1", "mp2", "mp3", "oga", "ogg", "opus", "rf64",
-    "snd", "w64", "wav", "wave", "wavex",
+    "3ga", "aac", "ac3", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "caf", "dff", "dsf",
+    "dts", "eac3", "flac", "m4a", "m4b", "m4p", "m4r", "mka", "mp1", "mp2", "mp3", "mpc", "oga",
+    "ogg", "ogx", "opus", "ra", "rf64", "snd", "spx", "tak", "tta", "voc", "w64", "wav", "wave",
+    "wavex", "weba", "wma", "wv",
 })  # fmt: skip
-"""What libsndfile decodes."""
-FOREIGN_AUDIO_EXTENSIONS = frozenset({
-    "3ga", "aac", "ac3", "alac", "amr", "ape", "dff", "dsf", "dts", "m4a", "m4b", "m4p", "mka",
-    "mpc", "ra", "tak", "tta", "wma", "wv",
-})  # fmt: skip
-"""Music, yet no decoder here."""
+"""What is offered to the decoders, which judge by content."""
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
-TEXT_EXTENSIONS = frozenset({"txt", "json", "cue", "lrc", "nfo", "m3u", "m3u8", "log"})
+PROMPT_SUFFIX = "_prompt.txt"
+NOT_AUDIO = "not audio"
+DOCUMENTATION = "documentation"
 
-Kind = Literal["audio", "metadata", "reject", "ignored"]
+Kind = Literal["audio", "metadata", "side-car", "reject", "ignored"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,14 @@ class Entry:
     path: str
     """Relative to the folder, forward slashes, always valid UTF-8."""
     kind: Kind
-    """`audio` is to be decoded, `metadata` to be read; the others are done with."""
+    """`audio` is to be decoded, `metadata` and `side-car` to be read; the others are done with.
+
+    `metadata` speaks of files in its own folder and below, `side-car` of the one file `beside` it.
+    """
     reason: str = ""
     """What it is, for all but audio."""
+    beside: str = ""
+    """For a side-car: path of the audio file it belongs to."""
 
 
 def scan_folder(root: Path) -> list[Entry]:
@@ -53,7 +57,7 @@ def scan_folder(root: Path) -> list[Entry]:
         raise AudioError(f"{root}: not a folder, set ingest.source to a folder of music")
     entries = sorted(_walk(root.resolve()), key=lambda entry: entry.path)
     audio_of_stem = _stems(entries)
-    return [_name_side_car(entry, audio_of_stem) for entry in entries]
+    return [_find_side_car(entry, audio_of_stem) for entry in entries]
 
 
 def _walk(root: Path) -> list[Entry]:
@@ -115,22 +119,20 @@ def _judge(path: str, mode: int) -> Entry:
         return Entry(path, "ignored", "macOS resource fork")
     if name.startswith("."):
         return Entry(path, "ignored", "hidden file")
-    if path in METADATA_NAMES:
+    if name in METADATA_NAMES:
         return Entry(path, "metadata", "metadata")
     extension = _extension(path)
     if extension in AUDIO_EXTENSIONS:
         return Entry(path, "audio")
-    if extension in FOREIGN_AUDIO_EXTENSIONS:
-        return Entry(path, "reject", f"format: .{extension} cannot be decoded, export WAV or FLAC")
     return Entry(path, "ignored", _role(name, extension))
 
 
 def _role(name: str, extension: str) -> str:
     if name.split(".")[0].upper() in {"README", "LICENSE", "LICENCE", "COPYING", "CREDITS"}:
-        return "documentation"
+        return DOCUMENTATION
     if extension in {"py", "sh", "bat"}:
         return "program"
-    return "not audio"
+    return NOT_AUDIO
 
 
 def _special_file(mode: int) -> str:
@@ -150,12 +152,16 @@ def _stems(entries: list[Entry]) -> dict[str, str]:
     }
 
 
-def _name_side_car(entry: Entry, audio_of_stem: dict[str, str]) -> Entry:
-    stem = entry.path.rpartition(".")[0].removesuffix("_prompt")
-    is_text = _extension(entry.path) in TEXT_EXTENSIONS
-    if entry.reason == "not audio" and is_text and stem in audio_of_stem:
-        audio = PurePosixPath(audio_of_stem[stem]).name
-        return Entry(entry.path, "ignored", f"text beside {audio}, not read")
+def _find_side_car(entry: Entry, audio_of_stem: dict[str, str]) -> Entry:
+    """The entry, as a side-car where its name says so: song.json, song.txt, song_prompt.txt."""
+    if entry.reason not in {NOT_AUDIO, DOCUMENTATION}:
+        return entry
+    stems = [entry.path.rpartition(".")[0]] if _extension(entry.path) in {"json", "txt"} else []
+    if entry.path.lower().endswith(PROMPT_SUFFIX):
+        stems.append(entry.path[: -len(PROMPT_SUFFIX)])
+    for audio in (audio_of_stem[stem] for stem in stems if stem in audio_of_stem):
+        reason = f"tags of {PurePosixPath(audio).name}"
+        return Entry(entry.path, "side-car", reason, beside=audio)
     return entry
 
 
