@@ -1,5 +1,6 @@
 """A codec's result depends on the samples alone: not on chunks, batches or calls before."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -146,3 +147,31 @@ def tiny(**options: int) -> DacCodec:
     from tests.codec.conftest import build_tiny
 
     return build_tiny(**options)
+
+
+@settings(max_examples=30)
+@given(
+    lengths=st.lists(st.integers(0, 400), min_size=1, max_size=8).filter(any),
+    chunk=st.integers(1, 40),
+    batch=st.integers(1, 3),
+)
+def test_a_stream_gives_the_codes_and_audio_of_the_whole(lengths, chunk, batch):
+    codec = tiny(chunk_frames=chunk, batch_chunks=batch)
+    audio = noise(2, sum(lengths))
+    codes = codec.encode(audio)
+    blocks = [block.numpy() for block in audio.split(lengths, dim=1)]
+    assert torch.equal(torch.cat(list(codec.encode_blocks(blocks)), dim=2), codes)
+    pieces = list(codec.decode_blocks(codes.split(7, dim=2)))
+    assert np.array_equal(np.concatenate(pieces, axis=1), codec.decode(codes).numpy())
+
+
+@pytest.mark.parametrize("blocks", [[], [np.zeros((1, 0), np.float32)]])
+def test_a_stream_without_a_sample_is_refused(make_tiny, blocks):
+    with pytest.raises(CodecError, match="at least one"):
+        list(make_tiny().encode_blocks(iter(blocks)))
+
+
+def test_a_stream_whose_channels_change_is_refused(make_tiny):
+    blocks = [np.zeros((1, 9), np.float32), np.zeros((2, 9), np.float32)]
+    with pytest.raises(CodecError, match="channels cannot change"):
+        list(make_tiny().encode_blocks(iter(blocks)))

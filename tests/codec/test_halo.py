@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from melodac.codec.architecture import BUNDLED_ARCHITECTURE, DacArchitecture, build_model
-from melodac.codec.halo import decoder_halo, encoder_halo, input_span, plan_chunks
+from melodac.codec.halo import decoder_halo, encoder_halo, input_span
 from melodac.errors import CodecError
 from tests.reference.codec_span import inputs_read
 
@@ -67,16 +65,6 @@ def test_bundled_halos_are_found():
 def test_a_network_without_convolutions_has_no_span():
     with pytest.raises(CodecError, match="convolutions"):
         input_span(nn.Linear(2, 2))
-
-
-@given(st.integers(0, 300), st.integers(1, 80), st.integers(0, 20))
-def test_chunks_tile_the_recording_and_read_their_halo(num_frames, chunk_frames, halo):
-    chunks = list(plan_chunks(num_frames, chunk_frames, halo))
-    covered = [frame for chunk in chunks for frame in range(chunk.start, chunk.stop)]
-    assert covered == list(range(num_frames))
-    for chunk in chunks:
-        assert chunk.read_start == max(0, chunk.start - halo)
-        assert chunk.read_stop == min(num_frames, chunk.stop + halo)
 
 
 def test_snake_is_equal_to_that_of_dac():

@@ -5,19 +5,20 @@ whole recording, whatever the chunk length, and memory stays bounded. Weight nor
 weights once. `melodac.codec.load` builds it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from typing import cast
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import remove_weight_norm
 
 from melodac.codec.architecture import DacArchitecture
+from melodac.codec.chunks import Chunk, ChunkShape, read_chunks
 from melodac.codec.dac_import import DacModel
-from melodac.codec.halo import Chunk, decoder_halo, encoder_halo, plan_chunks
+from melodac.codec.halo import decoder_halo, encoder_halo
 from melodac.codec.interface import Codec
 from melodac.errors import CodecError
 
@@ -63,62 +64,63 @@ class DacCodec(Codec):
         self._decoder_halo = decoder_halo(parts.decoder)
         self.chunk_frames, self.batch_chunks = chunk_frames, batch_chunks
 
-    @torch.inference_mode()
     def encode(self, audio: Float[Tensor, "C N"]) -> Int64[Tensor, "C K T"]:
         """Encode each channel, chunk by chunk; see `Codec.encode`."""
-        _check_audio(audio)
-        num_frames = -(-audio.shape[1] // self.hop)
+        num_frames = -(-audio.shape[-1] // self.hop)
         codes = torch.empty(
             audio.shape[0], self.num_codebooks, num_frames, dtype=torch.int64, device=audio.device
         )
+        return _fill(codes, self._encode(iter([audio])))
 
-        def encode_chunks(chunks: list[Chunk]) -> None:
-            pieces = [self._samples(audio, chunk) for chunk in chunks]
-            stacked = self._to_model(torch.stack(pieces).flatten(0, 1)[:, None])
-            latents = self._parts.encoder(stacked)
-            result = _by_chunk(self._parts.quantizer(latents)[1], len(chunks))
-            for chunk, piece in zip(chunks, result, strict=True):
-                first = chunk.start - chunk.read_start
-                codes[..., chunk.start : chunk.stop] = piece[
-                    ..., first : first + chunk.stop - chunk.start
-                ]
-
-        self._each_batch(num_frames, self._encoder_halo, encode_chunks)
-        return codes
-
-    @torch.inference_mode()
     def decode(self, codes: Int[Tensor, "C K T"]) -> Float[Tensor, "C N"]:
         """Decode each channel, chunk by chunk; see `Codec.decode`."""
-        self._check_codes(codes)
-        audio = torch.empty(codes.shape[0], codes.shape[2] * self.hop, device=codes.device)
+        audio = torch.empty(codes.shape[0], codes.shape[-1] * self.hop, device=codes.device)
+        return _fill(audio, self._decode(iter([codes])))
 
-        def decode_chunks(chunks: list[Chunk]) -> None:
-            pieces = [codes[..., chunk.read_start : chunk.read_stop] for chunk in chunks]
-            stacked = torch.stack(pieces).flatten(0, 1).to(self._device(), torch.int64)
-            latents = self._parts.quantizer.from_codes(stacked)[0]
-            result = _by_chunk(self._parts.decoder(latents)[:, 0], len(chunks))
-            for chunk, piece in zip(chunks, result, strict=True):
-                first = (chunk.start - chunk.read_start) * self.hop
-                length = (chunk.stop - chunk.start) * self.hop
-                audio[:, chunk.start * self.hop :][:, :length] = piece[:, first : first + length]
+    def encode_blocks(
+        self, blocks: Iterable[Float32[np.ndarray, "C _"]]
+    ) -> Iterator[Int64[Tensor, "C K _"]]:
+        """Encode a stream; see `Codec.encode_blocks`."""
+        # copied, as a block that cannot be written to makes torch warn
+        tensors = (torch.tensor(block) for block in blocks)
+        return (codes.cpu() for codes in self._encode(tensors))
 
-        self._each_batch(codes.shape[2], self._decoder_halo, decode_chunks)
-        return audio
+    def decode_blocks(
+        self, blocks: Iterable[Int[Tensor, "C K _"]]
+    ) -> Iterator[Float32[np.ndarray, "C _"]]:
+        """Decode a stream; see `Codec.decode_blocks`."""
+        return (audio.cpu().numpy() for audio in self._decode(iter(blocks)))
 
-    def _each_batch(self, num_frames: int, halo: int, code: Callable[[list[Chunk]], None]) -> None:
-        """Hand chunks of equal shape to `code`, as many at once as a batch holds."""
-        chunks = plan_chunks(num_frames, self.chunk_frames, halo)
+    def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        shape = ChunkShape(self.chunk_frames, self._encoder_halo, self.hop)
+        is_empty = True
+        for batch in _batches(read_chunks(_alike(blocks, check_audio), shape), self.batch_chunks):
+            is_empty = False
+            windows = torch.stack([window for _, window in batch])
+            codes = self._encode_windows(windows.flatten(0, 1)[:, None])
+            for (chunk, _), piece in zip(batch, _by_chunk(codes, len(batch)), strict=True):
+                yield piece[..., chunk.kept]
+        if is_empty:
+            raise CodecError("audio without a sample; at least one is needed")
+
+    def _decode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        shape = ChunkShape(self.chunk_frames, self._decoder_halo, frame_length=1)
+        chunks = read_chunks(_alike(blocks, self._check_codes), shape)
         for batch in _batches(chunks, self.batch_chunks):
-            code(batch)
+            windows = torch.stack([window for _, window in batch])
+            audio = self._decode_windows(windows.flatten(0, 1))
+            for (chunk, _), piece in zip(batch, _by_chunk(audio, len(batch)), strict=True):
+                yield piece[..., chunk.kept.start * self.hop : chunk.kept.stop * self.hop]
 
-    def _samples(self, audio: Float[Tensor, "C N"], chunk: Chunk) -> Float[Tensor, "C _"]:
-        """Cut what a chunk reads; only past the end of the recording are there zeros."""
-        piece = audio[:, chunk.read_start * self.hop : chunk.read_stop * self.hop]
-        missing = (chunk.read_stop - chunk.read_start) * self.hop - piece.shape[1]
-        return functional.pad(piece, (0, missing))
+    @torch.inference_mode()
+    def _encode_windows(self, audio: Tensor) -> Tensor:
+        latents = self._parts.encoder(audio.to(self._device(), torch.float32))
+        return self._parts.quantizer(latents)[1]
 
-    def _to_model(self, audio: Tensor) -> Tensor:
-        return audio.to(self._device(), torch.float32)
+    @torch.inference_mode()
+    def _decode_windows(self, codes: Tensor) -> Tensor:
+        latents = self._parts.quantizer.from_codes(codes.to(self._device(), torch.int64))[0]
+        return self._parts.decoder(latents)[:, 0]
 
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -144,24 +146,54 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
     return model
 
 
+def check_audio(audio: Tensor) -> None:
+    """Refuse what no codec can encode.
+
+    Raises:
+        CodecError: The audio is not floating point, not finite or has no channels.
+    """
+    if not audio.is_floating_point():
+        raise CodecError(f"audio of type {audio.dtype}, floating point in [-1, 1] is needed")
+    if audio.ndim != 2 or audio.shape[0] < 1:
+        raise CodecError(
+            f"audio of shape {tuple(audio.shape)}, channels x samples are needed, at least one each"
+        )
+    if not bool(torch.isfinite(audio).all()):
+        raise CodecError("audio holds samples that are not finite numbers; normalise it first")
+
+
+def _alike(blocks: Iterator[Tensor], check: Callable[[Tensor], None]) -> Iterator[Tensor]:
+    """Check blocks as they pass, and that all agree but for their length."""
+    shape: torch.Size | None = None
+    for block in blocks:
+        check(block)
+        if shape not in {None, block.shape[:-1]}:
+            raise CodecError(
+                f"a block of shape {tuple(block.shape)} follows one of {shape}; "
+                "channels cannot change within a stream"
+            )
+        shape = block.shape[:-1]
+        yield block
+
+
+def _fill(whole: Tensor, pieces: Iterator[Tensor]) -> Tensor:
+    """Write pieces into `whole`, one after another along its last axis."""
+    start = 0
+    for piece in pieces:
+        whole[..., start : start + piece.shape[-1]] = piece
+        start += piece.shape[-1]
+    return whole
+
+
 def _by_chunk(stacked: Tensor, num_chunks: int) -> Iterator[Tensor]:
     """Part a stack of chunks x channels into one tensor a chunk."""
     return iter(stacked.reshape(num_chunks, -1, *stacked.shape[1:]))
 
 
-def _batches(chunks: Iterator[Chunk], size: int) -> Iterator[list[Chunk]]:
-    """Group neighbouring chunks that read equally long stretches."""
-    for _, alike in groupby(chunks, key=lambda chunk: chunk.read_stop - chunk.read_start):
+def _batches(
+    chunks: Iterator[tuple[Chunk, Tensor]], size: int
+) -> Iterator[list[tuple[Chunk, Tensor]]]:
+    """Group neighbouring chunks that read equally long windows."""
+    for _, alike in groupby(chunks, key=lambda chunk: chunk[1].shape):
         while batch := list(islice(alike, size)):
             yield batch
-
-
-def _check_audio(audio: Tensor) -> None:
-    if not audio.is_floating_point():
-        raise CodecError(f"audio of type {audio.dtype}, floating point in [-1, 1] is needed")
-    if audio.ndim != 2 or audio.numel() == 0:
-        raise CodecError(
-            f"audio of shape {tuple(audio.shape)}, at least one channel and one sample are needed"
-        )
-    if not bool(torch.isfinite(audio).all()):
-        raise CodecError("audio holds samples that are not finite numbers; normalise it first")

@@ -1,4 +1,4 @@
-"""How far a convolutional network sees, and cutting its input so that pieces equal the whole.
+"""How far a convolutional network sees: what a piece must read to equal the whole.
 
 A stack of convolutions maps positions linearly: output i reads inputs from `first` to `last`. From
 these two numbers, worked out from kernel, stride, dilation and padding of every layer, follows the
@@ -6,7 +6,6 @@ halo: the frames a chunk must read beyond each end to give the same result as th
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -23,16 +22,6 @@ class InputSpan:
     last: Fraction
     step: Fraction
     """Input positions an output position: the hop for an encoder, its inverse for a decoder."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk of frames and what it reads: halo included, cut at the ends of the recording."""
-
-    start: int
-    stop: int
-    read_start: int
-    read_stop: int
 
 
 def input_span(network: nn.Module) -> InputSpan:
@@ -76,13 +65,6 @@ def decoder_halo(decoder: nn.Module) -> int:
     hop = 1 / span.step
     last_sample = span.last + (hop - 1) * span.step
     return max(0, math.ceil(-span.first), math.ceil(last_sample))
-
-
-def plan_chunks(num_frames: int, chunk_frames: int, halo: int) -> Iterator[Chunk]:
-    """Tile `num_frames` by chunks of at most `chunk_frames`, each with its halo."""
-    for start in range(0, num_frames, chunk_frames):
-        stop = min(start + chunk_frames, num_frames)
-        yield Chunk(start, stop, max(0, start - halo), min(num_frames, stop + halo))
 
 
 def _only(padding: str | tuple[int, ...]) -> int:

@@ -1,8 +1,10 @@
 """`Codec`: audio to codes and back, the one view the rest of melodac has of any codec."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 
-from jaxtyping import Float, Int, Int64
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 
@@ -37,4 +39,29 @@ class Codec(ABC):
 
         Raises:
             CodecError: A code is out of range, or the codebooks are too many or too few.
+        """
+
+    @abstractmethod
+    def encode_blocks(
+        self, blocks: Iterable[Float32[np.ndarray, "C _"]]
+    ) -> Iterator[Int64[Tensor, "C K _"]]:
+        """Encode audio that comes in blocks of any sizes, in bounded memory.
+
+        Yields pieces of codes, in order, on the CPU: together what `encode` gives for all blocks
+        together, wherever the blocks part.
+
+        Raises:
+            CodecError: As `encode`; or the number of channels changes between blocks.
+        """
+
+    @abstractmethod
+    def decode_blocks(
+        self, blocks: Iterable[Int[Tensor, "C K _"]]
+    ) -> Iterator[Float32[np.ndarray, "C _"]]:
+        """Decode codes that come in blocks of any sizes, in bounded memory.
+
+        Yields pieces of audio, in order: together what `decode` gives for all blocks together.
+
+        Raises:
+            CodecError: As `decode`; or the number of channels changes between blocks.
         """
