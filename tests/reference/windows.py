@@ -1,4 +1,6 @@
-"""What a batch holds, frame by frame, and how often windows count each frame."""
+"""What a batch holds, frame by frame, how often windows count each frame, where bars begin."""
+
+import math
 
 import torch
 
@@ -27,3 +29,11 @@ def times_counted(windows, lengths):
         for frame in range(start, start + num_frames):
             times[track][frame] += 1
     return times
+
+
+def bar_starts(bars, length):
+    starts, bar = [], 0
+    while (start := math.floor(bars.first + bar * bars.length + 0.5)) < length:
+        starts.append(start)
+        bar += 1
+    return starts

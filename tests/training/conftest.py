@@ -7,6 +7,7 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
+from melodac.tokens.windows import ANYWHERE
 from melodac.training.config import TrainConfig
 from melodac.training.loop import Callbacks, Trainer, TrainingData
 from melodac.training.seeding import seeded
@@ -75,13 +76,15 @@ def data():
 def build_trainer(build_model, data, train_config):
     """A fresh trainer; `events` of the trainer collect what the callbacks hear."""
 
-    def build(directory=None, stop_at=None, delay=(0, 1), identity=None, **changes):
+    def build(
+        directory=None, stop_at=None, delay=(0, 1), identity=None, starts=ANYWHERE, **changes
+    ):
         config = train_config.model_copy(update=changes)
         updates, validations = [], []
         trainer = Trainer(
             build_model(config.dropout),
             build_pattern(delay, NUM_CODEBOOKS),
-            data,
+            data._replace(starts=starts),
             config=config,
             directory=directory,
             identity=identity or {"data_fingerprint": "abc"},

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError
+from melodac.tokens.windows import Bars, Starts
 from melodac.training.checkpoint import latest_checkpoint, open_checkpoint, write_checkpoint
 
 FILES = ("model", "ema", "optimizer", "generators")
@@ -65,6 +66,16 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(
     assert essence(first.updates + second.updates) == essence(uninterrupted.updates)
     assert essence(first.validations + second.validations) == essence(uninterrupted.validations)
     assert result.best == uninterrupted.state.best
+
+
+def test_a_stopped_run_on_bars_ends_as_an_uninterrupted_one(build_trainer, tmp_path):
+    starts = Starts(bars=(Bars(2.5, 6.0), None, None, Bars(0.0, 3.3)))
+    build_trainer(tmp_path / "whole", starts=starts).run()
+    build_trainer(tmp_path / "parts", starts=starts, stop_at=7).run()
+    second = build_trainer(tmp_path / "parts", starts=starts)
+    second.resume()
+    second.run()
+    assert differing_files(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")) == set()
 
 
 def test_many_stops_end_as_none(uninterrupted, build_trainer, tmp_path):
@@ -143,6 +154,8 @@ def test_each_part_of_a_checkpoint_is_needed(
         ({"learning_rate": 0.5}, r"train\.learning_rate: checkpoint 0\.01, this run 0\.5"),
         ({"delay": (1, 0)}, r"delay\.delays: checkpoint \[0, 1\], this run \[1, 0\]"),
         ({"dropout": 0.0}, r"model\.dropout: checkpoint 0\.1, this run 0\.0"),
+        ({"starts": Starts(is_fixed=True)}, r"starts\.is_fixed: checkpoint False, this run True"),
+        ({"starts": Starts(bars=(None,) * 4)}, r"starts\.bars_sha256: checkpoint None"),
         ({"identity": {"data_fingerprint": "xyz"}}, "data_fingerprint: checkpoint 'abc'"),
     ],
 )

@@ -1,9 +1,8 @@
 """Windows: which frames of which track a batch reads. The only place where cropping is decided.
 
-A table is a pure function of the track lengths, the window length and, in training, of (seed,
-epoch). Every window lies inside its track; every frame is covered. An empty split is refused with
-`EmptySplitError`, a length or window below one frame with `TokenError`. Training, evaluation and
-the index stage import this.
+A table is a pure function of the track lengths, the window length, where windows may start and, in
+training, of (seed, epoch). An empty split is refused with `EmptySplitError`, a length or window
+below one frame with `TokenError`. Training, evaluation and the index stage import this.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, Integer
+from jaxtyping import Bool, Float64, Int32, Int64, Integer
 
 from melodac.errors import EmptySplitError, TokenError
 
@@ -46,6 +45,28 @@ class WindowTable:
         return WindowTable(self.tracks[rows], self.starts[rows], self.num_frames[rows])
 
 
+class Bars(NamedTuple):
+    """Where the bars of one track begin, in frames that need not be whole."""
+
+    first: float
+    """Frame of the first bar line at or after frame 0."""
+    length: float
+    """Frames from one bar line to the next."""
+
+
+class Starts(NamedTuple):
+    """Where training windows may start."""
+
+    is_fixed: bool = False
+    """Tile from the first start in every epoch, so that only the order changes."""
+    bars: tuple[Bars | None, ...] = ()
+    """Bars of each track, None where a window may start at any frame; empty: None for all."""
+
+
+ANYWHERE = Starts()
+"""At any frame, anew each epoch."""
+
+
 class Coverage(NamedTuple):
     """What part of the eligible music some windows reach."""
 
@@ -55,54 +76,58 @@ class Coverage(NamedTuple):
     num_distinct: int
     """Windows that differ in track or start."""
     num_possible: int
-    """Starts that a window of this length has in all tracks."""
+    """Starts that a window of this length may have in all tracks."""
 
 
 def training_windows(
-    lengths: Sequence[int], frames: int, seed: int, epoch: int, *, is_fixed: bool = False
+    lengths: Sequence[int], frames: int, seed: int, epoch: int, *, starts: Starts = ANYWHERE
 ) -> WindowTable:
-    """Windows of one epoch in random order: every frame of every track is in at least one.
+    """Windows of one epoch in random order.
 
-    A track of up to `frames` frames is one window. A longer one is tiled from an offset drawn
-    anew each epoch, with a window at each end that closes the tiling. Where the offset leaves the
-    tiling one window short of other offsets, a window at a random start fills the place, so that
-    every epoch has `num_training_windows` windows and a position in training needs no history.
+    Without bars every frame of every track is in at least one: a track of up to `frames` frames is
+    one window, a longer one is tiled from an offset drawn anew each epoch, with a window at each
+    end that closes the tiling. Where the offset leaves the tiling one window short of other
+    offsets, a window at a random start fills the place, so that every epoch has
+    `num_training_windows` windows and a position in training needs no history.
+
+    With bars the same tiling steps from bar line to bar line. The last window starts at the last
+    bar line that is needed and may reach past the end, where fewer frames count. What comes before
+    the first bar line is in no window, nor is what is left of a bar longer than a window.
 
     Args:
         lengths: Frames of each track.
         frames: Frames of a window.
         seed: Seed of the run, >= 0.
         epoch: Passes over the data that came before, >= 0.
-        is_fixed: Tile from frame 0 in every epoch, so that only the order changes.
+        starts: Where windows may start.
 
     Raises:
         TokenError: If `seed` or `epoch` is negative.
     """
-    sizes = _check_lengths(lengths, frames)
+    grid = _lay_grid(lengths, frames, starts)
     if seed < 0 or epoch < 0:
         raise TokenError(f"seed and epoch must be >= 0, got seed {seed} and epoch {epoch}")
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
-    counts = _windows_per_track(sizes, frames, is_fixed=is_fixed)
+    counts = grid.counts(is_fixed=starts.is_fixed)
     tracks, rows = _tile(counts)
-    room = np.maximum(sizes - frames, 0)
-    offsets = generator.integers(1, frames, size=len(sizes), endpoint=True)
-    fills = generator.integers(0, room, endpoint=True)
-    if is_fixed:
-        starts = rows * frames
+    offsets = generator.integers(1, grid.steps, endpoint=True)
+    fills = generator.integers(0, grid.last, endpoint=True)
+    if starts.is_fixed:
+        positions = rows * grid.steps[tracks]
     else:
-        starts = np.where(rows == 0, 0, offsets[tracks] + (rows - 1) * frames)
-        starts = np.where(starts > room[tracks], fills[tracks], starts)
+        positions = np.where(rows == 0, 0, offsets[tracks] + (rows - 1) * grid.steps[tracks])
+        positions = np.where(positions > grid.last[tracks], fills[tracks], positions)
     is_last = rows == counts[tracks] - 1
-    starts = np.where(is_last, room[tracks], starts)
+    positions = np.where(is_last, grid.last[tracks], positions)
     order = generator.permutation(len(tracks))
-    counted = np.minimum(sizes, frames)[tracks]
-    return _build_table(tracks, starts, counted).take(order)
+    firsts = grid.frames_at(tracks, positions)
+    counted = np.minimum(grid.sizes[tracks] - firsts, frames)
+    return _build_table(tracks, firsts, counted).take(order)
 
 
-def num_training_windows(lengths: Sequence[int], frames: int, *, is_fixed: bool = False) -> int:
+def num_training_windows(lengths: Sequence[int], frames: int, *, starts: Starts = ANYWHERE) -> int:
     """Windows of every epoch of `training_windows`, whatever its seed."""
-    sizes = _check_lengths(lengths, frames)
-    return int(_windows_per_track(sizes, frames, is_fixed=is_fixed).sum())
+    return int(_lay_grid(lengths, frames, starts).counts(is_fixed=starts.is_fixed).sum())
 
 
 def evaluation_windows(lengths: Sequence[int], frames: int) -> WindowTable:
@@ -121,26 +146,98 @@ def evaluation_windows(lengths: Sequence[int], frames: int) -> WindowTable:
     return _build_table(tracks, starts, np.minimum(sizes[tracks] - starts, frames))
 
 
-def coverage(tables: Sequence[WindowTable], lengths: Sequence[int], frames: int) -> Coverage:
+def coverage(
+    tables: Sequence[WindowTable],
+    lengths: Sequence[int],
+    frames: int,
+    *,
+    starts: Starts = ANYWHERE,
+) -> Coverage:
     """Frames that the windows count, and distinct windows, beside what the tracks offer.
 
     Args:
         tables: Windows, for example those of several epochs.
         lengths: Frames of each track.
         frames: Frames of a window.
+        starts: Where windows may start.
     """
-    sizes = _check_lengths(lengths, frames)
-    ends = np.cumsum(sizes)
+    grid = _lay_grid(lengths, frames, starts)
+    ends = np.cumsum(grid.sizes)
     firsts = np.concatenate(
-        [(ends - sizes)[table.tracks] + table.starts for table in tables] or [ends[:0]]
+        [(ends - grid.sizes)[table.tracks] + table.starts for table in tables] or [ends[:0]]
     )
     counted = np.concatenate([table.num_frames for table in tables] or [ends[:0]])
     return Coverage(
         num_frames_seen=int(_union(firsts, counted, int(ends[-1])).sum()),
         num_frames=int(ends[-1]),
         num_distinct=len(np.unique(firsts)),
-        num_possible=int((np.maximum(sizes - frames, 0) + 1).sum()),
+        num_possible=int((grid.last + 1).sum()),
     )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Positions 0, 1, 2 ... of each track at which a window may start: its frames, or its bars."""
+
+    sizes: Int64[np.ndarray, " B"]
+    """Frames of each track."""
+    firsts: Float64[np.ndarray, " B"]
+    """Frame of position 0."""
+    spacings: Float64[np.ndarray, " B"]
+    """Frames from one position to the next."""
+    steps: Int64[np.ndarray, " B"]
+    """Most positions from one window to the next without a gap, at least 1."""
+    last: Int64[np.ndarray, " B"]
+    """Position of the first window that reaches the end of the track."""
+
+    def counts(self, *, is_fixed: bool) -> Int64[np.ndarray, " B"]:
+        """Windows of each track in an epoch."""
+        tiles = -(-self.last // self.steps) + 1
+        if is_fixed:
+            return tiles
+        # no more windows than starts: a track of one frame more than a window has only two
+        return np.where(self.last > 0, np.minimum(tiles + 1, self.last + 1), 1)
+
+    def frames_at(
+        self, tracks: Integer[np.ndarray, " _"], positions: Int64[np.ndarray, " _"]
+    ) -> Int64[np.ndarray, " _"]:
+        """Frame nearest to each position, halves up, so that equal spacings stay within a frame."""
+        exact = self.firsts[tracks] + positions * self.spacings[tracks]
+        return np.floor(exact + 0.5).astype(np.int64)
+
+
+def _lay_grid(lengths: Sequence[int], frames: int, starts: Starts) -> _Grid:
+    sizes = _check_lengths(lengths, frames)
+    bars = _check_bars(starts.bars or (None,) * len(sizes), sizes)
+    firsts, spacings = np.array(bars, dtype=np.float64).T
+    steps: Int64[np.ndarray, " B"] = np.maximum(frames // spacings, 1).astype(np.int64)
+    # the last position is the first one from which a window reaches the end; rounding can move a
+    # start by half a frame, so the estimate is corrected by looking at its neighbours
+    exact: Float64[np.ndarray, " B"] = np.ceil((sizes - frames - firsts) / spacings)
+    last: Int64[np.ndarray, " B"] = np.maximum(exact, 0).astype(np.int64)
+    grid = _Grid(sizes, firsts, spacings, steps, last)
+    rows = np.arange(len(sizes))
+    is_short = grid.frames_at(rows, last) + frames < sizes
+    before: Int64[np.ndarray, " B"] = np.maximum(last - 1, 0)
+    is_long = grid.frames_at(rows, before) + frames >= sizes
+    last = np.where(is_short, last + 1, np.where(is_long, before, last))
+    # a window holds a frame at least, also where bars are longer than windows
+    is_beyond = grid.frames_at(rows, last) >= sizes
+    return _Grid(sizes, firsts, spacings, steps, np.where(is_beyond, before, last))
+
+
+def _check_bars(
+    bars: Sequence[Bars | None], sizes: Int64[np.ndarray, " B"]
+) -> list[tuple[float, float]]:
+    if len(bars) != len(sizes):
+        raise TokenError(f"bars of {len(bars)} tracks for {len(sizes)} tracks: give one for each")
+    for track, (bar, size) in enumerate(zip(bars, sizes, strict=True)):
+        if bar is not None and not (1.0 <= bar.length < np.inf and 0.0 <= bar.first < size - 0.5):
+            raise TokenError(
+                f"track {track} of {size} frames has bars of {bar.length} frames from frame "
+                f"{bar.first} on: a bar has at least 1 frame and the first lies in the track"
+            )
+    return [(0.0, 1.0) if bar is None else (bar.first, bar.length) for bar in bars]
 
 
 def _union(
@@ -149,16 +246,6 @@ def _union(
     opened = np.bincount(firsts, minlength=num_frames + 1)
     closed = np.bincount(firsts + counted, minlength=num_frames + 1)
     return np.cumsum(opened - closed)[:num_frames] > 0
-
-
-def _windows_per_track(
-    sizes: Int64[np.ndarray, " B"], frames: int, *, is_fixed: bool
-) -> Int64[np.ndarray, " B"]:
-    tiles = -(-sizes // frames)
-    if is_fixed:
-        return tiles
-    # no more windows than starts: a track of one frame more than a window has only two
-    return np.where(sizes > frames, np.minimum(tiles + 1, sizes - frames + 1), 1)
 
 
 def _tile(

@@ -5,6 +5,7 @@ number, the updates done; learning rate and window order are pure functions of i
 and the real run are both this class. Evaluation and the pipeline may import this file.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import TokenArray
 from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern
-from melodac.tokens.windows import evaluation_windows
+from melodac.tokens.windows import ANYWHERE, Starts, evaluation_windows
 from melodac.training.checkpoint import check_identity, latest_checkpoint
 from melodac.training.config import TrainConfig
 from melodac.training.loss import codebook_means, per_codebook_loss, total_loss
@@ -46,6 +47,8 @@ class TrainingData(NamedTuple):
     validation: TokenArray
     window_frames: int
     """Frames of a window, of training and of validation."""
+    starts: Starts = ANYWHERE
+    """Where training windows may start; validation windows lie end to end."""
 
 
 class TrainResult(NamedTuple):
@@ -115,9 +118,10 @@ class Trainer:
                 "is_flat": pattern.is_flat,
             },
             "window_frames": data.window_frames,
+            "starts": _describe(data.starts),
             "train": config.model_dump(mode="json", exclude=_KEPT_APART),
         }
-        self.order = WindowOrder(data.train, data.window_frames, config.seed)
+        self.order = WindowOrder(data.train, data.window_frames, config.seed, starts=data.starts)
         self.state = TrainState(model, config)
 
     @property
@@ -279,6 +283,11 @@ class Trainer:
     def _save_best(self) -> None:
         if self.directory is not None:
             self.state.save_best(self.directory / "best", self.identity)
+
+
+def _describe(starts: Starts) -> dict[str, Any]:
+    digest = hashlib.sha256(repr(starts.bars).encode()).hexdigest() if starts.bars else None
+    return {"is_fixed": starts.is_fixed, "bars_sha256": digest}
 
 
 def _per_codebook(means: list[float]) -> Metrics:

@@ -7,26 +7,36 @@ run resumes in the middle of an epoch by knowing one number. Only training impor
 import numpy as np
 
 from melodac.tokens.array import TokenArray
-from melodac.tokens.windows import WindowTable, num_training_windows, training_windows
+from melodac.tokens.windows import (
+    ANYWHERE,
+    Starts,
+    WindowTable,
+    num_training_windows,
+    training_windows,
+)
 from melodac.training.seeding import derive_seed
 
 
 class WindowOrder:
     """The endless sequence of training windows of one run."""
 
-    def __init__(self, array: TokenArray, frames: int, seed: int) -> None:
+    def __init__(
+        self, array: TokenArray, frames: int, seed: int, *, starts: Starts = ANYWHERE
+    ) -> None:
         """Lay out the order; nothing is drawn yet.
 
         Args:
             array: Tracks of the training split.
             frames: Frames of a window.
             seed: Seed of the run.
+            starts: Where windows may start.
         """
         self._lengths = [int(length) for length in array.lengths]
         self._frames = frames
+        self._starts = starts
         self._seed = derive_seed(seed, "windows")
         self._epochs: dict[int, WindowTable] = {}
-        self.windows_per_epoch = num_training_windows(self._lengths, frames)
+        self.windows_per_epoch = num_training_windows(self._lengths, frames, starts=starts)
 
     def take(self, first: int, count: int) -> WindowTable:
         """Windows `first` to `first + count` of the run, across epochs where need be."""
@@ -44,6 +54,8 @@ class WindowOrder:
 
     def _epoch(self, epoch: int) -> WindowTable:
         if epoch not in self._epochs:
-            table = training_windows(self._lengths, self._frames, self._seed, epoch)
+            table = training_windows(
+                self._lengths, self._frames, self._seed, epoch, starts=self._starts
+            )
             self._epochs = {epoch: table}
         return self._epochs[epoch]
