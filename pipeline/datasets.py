@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from melodac.config import Section
 from melodac.errors import EmptySplitError, StoreCorruptError
 from melodac.tokens.array import TokenArray
-from melodac.tokens.store import StoreHeader, open_store
+from melodac.tokens.header import StoreHeader
+from melodac.tokens.store import open_store
 from pipeline import paths
 from pipeline.records import Split
 

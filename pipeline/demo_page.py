@@ -50,7 +50,7 @@ def _facts(
     header = dataset.header
     seconds = int(dataset.codes.lengths.sum()) * header.hop / header.sample_rate_hz
     told = {
-        "Codec": f"{header.codec}, {header.num_codebooks} x {header.codebook_size}",
+        "Codec": f"{header.codec}, {header.num_columns} x {header.codebook_size}",
         "Music": f"{len(dataset.codes.track_ids)} tracks, {seconds / 60:.1f} min",
         "Model": f"{parameters / 1e6:.2f} M, {model.num_layers} x {model.dim}",
         "Delay": instrument.trained.pattern.name,

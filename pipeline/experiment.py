@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 
 def build_train_pattern(train: TrainParams, dataset: Dataset) -> DelayPattern:
     """The delay pattern that params name, for the codebooks that the store has."""
-    return build_pattern(train.delay, dataset.header.num_codebooks, dataset.header.num_channels)
+    return build_pattern(train.delay, dataset.header.codebooks[0], dataset.header.num_channels)
 
 
 def build_model(

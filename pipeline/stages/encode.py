@@ -5,7 +5,6 @@ whole file at once would give, in the order of the table whatever finishes first
 """
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 from melodac.audio.read import read_audio
 from melodac.codec.interface import Codec
 from melodac.codec.load import load_codec
-from melodac.tokens.store import StoreHeader, TrackCodes, write_store
+from melodac.tokens.header import StoreHeader
+from melodac.tokens.store_writer import TrackSource, write_store
 from pipeline import paths
 from pipeline.devices import set_up_torch
 from pipeline.logs import progress
@@ -32,23 +32,21 @@ def run(params: Params) -> Outcome:
         weights_sha256=codec.weights_sha256,
         sample_rate_hz=codec.sample_rate_hz,
         hop=codec.hop,
-        num_codebooks=codec.num_codebooks,
         codebook_size=codec.codebook_size,
-        num_channels=1,
+        channels=("mono",),
+        codebooks=(codec.num_codebooks,),
         target_lufs=params.normalize.target_lufs,
     )
-    num_frames = 0
-
-    def tracks() -> Iterator[TrackCodes]:
-        nonlocal num_frames
-        with _open_pool(params.runtime, device) as pool:
-            encoded = pool.map(lambda row: _encode(codec, row, device), rows)
-            bar = progress(encoded, total=len(rows), unit="track", description="encode")
-            for row, codes in zip(rows, bar, strict=True):
-                num_frames += codes.shape[-1]
-                yield TrackCodes(row.id, codes)
-
-    write_store(paths.TOKENS, header, tracks(), frames_per_shard=params.encode.frames_per_shard)
+    with _open_pool(params.runtime, device) as pool:
+        encoded = pool.map(lambda row: _encode(codec, row, device), rows)
+        bar = progress(encoded, total=len(rows), unit="track", description="encode")
+        codes = {row.id: track for row, track in zip(rows, bar, strict=True)}
+    tracks = [
+        TrackSource(name, track.shape[-1], lambda track=track: track)
+        for name, track in codes.items()
+    ]
+    num_frames = sum(track.num_frames for track in tracks)
+    write_store(paths.TOKENS, header, tracks, frames_per_shard=params.encode.frames_per_shard)
     hours = num_frames * codec.hop / codec.sample_rate_hz / 3600
     return Outcome(
         counts={"tracks in": len(rows), "tracks out": len(rows), "frames": num_frames},
@@ -77,4 +75,4 @@ def _encode(codec: Codec, row: NormalizedRecord, device: torch.device) -> np.nda
     seconds = row.num_samples / codec.sample_rate_hz
     audio, _ = read_audio(paths.NORMALIZED_AUDIO / f"{row.id}.flac", max_duration_s=seconds + 1)
     codes = codec.encode(torch.from_numpy(audio).to(device))
-    return codes.cpu().numpy().astype(np.uint16)
+    return codes.cpu().numpy().astype(np.uint16)[0]

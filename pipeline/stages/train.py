@@ -66,7 +66,7 @@ def run(params: Params) -> Outcome:
 
 
 def _log_scale(parameters: int, dataset: Dataset, data: TrainingData) -> None:
-    codes = int(data.train.lengths.sum()) * dataset.header.num_codebooks
+    codes = int(data.train.lengths.sum()) * dataset.header.num_columns
     log.info(
         "model of %.2f M parameters, %d training codes, %.2f codes a parameter, weights of %.0f MB",
         parameters / 1e6,

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 
 from melodac.errors import StoreCorruptError, StoreVersionError
+from melodac.tokens.header import FORMAT_VERSION
 from melodac.tokens.manifest import find_damage, read_manifest
-from melodac.tokens.store import FORMAT_VERSION, open_store, write_store
+from melodac.tokens.store import open_store
+from melodac.tokens.store_writer import source_of, write_store
 from tests.tokens.stores import files_of, make_header, make_tracks
 
-TRACKS = make_tracks([40, 70, 25, 60])  # shards of 64 frames: 0 | 0 1 | 1 2 | 2 3
+TRACKS = make_tracks([40, 130, 20, 20, 15, 60])
+HELD = ["3 4", "1", "1", "1", "0 2", "5"]
+"""Tracks in each shard of 64 frames."""
 
 
 @pytest.fixture
 def store_path(tmp_path):
-    write_store(tmp_path / "store", make_header(), TRACKS, frames_per_shard=64)
+    write_store(tmp_path / "store", make_header(), map(source_of, TRACKS), frames_per_shard=64)
     return tmp_path / "store"
 
 
@@ -30,15 +34,16 @@ def rewrite_manifest(path):
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
         for name, content in files.items()
     }
-    (path / "manifest.json").write_text(json.dumps({"format_version": 1, "files": entries}))
+    (path / "manifest.json").write_text(json.dumps({"format_version": 2, "files": entries}))
 
 
-@pytest.mark.parametrize("shard", [0, 1, 2, 3])
-def test_the_message_names_the_tracks_of_the_shard(store_path, shard):
-    held = {0: "2 tracks: track0, track1", 1: "2 tracks: track1, track2"}
-    held |= {2: "2 tracks: track2, track3", 3: "1 tracks: track3"}
+@pytest.mark.parametrize(("shard", "held"), list(enumerate(HELD)))
+def test_the_message_names_the_tracks_of_the_shard(store_path, shard, held):
+    ids = [f"track{number}" for number in held.split()]
     (store_path / f"codes/c/{shard}/0").unlink()
-    message = rf"1 files .*codes/c/{shard}/0 is missing \(holds {held[shard]}\)"
+    message = (
+        rf"1 files .*codes/c/{shard}/0 is missing \(holds {len(ids)} tracks: {', '.join(ids)}\)"
+    )
     with pytest.raises(StoreCorruptError, match=message):
         open_store(store_path)
 
@@ -81,7 +86,7 @@ def test_swapped_shards_are_both_named(store_path):
     first.write_bytes(second.read_bytes())
     second.write_bytes(content)
     with pytest.raises(
-        StoreCorruptError, match=r"2 files .*c/0/0 has .*track0.*c/1/0 has .*track2"
+        StoreCorruptError, match=r"2 files .*c/0/0 has .*track3.*c/1/0 has .*track1"
     ):
         open_store(store_path)
 
@@ -97,7 +102,7 @@ def test_a_linked_shard_is_refused_even_if_its_bytes_are_right(store_path, tmp_p
     shard = store_path / "codes/c/1/0"
     shard.rename(tmp_path / "elsewhere")
     shard.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreCorruptError, match=r"c/1/0 is a link.*cache.type.*track1, track2"):
+    with pytest.raises(StoreCorruptError, match=r"c/1/0 is a link.*cache.type.*: track1"):
         open_store(store_path)
 
 
@@ -113,12 +118,14 @@ def test_no_store_is_named_as_such(tmp_path):
         open_store(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_version_is_refused(store_path, version):
     manifest = json.loads((store_path / "manifest.json").read_text())
     manifest["format_version"] = version
     (store_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StoreVersionError, match=rf"format version {version!r}, this code reads 1"):
+    with pytest.raises(
+        StoreVersionError, match=rf"format version {version!r}, this code reads 2: run the en"
+    ):
         open_store(store_path)
 
 
@@ -128,7 +135,7 @@ def test_another_version_is_refused(store_path, version):
         ("fill_value", 0),
         ("data_type", "int32"),
         ("shape", [10**12, 3]),
-        ("shape", [195, 4]),
+        ("shape", [384, 4]),
         ("codecs", [{"name": "bytes", "configuration": {"endian": "little"}}]),
         ("zarr_format", 2),
         ("storage_transformers", [{"name": "unknown"}]),
@@ -154,13 +161,28 @@ def test_a_foreign_header_is_refused(store_path):
         open_store(store_path)
 
 
+def table_of(ids, first_rows, num_frames, frames_per_shard=64):
+    return {
+        "ids": ids,
+        "first_rows": first_rows,
+        "num_frames": num_frames,
+        "frames_per_shard": frames_per_shard,
+    }
+
+
 @pytest.mark.parametrize(
     "table",
     [
-        {"ids": ["a", "a"], "num_frames": [100, 95], "frames_per_shard": 64},
-        {"ids": ["a"], "num_frames": [100, 95], "frames_per_shard": 64},
-        {"ids": ["a", "b"], "num_frames": [195, 0], "frames_per_shard": 64},
-        {"ids": ["a"], "num_frames": [195], "frames_per_shard": 10**12},
+        table_of(["a", "a"], [0, 100], [100, 95]),
+        table_of(["b", "a"], [0, 100], [100, 95]),
+        table_of(["a"], [0, 100], [100, 95]),
+        table_of([], [], []),
+        table_of(["a", "b"], [0, 195], [195, 0]),
+        table_of(["a", "b"], [0, 99], [100, 95]),
+        table_of(["a", "b"], [90, 0], [100, 91]),
+        table_of(["a"], [-1], [100]),
+        table_of(["a"], [0], [10**30]),
+        table_of(["a"], [0], [195], 10**12),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(store_path, table):
@@ -170,11 +192,12 @@ def test_a_table_that_contradicts_itself_is_refused(store_path, table):
         open_store(store_path)
 
 
-def test_a_table_that_needs_more_shards_names_the_missing(store_path):
-    table = {"ids": ["a"], "num_frames": [64 * 5], "frames_per_shard": 64}
+@pytest.mark.parametrize("num_shards", [6, 10**9])
+def test_a_table_that_needs_more_shards_names_the_missing(store_path, num_shards):
+    table = table_of(["a"], [64], [64 * num_shards])
     (store_path / "tracks.json").write_text(json.dumps(table))
     rewrite_manifest(store_path)
-    with pytest.raises(StoreCorruptError, match=r"codes/c/4/0 is not in the manifest \(holds 1"):
+    with pytest.raises(StoreCorruptError, match=r"codes/c/6/0 is not in the manifest \(holds 1"):
         open_store(store_path)
 
 

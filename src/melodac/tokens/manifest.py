@@ -43,7 +43,10 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
     """Yield a temporary folder that becomes `path` when the block ends without an error.
 
     An older folder of this kind at `path` is replaced; a folder that an interrupted run left under
-    the temporary name is removed first.
+    the temporary name is removed first. Replacing takes two renames, since there is no portable way
+    to exchange two folders: who looks between them, for some microseconds, finds no folder, and a
+    run killed there leaves the old one under `.<name>.replaced`, from which the next one restores
+    it. DVC removes a stage's outputs first, so that the stage itself needs one rename only.
 
     Raises:
         OutputError: If something else is already at `path`.
@@ -55,9 +58,9 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
         )
     partial = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
-    for leftover in (partial, replaced):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)  # killed between two renames: the old folder gets its name back
+    _remove(partial, replaced)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -70,9 +73,7 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
     finally:
         if replaced.exists() and not path.exists():
             replaced.rename(path)  # the new folder did not get its name: the old one keeps it
-        for leftover in (partial, replaced):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+        _remove(partial, replaced)
 
 
 def read_manifest(folder: Path, format_version: int) -> tuple[Manifest, str]:
@@ -92,7 +93,7 @@ def read_manifest(folder: Path, format_version: int) -> tuple[Manifest, str]:
     if found != format_version:
         raise StoreVersionError(
             f"{path} has format version {found!r}, this code reads {format_version}: "
-            "write the store again, or use the code that wrote it"
+            "run the encode stage again, or use the code that wrote it"
         )
     try:
         manifest = Manifest.model_validate_json(content)
@@ -154,6 +155,12 @@ def _is_replaceable(path: Path) -> bool:
     if path.is_dir():
         return (path / MANIFEST).is_file() or not any(path.iterdir())
     return not path.exists()
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def _write_manifest(folder: Path, format_version: int) -> None:

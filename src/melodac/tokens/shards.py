@@ -1,7 +1,7 @@
 """The array of a token store: frames in a few large zarr v3 files. The only module that knows zarr.
 
-Rows are frames of all tracks, one after another; columns are codebooks, channel by channel. A
-shard is written once, whole, by one writer. Only the store imports this.
+Rows are frames, columns are codebooks, channel after channel. A shard is written once, whole, by
+one writer; its bytes depend on its own frames and on no other shard. Only the store imports this.
 """
 
 import json
@@ -35,63 +35,56 @@ def shard_name(shard: int) -> str:
     return f"c/{shard}/0"
 
 
+def check_frames_per_shard(frames_per_shard: int) -> None:
+    """Refuse a shard that is not made of whole chunks.
+
+    Raises:
+        TokenError: If it is not, or is too large.
+    """
+    is_whole = frames_per_shard % CHUNK_FRAMES == 0 or frames_per_shard < CHUNK_FRAMES
+    if not (is_whole and 1 <= frames_per_shard <= MAX_FRAMES_PER_SHARD):
+        raise TokenError(
+            f"frames_per_shard is {frames_per_shard}: allowed are multiples of {CHUNK_FRAMES} "
+            f"up to {MAX_FRAMES_PER_SHARD}, or less than {CHUNK_FRAMES} for a small store"
+        )
+
+
 class ShardWriter:
-    """Appends frames, holding no more than one shard in memory."""
+    """Writes whole shards of an array whose size is known, in any order."""
 
     def __init__(
         self,
         folder: Path,
         *,
-        num_columns: int,
+        shape: tuple[int, int],
         frames_per_shard: int,
         attributes: Mapping[str, object],
     ) -> None:
-        """Start an empty array in a new folder.
-
-        Raises:
-            TokenError: If a shard is not made of whole chunks.
-        """
-        is_whole = frames_per_shard % CHUNK_FRAMES == 0 or frames_per_shard < CHUNK_FRAMES
-        if not (is_whole and 1 <= frames_per_shard <= MAX_FRAMES_PER_SHARD):
-            raise TokenError(
-                f"frames_per_shard is {frames_per_shard}: allowed are multiples of {CHUNK_FRAMES} "
-                f"up to {MAX_FRAMES_PER_SHARD}, or less than {CHUNK_FRAMES} for a small store"
-            )
-        self.num_frames = 0
-        self._block = np.empty((frames_per_shard, num_columns), dtype=np.uint16)
-        self._num_waiting = 0
+        """Start an empty array of rows and columns in a new folder."""
+        self._folder = folder
+        self._block = np.empty((frames_per_shard, shape[1]), dtype=np.uint16)
         self._array = zarr.create_array(
             LocalStore(folder),
-            shape=(0, num_columns),
+            shape=shape,
             dtype="uint16",
-            chunks=(min(frames_per_shard, CHUNK_FRAMES), num_columns),
-            shards=(frames_per_shard, num_columns),
+            chunks=(min(frames_per_shard, CHUNK_FRAMES), shape[1]),
+            shards=(frames_per_shard, shape[1]),
             compressors=ZstdCodec(level=0, checksum=True),
             fill_value=FILL,
             zarr_format=3,
             attributes=cast("dict[str, Any]", dict(attributes)),
         )
 
-    def append(self, frames: UInt16[np.ndarray, "T K"]) -> None:
-        """Add frames after those that came before; a full shard goes to disk."""
-        done = 0
-        while done < len(frames):
-            part = frames[done : done + len(self._block) - self._num_waiting]
-            self._block[self._num_waiting : self._num_waiting + len(part)] = part
-            self._num_waiting += len(part)
-            done += len(part)
-            if self._num_waiting == len(self._block):
-                self.flush()
+    def path(self, shard: int) -> Path:
+        """Where a shard lies, or will."""
+        return self._folder / shard_name(shard)
 
-    def flush(self) -> None:
-        """Write the frames that wait as one shard: after a full one, or at the end."""
-        if not self._num_waiting:
-            return
-        first = self.num_frames
-        self.num_frames += self._num_waiting
-        self._array.resize((self.num_frames, self._block.shape[1]))
-        self._array[first : self.num_frames] = self._block[: self._num_waiting]
-        self._num_waiting = 0
+    def write(self, shard: int, frames: UInt16[np.ndarray, "T K"]) -> None:
+        """Write a shard from its first row on; rows beyond the frames given stay empty."""
+        self._block[: len(frames)] = frames
+        self._block[len(frames) :] = FILL
+        first = shard * len(self._block)
+        self._array[first : first + len(self._block)] = self._block
 
 
 class ShardReader:
@@ -114,7 +107,6 @@ class ShardReader:
         self._folder = folder
         self._frames_per_shard = frames_per_shard
         self._array = zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
-        self.shape = shape
 
     def read(self, first: int, stop: int, num_codes: int) -> UInt16[np.ndarray, "T K"]:
         """Frames `first` up to `stop`, every one checked to be a code below `num_codes`.
@@ -135,14 +127,6 @@ class ShardReader:
                 f"frames {first} to {stop} of {self._folder} hold {int(frames.max())}, codes are "
                 f"below {num_codes}: a shard from {shard} on is lost; write the store again"
             )
-        return frames
-
-    def read_all(self, num_codes: int) -> UInt16[np.ndarray, "T K"]:
-        """Every frame, shard by shard into one array."""
-        frames = np.empty(self.shape, dtype=np.uint16)
-        for first in range(0, len(frames), self._frames_per_shard):
-            stop = min(first + self._frames_per_shard, len(frames))
-            frames[first:stop] = self.read(first, stop, num_codes)
         return frames
 
 

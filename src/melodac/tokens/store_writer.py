@@ -1,0 +1,201 @@
+"""`write_store`: tracks -> a token store, whole or not at all, byte-identical for identical input.
+
+Where a track goes follows from ids and lengths (`shard_plan`), so these are known before any codes
+are read; then memory holds one track and one shard. Shards that were written before come from a
+`ShardCache`. The encode stage and imports write stores.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt16
+
+from melodac.errors import StoreVersionError, TokenError
+from melodac.tokens.header import FORMAT_VERSION, StoreHeader, TrackCodes
+from melodac.tokens.inspection import ARRAY, TRACKS
+from melodac.tokens.manifest import whole_folder, write_json
+from melodac.tokens.shard_cache import ShardCache
+from melodac.tokens.shard_plan import Leaf, plan_shards
+from melodac.tokens.shards import ShardWriter, check_frames_per_shard
+
+FRAMES_PER_SHARD = 2**20
+"""Frames a shard: 3.4 hours at 44.1 kHz and hop 512, 19 MB of mono codes before compression."""
+
+
+@dataclass(frozen=True)
+class TrackSource:
+    """A track that is read when its shard is written."""
+
+    id: str
+    num_frames: int
+    read: Callable[[], UInt16[np.ndarray, "K T"]]
+    """All columns, channel after channel."""
+    codes_sha256: str = ""
+    """Hash that names the codes; empty if unknown, then no shard with this track is reused."""
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """How much of a store was new."""
+
+    num_shards: int
+    num_written: int
+    """Shards that were not in the cache."""
+
+
+def source_of(track: TrackCodes) -> TrackSource:
+    """A track that is already in memory."""
+    return TrackSource(track.id, track.codes.shape[-1], lambda: track.codes)
+
+
+def write_store(
+    path: Path,
+    header: StoreHeader,
+    tracks: Iterable[TrackSource],
+    *,
+    frames_per_shard: int = FRAMES_PER_SHARD,
+    cache: ShardCache | None = None,
+) -> WriteReport:
+    """Write tracks as a store at `path`; an older store there is replaced.
+
+    Neither the order of the tracks nor the cache changes a byte. Whatever goes wrong, `path` is
+    afterwards what it was before. Shards that are not whole chunks, and a path that holds anything
+    but a store, are refused with `TokenError` and `OutputError`.
+
+    Raises:
+        StoreVersionError: If the header is of another format version.
+        TokenError: If there is no track, or one does not fit the header.
+    """
+    if header.format_version != FORMAT_VERSION:
+        raise StoreVersionError(
+            f"header has format version {header.format_version}, this code writes {FORMAT_VERSION}"
+        )
+    check_frames_per_shard(frames_per_shard)
+    sources = _by_id(tracks)
+    if not sources:
+        raise TokenError(f"no track to write to {path}: a store holds at least one")
+    lengths = {track_id: source.num_frames for track_id, source in sources.items()}
+    leaves = plan_shards(lengths, frames_per_shard)
+    num_shards = sum(leaf.num_shards for leaf in leaves)
+    with whole_folder(path, FORMAT_VERSION) as folder:
+        writer = ShardWriter(
+            folder / ARRAY,
+            shape=(num_shards * frames_per_shard, header.num_columns),
+            frames_per_shard=frames_per_shard,
+            attributes=header.model_dump(mode="json"),
+        )
+        leaf_writer = LeafWriter(writer, header, frames_per_shard=frames_per_shard, cache=cache)
+        num_written = sum(leaf_writer.write(leaf, sources) for leaf in leaves)
+        write_json(folder / TRACKS, _table(leaves, lengths, frames_per_shard))
+    return WriteReport(num_shards, num_written)
+
+
+class LeafWriter:
+    """Writes the shards of one leaf after the other."""
+
+    def __init__(
+        self,
+        writer: ShardWriter,
+        header: StoreHeader,
+        *,
+        frames_per_shard: int,
+        cache: ShardCache | None,
+    ) -> None:
+        self._writer = writer
+        self._header = header
+        self._frames_per_shard = frames_per_shard
+        self._cache = cache
+
+    def write(self, leaf: Leaf, sources: Mapping[str, TrackSource]) -> int:
+        """Put the shards of a leaf in place and count those that the cache did not have."""
+        tracks = [sources[track_id] for track_id in leaf.track_ids]
+        recipes = [self._recipe(tracks, part) for part in range(leaf.num_shards)]
+        missing = [
+            part
+            for part, recipe in enumerate(recipes)
+            if not self._fetch(recipe, self._writer.path(leaf.first_shard + part))
+        ]
+        if not missing:
+            return 0
+        rows = self._read(tracks)
+        for part in missing:
+            shard = leaf.first_shard + part
+            first = part * self._frames_per_shard
+            self._writer.write(shard, rows[first : first + self._frames_per_shard])
+            if self._cache is not None and recipes[part]:
+                self._cache.keep(recipes[part], self._writer.path(shard))
+        return len(missing)
+
+    def _fetch(self, recipe: str, shard: Path) -> bool:
+        return self._cache is not None and bool(recipe) and self._cache.fetch(recipe, shard)
+
+    def _recipe(self, tracks: list[TrackSource], part: int) -> str:
+        """Name of everything that a shard's bytes depend on; empty if that is not known."""
+        if not all(track.codes_sha256 for track in tracks):
+            return ""
+        recipe = {
+            "format_version": FORMAT_VERSION,
+            "libraries": {name: version(name) for name in ("numcodecs", "zarr")},
+            "shape": [self._frames_per_shard, self._header.num_columns],
+            "part": part,
+            "tracks": [[track.id, track.num_frames, track.codes_sha256] for track in tracks],
+        }
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+    def _read(self, tracks: list[TrackSource]) -> UInt16[np.ndarray, "T K"]:
+        num_frames = sum(track.num_frames for track in tracks)
+        rows = np.empty((num_frames, self._header.num_columns), dtype=np.uint16)
+        end = 0
+        for track in tracks:
+            codes = track.read()
+            _check_codes(track, codes, self._header)
+            rows[end : end + track.num_frames] = codes.T
+            end += track.num_frames
+        return rows
+
+
+def _by_id(tracks: Iterable[TrackSource]) -> dict[str, TrackSource]:
+    sources: dict[str, TrackSource] = {}
+    for track in tracks:
+        problem = ""
+        if not track.id.isprintable() or not track.id or track.id in sources:
+            problem = "its id must be printable, not empty and its own"
+        elif track.num_frames < 1:
+            problem = "it has no frame"
+        if problem:
+            raise TokenError(f"track {track.id!r} cannot be stored: {problem}")
+        sources[track.id] = track
+    return dict(sorted(sources.items()))
+
+
+def _check_codes(track: TrackSource, codes: np.ndarray, header: StoreHeader) -> None:
+    expected = (header.num_columns, track.num_frames)
+    problem = ""
+    if codes.dtype != np.uint16 or codes.shape != expected:
+        problem = f"codes are {codes.dtype} {codes.shape}, expected uint16 {expected}"
+    elif int(codes.max()) >= header.codebook_size:
+        problem = f"it holds {int(codes.max())}, codes are below {header.codebook_size}"
+    if problem:
+        raise TokenError(f"track {track.id!r} cannot be stored: {problem}")
+
+
+def _table(
+    leaves: Iterable[Leaf], lengths: Mapping[str, int], frames_per_shard: int
+) -> dict[str, object]:
+    first_rows: dict[str, int] = {}
+    for leaf in leaves:
+        row = leaf.first_shard * frames_per_shard
+        for track_id in leaf.track_ids:
+            first_rows[track_id] = row
+            row += lengths[track_id]
+    return {
+        "ids": list(lengths),
+        "first_rows": [first_rows[track_id] for track_id in lengths],
+        "num_frames": list(lengths.values()),
+        "frames_per_shard": frames_per_shard,
+    }
