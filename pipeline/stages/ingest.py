@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from melodac.audio.examine import DurationLimits, Examination, Rejection, examine_file
-from melodac.audio.metadata import TrackMetadata, read_metadata
+from melodac.audio.metadata.collect import collect_metadata
+from melodac.audio.metadata.merge import TrackMetadata
 from melodac.audio.scan import Entry, scan_folder
 from melodac.audio.split import split_groups
 from melodac.errors import AudioError
@@ -104,7 +105,9 @@ def _read_metadata(
 ) -> tuple[dict[str, TrackMetadata], list[str]]:
     names = [entry.path for entry in entries if entry.kind == "metadata"]
     known = {entry.path for entry in entries if entry.kind in {"audio", "reject"}}
-    metadata, problems = read_metadata(source, names, known)
+    metadata, problems = collect_metadata(
+        source, tables=names, side_cars=[], embedded={}, known_paths=known
+    )
     for problem in problems[:PROBLEMS_LOGGED]:
         log.warning("%s", problem)
     if len(problems) > PROBLEMS_LOGGED:

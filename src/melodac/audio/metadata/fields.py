@@ -1,0 +1,129 @@
+"""What a field is: one name, one line of inert text, one spelling for each meaning.
+
+Every source of metadata passes its fields through `clean_fields`, so all obey one rule and a
+complaint reads the same wherever the field came from. Any module above may import it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from melodac.audio.metadata.licences import find_licence
+
+FILE_NAME = "file_name"
+GROUP = "group"
+LICENCE = "licence"
+COPYRIGHT = "copyright"
+DESCRIPTION = "description"
+TEMPO = "tempo_bpm"
+SYNONYMS: Mapping[str, str] = {
+    "albumartist": "album_artist",
+    "beats_per_minute": TEMPO,
+    "bpm": TEMPO,
+    "caption": DESCRIPTION,
+    "genres": "genre",
+    "initial_key": "key",
+    "initialkey": "key",
+    "instruments": "instrument",
+    "keyscale": "key",
+    "keyword": "keywords",
+    "license": LICENCE,
+    "mood": "moods",
+    "prompt": DESCRIPTION,
+    "tbpm": TEMPO,
+    "tempo": TEMPO,
+    "timesignature": "time_signature",
+    "tkey": "key",
+    "tracknumber": "track_number",
+    "year": "date",
+}
+"""Other spellings of a field, after case, spaces and hyphens no longer differ."""
+
+MIN_TEMPO_BPM, MAX_TEMPO_BPM = 20.0, 400.0
+MAX_NAME_CHARS = 100
+MAX_VALUE_CHARS = 4000
+MAX_FIELDS = 200
+
+# str.split() takes the control characters that are spaces; these would move a terminal's cursor,
+# end a C string or turn the direction of what follows
+_UNPRINTABLE = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
+_TEMPO = re.compile(r"([0-9]{1,9}(?:[.,][0-9]{1,9})?)\s*(?:bpm)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one source says of one track."""
+
+    source: str
+    """Path of a file relative to the folder of music, or `embedded`."""
+    fields: Mapping[str, str]
+
+
+def clean_text(text: str) -> str:
+    """The same words on one line, without characters that act instead of being shown."""
+    # half a character, which JSON and bad tags can hold, fits no UTF-8 file
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return " ".join(_UNPRINTABLE.sub("", whole).split())
+
+
+def canonical_name(name: str) -> str:
+    """The one name of a field.
+
+    Example:
+        >>> canonical_name(" Album Artist "), canonical_name("album-artist"), canonical_name("BPM")
+        ('album_artist', 'album_artist', 'tempo_bpm')
+    """
+    folded = re.sub(r"[\s_-]+", "_", clean_text(name).casefold())
+    return SYNONYMS.get(folded, folded)
+
+
+def clean_fields(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """The usable fields of one source by name, and a complaint for each that is not.
+
+    Empty means missing. Of two spellings of one field the first stands.
+    """
+    fields: dict[str, str] = {}
+    complaints: list[str] = []
+    for raw_name, raw_value in pairs:
+        name, value = canonical_name(raw_name), clean_text(raw_value)
+        if name in {"", FILE_NAME} or not value:
+            continue
+        value, complaint = _check(name, value)
+        if value and len(fields) == MAX_FIELDS and name not in fields:
+            complaints.append(f"more than {MAX_FIELDS} fields, the rest not used")
+            break
+        if value and fields.setdefault(name, value) != value:
+            complaint = f"{name} is given twice, {_shorten(value)!r} not used"
+        if complaint:
+            complaints.append(complaint)
+    copyright_licence = find_licence(fields.get(COPYRIGHT, ""))
+    if copyright_licence:
+        fields.setdefault(LICENCE, copyright_licence)
+    return fields, complaints
+
+
+def _check(name: str, value: str) -> tuple[str, str]:
+    """The value to keep, and what is wrong with the one given."""
+    if len(name) > MAX_NAME_CHARS:
+        return "", f"the name {_shorten(name)!r} has {len(name)} characters, field not used"
+    if name == TEMPO:
+        return _check_tempo(value)
+    if len(value) > MAX_VALUE_CHARS:
+        complaint = f"{name} has {len(value)} characters, cut to {MAX_VALUE_CHARS}"
+        return value[:MAX_VALUE_CHARS].rstrip(), complaint
+    return value, ""
+
+
+def _check_tempo(value: str) -> tuple[str, str]:
+    found = _TEMPO.fullmatch(value)
+    tempo_bpm = float(found[1].replace(",", ".")) if found else -1.0
+    if tempo_bpm == 0.0:  # how most tag editors spell unknown
+        return "", ""
+    if MIN_TEMPO_BPM <= tempo_bpm <= MAX_TEMPO_BPM:
+        return f"{tempo_bpm:g}", ""
+    allowed = f"a number from {MIN_TEMPO_BPM:g} to {MAX_TEMPO_BPM:g}"
+    return "", f"{TEMPO} must be {allowed}, got {_shorten(value)!r}, not used"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
