@@ -1,36 +1,51 @@
 """Codes of one split, as the stages after `index` read them, and what identifies that data."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from melodac.config import Section
 from melodac.errors import EmptySplitError, StoreCorruptError
 from melodac.tokens.array import TokenArray
 from melodac.tokens.header import StoreHeader
+from melodac.tokens.layout import Layout, LayoutName, choose_layout
 from melodac.tokens.store import open_store
+from melodac.tokens.windows import Bars, Starts
 from pipeline import paths
 from pipeline.records import Split
 
 
 class IndexRecord(Section):
-    """What the index stage decided: which tracks give windows to which split."""
+    """What the index stage decided: which tracks give windows to which split, and from where."""
 
     window_frames: int
+    offsets: Literal["random", "fixed"]
+    """Whether training windows start anew in each epoch."""
+    bars: dict[str, tuple[float, float]]
+    """For each track whose training windows start on bars: frame of its first bar line, frames a
+    bar."""
     store_fingerprint: str
     """Fingerprint of the token store that was indexed."""
     splits: dict[Split, tuple[str, ...]]
     """Ids of the tracks of each split, in the order that windows number them."""
     coverage: dict[Split, dict[str, int]]
-    """Frames, windows and distinct starts of each split."""
+    """Frames, windows and distinct starts of each split in one epoch."""
     fingerprint: str
-    """Of codes, splits and window length: runs are comparable only where it is equal."""
+    """Of codes, splits and windows: runs are comparable only where it is equal."""
+
+    def starts(self, split: Split) -> Starts:
+        """Where training windows of a split may start."""
+        ids = self.splits[split]
+        bars = tuple(Bars(*self.bars[name]) if name in self.bars else None for name in ids)
+        return Starts(is_fixed=self.offsets == "fixed", bars=bars if any(bars) else ())
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Every code in memory, and how it is split."""
+    """Every code in memory, in the order in which a model reads them, and how it is split."""
 
     index: IndexRecord
     header: StoreHeader
+    layout: Layout
     codes: TokenArray
 
     def split(self, name: Split) -> TokenArray:
@@ -47,8 +62,13 @@ class Dataset:
         return self.codes.select(ids)
 
 
-def read_dataset() -> Dataset:
+def read_dataset(layout: LayoutName | Layout) -> Dataset:
     """The token store and its index, checked to belong together.
+
+    A store that lacks a channel of the layout is refused with `ConfigError`.
+
+    Args:
+        layout: The name that params give, or what a checkpoint was trained with.
 
     Raises:
         StoreCorruptError: If the index was made from another store.
@@ -60,4 +80,5 @@ def read_dataset() -> Dataset:
             f"{paths.INDEX} was made from store {index.store_fingerprint[:12]}, "
             f"{paths.TOKENS} is {store.fingerprint[:12]}: run the index stage again"
         )
-    return Dataset(index, store.header, store.load())
+    chosen = layout if isinstance(layout, Layout) else choose_layout(layout, store.header)
+    return Dataset(index, store.header, chosen, chosen.read(store.load(), store.header))

@@ -47,12 +47,14 @@ def _facts(
 ) -> tuple[Fact, ...]:
     model, checkpoint = instrument.trained.model.config, instrument.trained.checkpoint
     parameters = count_parameters(model).total
-    header = dataset.header
+    header, layout = dataset.header, dataset.layout
     seconds = int(dataset.codes.lengths.sum()) * header.hop / header.sample_rate_hz
     told = {
-        "Codec": f"{header.codec}, {header.num_columns} x {header.codebook_size}",
+        "Codec": f"{header.codec}, {len(layout.columns)} x {header.codebook_size}",
         "Music": f"{len(dataset.codes.track_ids)} tracks, {seconds / 60:.1f} min",
         "Model": f"{parameters / 1e6:.2f} M, {model.num_layers} x {model.dim}",
+        "Channels": ", ".join(layout.channels)
+        + ("" if layout.name == "mono" else f" ({layout.name})"),
         "Delay": instrument.trained.pattern.name,
         "Updates": f"{checkpoint.update} (best) of {checkpoint.config['train']['updates']}",
         "Validation": f"{validation['nats']:.3f} nats per code",

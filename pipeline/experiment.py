@@ -1,5 +1,6 @@
 """Model, pattern and identity of an experiment, from params or read back from a checkpoint."""
 
+import json
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.models.sizes import build_config
 from melodac.tokens.delay import DelayPattern, build_pattern
+from melodac.tokens.layout import Layout
 from melodac.training.checkpoint import Checkpoint, latest_checkpoint
 from melodac.training.state import load_weights
 from pipeline import paths
@@ -26,12 +28,15 @@ class Trained(NamedTuple):
     model: LanguageModel
     """With the averaged weights, which are those that were validated."""
     pattern: DelayPattern
+    layout: Layout
+    """Order of the columns it was trained on."""
     checkpoint: Checkpoint
 
 
 def build_train_pattern(train: TrainParams, dataset: Dataset) -> DelayPattern:
-    """The delay pattern that params name, for the codebooks that the store has."""
-    return build_pattern(train.delay, dataset.header.codebooks[0], dataset.header.num_channels)
+    """The delay pattern that params name, for the columns in the order of the layout."""
+    layout = dataset.layout
+    return build_pattern(train.delay, layout.num_codebooks, layout.codebooks)
 
 
 def build_model(
@@ -48,6 +53,7 @@ def describe_run(model: LanguageModel, dataset: Dataset) -> dict[str, Any]:
     """What must agree before a checkpoint is resumed, beyond what the trainer adds by itself."""
     return {
         "model": model.config.model_dump(mode="json"),
+        "layout": dataset.layout.model_dump(mode="json"),
         "store": dataset.header.model_dump(mode="json"),
         "data_fingerprint": dataset.index.fingerprint,
         "code_fingerprint": fingerprint_code(TRAINING_CODE),
@@ -70,4 +76,7 @@ def load_trained(device: torch.device) -> Trained:
     load_weights(model, found.checkpoint, "ema")
     delay = config["delay"]
     pattern = DelayPattern(delay["name"], tuple(delay["delays"]), is_flat=delay["is_flat"])
-    return Trained(model.to(device).eval().requires_grad_(False), pattern, found.checkpoint)
+    # JSON mode: strict, yet a list is what JSON has for a tuple
+    layout = Layout.model_validate_json(json.dumps(config["layout"]))
+    model = model.to(device).eval().requires_grad_(False)
+    return Trained(model, pattern, layout, found.checkpoint)

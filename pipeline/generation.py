@@ -15,6 +15,7 @@ from melodac.codec.load import load_codec
 from melodac.errors import CheckpointMismatchError, OutputError
 from melodac.sampling.generate import generate
 from melodac.sampling.settings import SamplingSettings
+from melodac.tokens.layout import mix_channels
 from pipeline.experiment import Trained, load_trained
 from pipeline.logs import progress_bar
 
@@ -52,8 +53,12 @@ class Instrument:
         )
 
     def decode(self, codes: Int[Tensor, "K T"]) -> Float32[np.ndarray, "C N"]:
-        """Sound of one mono clip."""
-        return self.codec.decode(codes.unsqueeze(0).to(self.device)).cpu().float().numpy()
+        """Sound of one clip, in mono or in left and right, from codes in the model's order."""
+        channels = self.trained.layout.split_channels(codes.to(self.device))
+        return mix_channels({
+            channel: self.codec.decode(rows[None])[0].cpu().float().numpy()
+            for channel, rows in channels.items()
+        })
 
 
 def load_instrument(weights: str, device: torch.device) -> Instrument:
@@ -64,11 +69,13 @@ def load_instrument(weights: str, device: torch.device) -> Instrument:
     """
     trained = load_trained(device)
     codec = load_codec(weights, device=str(device))
-    expected = trained.checkpoint.config["store"]["weights_sha256"]
+    store = trained.checkpoint.config["store"]
+    expected = store["weights_sha256"]
     if codec.weights_sha256 != expected:
         raise CheckpointMismatchError(
-            f"the checkpoint was trained on codes of codec {expected[:12]}, codec.weights = "
-            f"{weights!r} is {codec.weights_sha256[:12]}: run `dvc repro` so that both agree"
+            f"the checkpoint was trained on codes of codec {store['codec']!r} ({expected[:12]}), "
+            f"codec.weights = {weights!r} is {codec.weights_sha256[:12]}: set codec.weights to the "
+            "codec of the codes, or run `dvc repro` so that both agree"
         )
     return Instrument(trained, codec, device)
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def run(params: Params) -> Outcome:
     """Render every clip, then the page; the folder appears only when it is whole."""
     instrument = load_instrument(params.codec.weights, set_up_torch(params.runtime))
-    dataset = read_dataset()
+    dataset = read_dataset(instrument.trained.layout)
     records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
     test = dataset.split("test")
     chosen = _choose_tracks(test, records)[: params.demos.tracks]

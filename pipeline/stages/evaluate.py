@@ -6,7 +6,8 @@ test split is the one to report.
 
 import csv
 import io
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from melodac.evaluation.likelihood import Estimate, Likelihood, measure_likelihood
 from pipeline import paths
@@ -24,32 +25,49 @@ BOOTSTRAP_SEED = 0
 def run(params: Params) -> Outcome:
     """Measure both held-out splits."""
     trained = load_trained(set_up_torch(params.runtime))
-    dataset = read_dataset()
-    baselines = read_json(paths.BASELINES)
+    dataset = read_dataset(trained.layout)
     found = {
         split: _measure(trained, dataset, split, params.evaluate)
         for split in progress(HELD_OUT, total=2, unit="split", description="evaluate")
     }
-    rows = [
-        {
-            "codebook": codebook,
-            "model": round(estimate.value, 5),
-            "unigram": round(baselines["validation"]["unigram"][codebook], 5),
-            "bigram": round(baselines["validation"]["bigram"][codebook], 5),
-        }
-        for codebook, estimate in enumerate(found["validation"].nats_per_codebook)
-    ]
+    rows = _compare(found["validation"], read_json(paths.BASELINES)["validation"], dataset)
     summary = {split: _summary(likelihood) for split, likelihood in found.items()}
-    write_json(paths.EVALUATION, {**summary, "codebooks": rows})
+    write_json(paths.EVALUATION, {**summary, "codebooks": [row._asdict() for row in rows]})
     write_text(paths.CODEBOOK_TABLE, _as_csv(rows))
     return Outcome(
         counts={f"{split} frames": found[split].num_frames for split in HELD_OUT},
         metrics={
             **{f"{split}_{key}": summary[split][key] for split in HELD_OUT for key in _SHOWN},
-            "codebooks_below_unigram": sum(row["model"] < row["unigram"] for row in rows),
-            "codebooks_below_bigram": sum(row["model"] < row["bigram"] for row in rows),
+            "codebooks_below_unigram": sum(row.model < row.unigram for row in rows),
+            "codebooks_below_bigram": sum(row.model < row.bigram for row in rows),
         },
     )
+
+
+class CodebookRow(NamedTuple):
+    """Validation cross-entropy of one column in nats per code, beside that of counting."""
+
+    codebook: str
+    model: float
+    unigram: float
+    bigram: float
+
+
+def _compare(
+    likelihood: Likelihood, baselines: Mapping[str, Sequence[float]], dataset: Dataset
+) -> list[CodebookRow]:
+    # baselines know every column of the store, a model reads some of them in its own order
+    positions = dataset.layout.positions(dataset.header)
+    columns = zip(dataset.layout.names(), positions, likelihood.nats_per_codebook, strict=True)
+    return [
+        CodebookRow(
+            codebook=name,
+            model=round(estimate.value, 5),
+            unigram=round(baselines["unigram"][position], 5),
+            bigram=round(baselines["bigram"][position], 5),
+        )
+        for name, position, estimate in columns
+    ]
 
 
 _SHOWN = ("nats", "nats_low", "nats_high", "bits_per_second")
@@ -85,9 +103,9 @@ def _bounds(name: str, estimate: Estimate) -> dict[str, float | None]:
     return {key: None if value is None else round(value, 5) for key, value in named.items()}
 
 
-def _as_csv(rows: list[dict[str, float]]) -> str:
+def _as_csv(rows: Sequence[CodebookRow]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CodebookRow._fields)
     writer.writerows(rows)
     return text.getvalue()

@@ -33,7 +33,7 @@ def run(params: Params) -> Outcome:
         TrainingError: If too few cells come back equal.
     """
     device = set_up_torch(params.runtime)
-    dataset = read_dataset()
+    dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
     windows = cut_windows(dataset.split("train"), params.overfit)
     model = build_model(params.train, pattern, dropout=0.0, seed=params.overfit.seed).to(device)

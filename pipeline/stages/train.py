@@ -9,11 +9,12 @@ import shutil
 from pathlib import Path
 
 from melodac.errors import CheckpointCorruptError
-from melodac.models.config import count_parameters
+from melodac.models.config import LanguageModelConfig, count_parameters
+from melodac.models.estimates import codes_per_parameter
 from melodac.training.checkpoint import latest_checkpoint
 from melodac.training.loop import Callbacks, Metrics, Trainer, TrainingData, TrainResult
 from pipeline import paths
-from pipeline.datasets import Dataset, read_dataset
+from pipeline.datasets import read_dataset
 from pipeline.devices import set_up_torch
 from pipeline.experiment import build_model, build_train_pattern, describe_run
 from pipeline.logs import Advance, progress_bar
@@ -31,18 +32,20 @@ LOG_NAME = "log.jsonl"
 def run(params: Params) -> Outcome:
     """Train, or go on where an earlier run of the same experiment stopped."""
     device = set_up_torch(params.runtime)
-    dataset = read_dataset()
+    dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
     model = build_model(
         params.train, pattern, dropout=params.train.dropout, seed=params.train.seed
     ).to(device)
     data = TrainingData(
-        dataset.split("train"), dataset.split("validation"), dataset.index.window_frames
+        dataset.split("train"),
+        dataset.split("validation"),
+        dataset.index.window_frames,
+        dataset.index.starts("train"),
     )
     identity = describe_run(model, dataset)
     experiment = {**identity, "train": params.train.model_dump(mode="json")}
-    count = count_parameters(model.config).total
-    _log_scale(count, dataset, data)
+    count = _log_scale(model.config, data)
     with (
         hold_run_directory("train", experiment) as directory,
         stop_on_signal() as stop,
@@ -65,15 +68,18 @@ def run(params: Params) -> Outcome:
     return _summarise(result, count)
 
 
-def _log_scale(parameters: int, dataset: Dataset, data: TrainingData) -> None:
-    codes = int(data.train.lengths.sum()) * dataset.header.num_columns
+def _log_scale(config: LanguageModelConfig, data: TrainingData) -> int:
+    """Tell what is about to be trained on how much; returns the number of parameters."""
+    parameters = count_parameters(config).total
+    num_codes = int(data.train.lengths.sum()) * config.num_codebooks
     log.info(
         "model of %.2f M parameters, %d training codes, %.2f codes a parameter, weights of %.0f MB",
         parameters / 1e6,
-        codes,
-        codes / parameters,
+        num_codes,
+        codes_per_parameter(config, num_codes=num_codes),
         parameters * 4 / 1e6,
     )
+    return parameters
 
 
 def _resume_and_run(

@@ -20,9 +20,15 @@ from melodac.tokens.delay import (
 from melodac.tokens.vocabulary import BOS, PAD, is_code
 from tests.reference import delay as reference
 
-named = st.tuples(st.sampled_from(PATTERN_NAMES), st.just(9), st.integers(1, 2))
+NINE = tuple(range(9))
+INTERLEAVED = tuple(k for k in range(9) for _ in range(2))
+named = st.tuples(
+    st.sampled_from(PATTERN_NAMES),
+    st.just(9),
+    st.sampled_from([NINE, NINE * 2, INTERLEAVED, NINE + NINE[:4]]),
+)
 listed = st.lists(st.integers(0, 12), min_size=1, max_size=6).map(
-    lambda delays: (delays, len(delays), 1)
+    lambda delays: (delays, len(delays))
 )
 specs = st.one_of(named, listed)
 lengths = st.integers(1, 14)
@@ -46,13 +52,22 @@ def random_codes(pattern, num_frames, seed=0, batch=2):
 )
 def test_named_delays_are_the_published_ones(name, delays):
     assert build_pattern(name).delays == delays
-    assert build_pattern(name, num_channels=2).delays == delays * 2
+    assert build_pattern(name, columns=NINE * 2).delays == delays * 2
+    assert build_pattern(name, columns=NINE + NINE[:4]).delays == delays + delays[:4]
+    interleaved = tuple(delay for delay in delays for _ in range(2))
+    assert build_pattern(name, columns=INTERLEAVED).delays == interleaved
 
 
 def test_a_list_is_kept_in_its_order_and_repeated_per_channel():
     assert build_pattern([5, 0, 2], 3).delays == (5, 0, 2)
-    assert build_pattern([5, 0, 2], 3, num_channels=2).delays == (5, 0, 2, 5, 0, 2)
-    assert build_pattern([5, 0, 2, 1, 1, 9], 3, num_channels=2).delays == (5, 0, 2, 1, 1, 9)
+    for columns, expected in (
+        ((0, 1, 2, 0, 1, 2), (5, 0, 2, 5, 0, 2)),
+        ((0, 0, 1, 1, 2, 2), (5, 5, 0, 0, 2, 2)),
+        ((0, 1, 2, 0), (5, 0, 2, 5)),
+    ):
+        assert build_pattern([5, 0, 2], 3, columns).delays == expected
+    whole = [5, 0, 2, 1, 1, 9]
+    assert build_pattern(whole, 3, (0, 0, 1, 1, 2, 2)).delays == tuple(whole)
 
 
 @given(spec=specs, num_frames=lengths, seed=st.integers(0, 99))
@@ -143,21 +158,23 @@ def test_integer_width_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("spec", "num_codebooks", "num_channels", "message"),
+    ("spec", "num_codebooks", "columns", "message"),
     [
-        ("musicgn", 9, 1, "unknown delay 'musicgn'.*musicgen, dia.*9 delays"),
-        ("dia", 8, 1, "'dia' is defined for 9 codebooks, got 8"),
-        ([0, 1, 2], 9, 1, "got 3 delays for K=9 and C=1, allowed are 9 or 9"),
-        ([0, 1, 2], 2, 2, "got 3 delays for K=2 and C=2, allowed are 2 or 4"),
-        ([0, -1], 2, 1, r"whole frames >= 0: got -1 in \[0, -1\]"),
-        ([True, 0], 2, 1, "whole frames >= 0: got True"),
-        ([], 9, 1, "got 0 delays for K=9"),
-        ("musicgen", 0, 1, "got 0 codebooks and 1 channels"),
+        ("musicgn", 9, None, "unknown delay 'musicgn'.*musicgen, dia.*9 delays"),
+        ("dia", 8, None, "'dia' is defined for 9 codebooks, got 8"),
+        ([0, 1, 2], 9, None, "got 3 delays, allowed are 9$"),
+        ([0, 1, 2], 2, (0, 1, 0, 1), r"got 3 delays, allowed are 2 \(each channel alike\) or 4"),
+        ([0, -1], 2, None, r"whole frames >= 0: got -1 in \[0, -1\]"),
+        ([True, 0], 2, None, "whole frames >= 0: got True"),
+        ([], 9, None, "got 0 delays"),
+        ("musicgen", 0, None, "got 0 codebooks"),
+        ("musicgen", 2, (0, 2), r"got 2 codebooks and columns \[0, 2\]"),
+        ("musicgen", 2, (), r"got 2 codebooks and columns \[\]"),
     ],
 )
-def test_a_pattern_that_does_not_fit_is_refused(spec, num_codebooks, num_channels, message):
+def test_a_pattern_that_does_not_fit_is_refused(spec, num_codebooks, columns, message):
     with pytest.raises(DelayError, match=message):
-        build_pattern(spec, num_codebooks, num_channels)
+        build_pattern(spec, num_codebooks, columns)
 
 
 def test_a_tensor_with_other_codebooks_is_refused():

@@ -92,6 +92,12 @@ def draw_curve(points: Sequence[CurvePoint]) -> CurveDrawing | None:
     )
 
 
+def _shorten(codebook: str) -> str:
+    """`left 0` as `L0`: eighteen names stand side by side."""
+    channel, _, number = codebook.rpartition(" ")
+    return channel[:1].upper() + number
+
+
 def draw_bars(codebooks: Sequence[CodebookEntropy]) -> BarsDrawing | None:
     """Lay out the bars by codebook, or None if nothing was measured."""
     rows = [
@@ -105,7 +111,7 @@ def draw_bars(codebooks: Sequence[CodebookEntropy]) -> BarsDrawing | None:
     room = (RIGHT - LEFT) / len(rows)
     bars = tuple(
         Bar(
-            label=str(codebook.codebook),
+            label=_shorten(str(codebook.codebook)),
             center=LEFT + (place + 0.5) * room,
             left=LEFT + (place + 0.5 - _BAR_SHARE / 2) * room,
             width=_BAR_SHARE * room,

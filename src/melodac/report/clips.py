@@ -154,7 +154,8 @@ class CurvePoint:
 class CodebookEntropy:
     """Validation cross-entropy of one codebook in nats per code; None if not measured."""
 
-    codebook: int
+    codebook: int | str
+    """Its number, after the name of its channel where there are two."""
     model_nats: float | None
     unigram_nats: float | None
     bigram_nats: float | None

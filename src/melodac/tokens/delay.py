@@ -75,16 +75,17 @@ class DelayPattern:
 
 
 def build_pattern(
-    spec: str | Sequence[int], num_codebooks: int = 9, num_channels: int = 1
+    spec: str | Sequence[int], num_codebooks: int = 9, columns: Sequence[int] | None = None
 ) -> DelayPattern:
     """Make the pattern that a name or a list of delays describes.
 
     Args:
         spec: A name of `PATTERN_NAMES`, or one delay in frames per codebook, in any order. A list
-            of `num_codebooks` entries is repeated per channel; one of `num_channels` times as many
-            is taken as it stands.
-        num_codebooks: Codebooks of one channel.
-        num_channels: Audio channels, whose codebooks follow one another.
+            of `num_codebooks` entries holds for each channel; one of an entry for each column is
+            taken as it stands.
+        num_codebooks: Codebooks of one channel, the longest if they differ.
+        columns: Codebook, within its channel, of each column that a model reads; None for one
+            channel with its codebooks in order.
 
     Raises:
         DelayError: If the name is unknown or the list does not fit the codebooks.
@@ -96,13 +97,14 @@ def build_pattern(
     Example:
         >>> build_pattern("compressed").delays
         (0, 0, 1, 1, 2, 2, 3, 3, 4)
-        >>> build_pattern([2, 0], num_codebooks=2, num_channels=2)
-        DelayPattern(name='2,0,2,0', delays=(2, 0, 2, 0), is_flat=False)
+        >>> build_pattern([2, 0], num_codebooks=2, columns=(0, 0, 1, 1))
+        DelayPattern(name='2,2,0,0', delays=(2, 2, 0, 0), is_flat=False)
     """
-    if num_codebooks < 1 or num_channels < 1:
+    chosen = tuple(range(num_codebooks)) if columns is None else tuple(columns)
+    if num_codebooks < 1 or not chosen or not 0 <= min(chosen) <= max(chosen) < num_codebooks:
         raise DelayError(
-            f"a pattern needs at least 1 codebook and 1 channel, got {num_codebooks} codebooks "
-            f"and {num_channels} channels"
+            f"a pattern needs at least 1 codebook, and columns of these codebooks: got "
+            f"{num_codebooks} codebooks and columns {list(chosen)}"
         )
     if isinstance(spec, str):
         if spec not in _NAMED_DELAYS:
@@ -110,23 +112,25 @@ def build_pattern(
                 f"unknown delay {spec!r}: allowed are {', '.join(PATTERN_NAMES)}, "
                 f"or a list of {num_codebooks} delays in frames"
             )
-        delays = _NAMED_DELAYS[spec](num_codebooks) * num_channels
-        return DelayPattern(spec, delays, is_flat=spec == "flat")
-    delays = _check_delays(spec, num_codebooks, num_channels)
+        named = _NAMED_DELAYS[spec](num_codebooks)
+        return DelayPattern(spec, tuple(named[k] for k in chosen), is_flat=spec == "flat")
+    delays = _check_delays(spec, num_codebooks, chosen)
     return DelayPattern(",".join(map(str, delays)), delays)
 
 
-def _check_delays(spec: Sequence[int], num_codebooks: int, num_channels: int) -> tuple[int, ...]:
+def _check_delays(
+    spec: Sequence[int], num_codebooks: int, columns: tuple[int, ...]
+) -> tuple[int, ...]:
     for delay in spec:
         if isinstance(delay, bool) or delay < 0:
             raise DelayError(f"delays must be whole frames >= 0: got {delay!r} in {list(spec)}")
-    total = num_codebooks * num_channels
-    if len(spec) not in {num_codebooks, total}:
+    allowed = sorted({num_codebooks, len(columns)})
+    if len(spec) not in allowed:
         raise DelayError(
-            f"need one delay per codebook: got {len(spec)} delays for K={num_codebooks} and "
-            f"C={num_channels}, allowed are {num_codebooks} or {total}"
+            f"need one delay per codebook: got {len(spec)} delays, allowed are "
+            f"{' (each channel alike) or '.join(map(str, allowed))}"
         )
-    return tuple(spec) * (total // len(spec))
+    return tuple(spec[k] for k in columns) if len(spec) == num_codebooks else tuple(spec)
 
 
 def cell_frames(pattern: DelayPattern, num_frames: int) -> Int64[Tensor, "S K"]:
@@ -229,5 +233,5 @@ def _check_rows(num_rows: int, pattern: DelayPattern) -> None:
     if num_rows != pattern.num_codebooks:
         raise DelayError(
             f"delay {pattern.name!r} has {pattern.num_codebooks} codebooks, the tensor {num_rows}: "
-            "build the pattern with the store's codebooks and channels"
+            "build the pattern with the layout's columns"
         )
