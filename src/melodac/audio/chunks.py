@@ -1,0 +1,181 @@
+"""Containers made of sized chunks: what they announce against what the file holds.
+
+Decoders shorten a file that was cut off without a word; its chunks tell. Streaming writers leave
+the size of the sound open (0, or the largest number), and then all that the file holds counts.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+from melodac.audio.formats import AIFF, AU, CAF, MP4, W64, WAV, Format
+from melodac.errors import UnreadableAudioError
+
+OPEN_SIZES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
+"""What streaming writers (SoX, FFmpeg, arecord) put where a size is not known yet."""
+UNKNOWN_SIZE = (1 << 64) - 1
+MAX_CHUNKS = 100_000
+STRAY_BYTES = 1 << 12
+"""So much after the last chunk is padding or a foreign tag; more is sound that nobody counted."""
+_PLAIN_COMM_BYTES = 18
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    name: bytes
+    start: int
+    """Of what it holds."""
+    size: int
+
+
+@dataclass(frozen=True)
+class _Layout:
+    first: int
+    name_bytes: int
+    size_bytes: int
+    order: Literal["little", "big"]
+    align: int = 2
+    counts_itself: bool = False
+    """Whether a size includes its own header."""
+
+
+_LAYOUTS = {
+    WAV: _Layout(12, 4, 4, "little"),
+    AIFF: _Layout(12, 4, 4, "big"),
+    CAF: _Layout(8, 4, 8, "big", align=1),
+    W64: _Layout(40, 16, 8, "little", align=8, counts_itself=True),
+}
+_SOUND = {WAV: b"data", AIFF: b"SSND", CAF: b"data", W64: b"data"}
+
+
+def check_whole(file: BinaryIO, known: Format, start: int) -> bool:
+    """Prove that a file holds what its chunks announce.
+
+    Sound that is missing, or more than announced, is an `UnreadableAudioError`.
+
+    Args:
+        file: The whole file.
+        known: Its format; of those without chunks nothing is asked.
+        start: Where it begins.
+
+    Returns:
+        True if its header gives no length at all and everything up to the end counts.
+    """
+    end = file.seek(0, os.SEEK_END)
+    if known == MP4:
+        _check_boxes(file, start, end)
+    elif known == AU:
+        size = int.from_bytes(_read_at(file, start + 8, 4), "big")
+        offset = int.from_bytes(_read_at(file, start + 4, 4), "big")
+        if size not in OPEN_SIZES[1]:
+            _check_size(size, end - start - offset)
+    elif known in _LAYOUTS:
+        return _check_chunks(file, known, start, end)
+    return False
+
+
+def _check_chunks(file: BinaryIO, known: Format, start: int, end: int) -> bool:
+    long_size = _long_size(file, start) if known == WAV else 0
+    layout = _LAYOUTS[known]
+    announced_frames_bytes = 0
+    for chunk in _walk(file, layout, start, end):
+        if chunk.name == b"COMM":
+            announced_frames_bytes = _count_comm(file, chunk)
+        if chunk.name[:4] != _SOUND[known]:
+            continue
+        held = end - chunk.start
+        size = long_size if long_size and chunk.size == 0xFFFF_FFFF else chunk.size
+        if size == 0 and known == WAV:
+            return held > 0 and not _is_chunk(file, layout, chunk.start, end)
+        if _is_open(known, size, is_long=bool(long_size)):
+            return False
+        _check_size(max(size, announced_frames_bytes), held)
+        _check_rest(file, layout, chunk.start + size, end)
+        return False
+    raise UnreadableAudioError("cut off: ends before the sound begins")
+
+
+def _count_comm(file: BinaryIO, chunk: _Chunk) -> int:
+    """Bytes of sound an AIFF's COMM chunk announces; of AIFF-C, whose sound may be packed, 0."""
+    if chunk.size != _PLAIN_COMM_BYTES:
+        return 0
+    fields = _read_at(file, chunk.start, 8)
+    channels, frames, bits = (int.from_bytes(fields[a:b]) for a, b in ((0, 2), (2, 6), (6, 8)))
+    return frames * channels * -(-bits // 8)
+
+
+def _is_open(known: Format, size: int, *, is_long: bool) -> bool:
+    if known == WAV and not is_long:
+        return any(size in sizes for sizes in OPEN_SIZES)
+    return known == CAF and size == UNKNOWN_SIZE
+
+
+def _check_size(announced: int, held: int) -> None:
+    if announced > held:
+        share = 100 * max(held, 0) / announced
+        raise UnreadableAudioError(
+            f"cut off: its header announces {announced} bytes of sound, {max(held, 0)} are there "
+            f"({share:.3g} %)"
+        )
+
+
+def _check_rest(file: BinaryIO, layout: _Layout, offset: int, end: int) -> None:
+    """After the sound come chunks; a long rest that is none is sound that was not counted."""
+    rest = end - offset
+    if rest <= STRAY_BYTES or layout.name_bytes != 4:
+        return
+    if not any(_is_chunk(file, layout, offset + pad, end) for pad in (0, 1)):
+        raise UnreadableAudioError(
+            f"header lies: {rest} bytes follow the sound that it announces, export it anew"
+        )
+
+
+def _is_chunk(file: BinaryIO, layout: _Layout, offset: int, end: int) -> bool:
+    header = _read_at(file, offset, 4 + layout.size_bytes)
+    size = int.from_bytes(header[4:], layout.order)
+    is_name = len(header) == 4 + layout.size_bytes and all(0x20 <= c < 0x7F for c in header[:4])
+    return is_name and offset + len(header) + size <= end
+
+
+def _long_size(file: BinaryIO, start: int) -> int:
+    """Size of the sound in the ds64 chunk of RF64 and BW64 (EBU Tech 3306); 0 without one."""
+    head = _read_at(file, start, 36)
+    return int.from_bytes(head[28:36], "little") if head[12:16] == b"ds64" else 0
+
+
+def _walk(file: BinaryIO, layout: _Layout, start: int, end: int) -> Iterator[_Chunk]:
+    offset = start + layout.first
+    header_bytes = layout.name_bytes + layout.size_bytes
+    for _ in range(MAX_CHUNKS):
+        header = _read_at(file, offset, header_bytes)
+        if len(header) < header_bytes:
+            return
+        size = int.from_bytes(header[layout.name_bytes :], layout.order)
+        if layout.counts_itself:
+            size = max(size - header_bytes, 0)
+        chunk = _Chunk(header[: layout.name_bytes], offset + header_bytes, size)
+        yield chunk
+        offset = chunk.start + -(-size // layout.align) * layout.align
+        if offset >= end:
+            return
+
+
+def _check_boxes(file: BinaryIO, start: int, end: int) -> None:
+    """ISO/IEC 14496-12: boxes tile the file; a size of 0 means up to the end."""
+    offset = start
+    for _ in range(MAX_CHUNKS):
+        header = _read_at(file, offset, 16)
+        size = int.from_bytes(header[:4], "big")
+        if size == 1:
+            size = int.from_bytes(header[8:16], "big")
+        if size == 0 or offset >= end:
+            return
+        if offset + size > end:
+            _check_size(size, end - offset)
+        offset += max(size, 8)
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(min(offset, (1 << 63) - 1))
+    return file.read(size)
