@@ -1,25 +1,23 @@
 """Normalised audio -> codes of the codec, in one sharded token store.
 
-Each track is cut into exact overlapping chunks by the codec, so the store holds what encoding the
-whole file at once would give, in the order of the table whatever finishes first.
+Only what no earlier run has encoded is encoded, and only shards that no earlier run has written are
+written; the store holds the same bytes either way, whatever finishes first and whatever was killed.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import logging
 
-import numpy as np
-import torch
-
-from melodac.audio.read import read_audio
-from melodac.codec.interface import Codec
 from melodac.codec.load import load_codec
-from melodac.tokens.header import StoreHeader
-from melodac.tokens.store_writer import TrackSource, write_store
+from melodac.tokens.shard_cache import ShardCache
+from melodac.tokens.store_writer import write_store
 from pipeline import paths
+from pipeline.code_cache import hold_encode_scratch
 from pipeline.devices import set_up_torch
 from pipeline.logs import progress
-from pipeline.params import Params, RuntimeParams
-from pipeline.records import NormalizedRecord, Outcome, read_normalized
+from pipeline.params import Params
+from pipeline.records import Outcome, read_normalized
+from pipeline.track_encoder import TrackEncoder, build_header, choose_threads
+
+log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> Outcome:
@@ -27,26 +25,31 @@ def run(params: Params) -> Outcome:
     device = set_up_torch(params.runtime)
     codec = load_codec(params.codec.weights, device=str(device))
     rows = read_normalized(paths.NORMALIZED_TABLE)
-    header = StoreHeader(
-        codec=codec.name,
-        weights_sha256=codec.weights_sha256,
-        sample_rate_hz=codec.sample_rate_hz,
-        hop=codec.hop,
-        codebook_size=codec.codebook_size,
-        channels=("mono",),
-        codebooks=(codec.num_codebooks,),
-        target_lufs=params.normalize.target_lufs,
-    )
-    with _open_pool(params.runtime, device) as pool:
-        encoded = pool.map(lambda row: _encode(codec, row, device), rows)
-        bar = progress(encoded, total=len(rows), unit="track", description="encode")
-        codes = {row.id: track for row, track in zip(rows, bar, strict=True)}
-    tracks = [
-        TrackSource(name, track.shape[-1], lambda track=track: track)
-        for name, track in codes.items()
-    ]
+    header = build_header(codec, params, rows)
+    with hold_encode_scratch() as scratch:
+        encoder = TrackEncoder(codec, scratch.codes, header.channels, device=device)
+        missing = encoder.missing(rows)
+        encoded = encoder.encode(missing, workers=choose_threads(params.runtime, device))
+        for _ in progress(encoded, total=len(missing), unit="track", description="encode"):
+            pass
+        log.info(
+            "%d of %d tracks encoded, %d from the cache",
+            len(missing),
+            len(rows),
+            len(rows) - len(missing),
+        )
+        shards = ShardCache(scratch.shards)
+        tracks = [encoder.source(row) for row in rows]
+        report = write_store(
+            paths.TOKENS,
+            header,
+            tracks,
+            frames_per_shard=params.encode.frames_per_shard,
+            cache=shards,
+        )
+        shards.drop_unused()
+    log.info("%d shards, %d of them written anew", report.num_shards, report.num_written)
     num_frames = sum(track.num_frames for track in tracks)
-    write_store(paths.TOKENS, header, tracks, frames_per_shard=params.encode.frames_per_shard)
     hours = num_frames * codec.hop / codec.sample_rate_hz / 3600
     return Outcome(
         counts={"tracks in": len(rows), "tracks out": len(rows), "frames": num_frames},
@@ -54,25 +57,7 @@ def run(params: Params) -> Outcome:
             "codec": codec.name,
             "tracks": len(rows),
             "frames": num_frames,
-            "codes": num_frames * codec.num_codebooks,
+            "codes": num_frames * header.num_columns,
             "hours": round(hours, 4),
         },
     )
-
-
-def _open_pool(runtime: RuntimeParams, device: torch.device) -> ThreadPoolExecutor:
-    """Tracks side by side on a CPU, one torch thread each; one after another on a GPU.
-
-    The operations of a small codec are too short to share between torch threads.
-    """
-    if device.type != "cpu":
-        return ThreadPoolExecutor(1)
-    torch.set_num_threads(1)
-    return ThreadPoolExecutor(runtime.workers or os.cpu_count() or 1)
-
-
-def _encode(codec: Codec, row: NormalizedRecord, device: torch.device) -> np.ndarray:
-    seconds = row.num_samples / codec.sample_rate_hz
-    audio, _ = read_audio(paths.NORMALIZED_AUDIO / f"{row.id}.flac", max_duration_s=seconds + 1)
-    codes = codec.encode(torch.from_numpy(audio).to(device))
-    return codes.cpu().numpy().astype(np.uint16)[0]

@@ -38,16 +38,15 @@ class StoreFiles:
         names = self._shard_names()
         return {names[name]: name for name in sorted(self.damage) if name in names}
 
-    def describe(self) -> str:
-        """All damage on one line, with the tracks that are in each damaged shard."""
+    def describe(self) -> list[str]:
+        """What is damaged, one line a file, with the tracks that are in each damaged shard."""
         shards = {name: shard for shard, name in self.damaged_shards().items()}
-        lines = [
+        return [
             f"{name} {problem}{_describe_tracks(self.table.tracks_in(shards[name]))}"
             if name in shards
             else f"{name} {problem}"
             for name, problem in sorted(self.damage.items())
         ]
-        return f"{len(lines)} files of the store {self.path} are damaged: {'; '.join(lines)}"
 
     def _shard_names(self) -> dict[str, int]:
         return _shard_names(self.table, self.manifest)

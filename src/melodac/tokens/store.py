@@ -102,7 +102,9 @@ def open_store(path: Path) -> TokenStore:
     files = inspect_store(path)
     if files.damage:
         raise StoreCorruptError(
-            f"{files.describe()}. Run `melodac repair`, write the store again or restore a copy"
+            f"{len(files.damage)} files of the store {path} are damaged: "
+            f"{'; '.join(files.describe())}. "
+            "Run `melodac repair`, write the store again or restore a copy"
         )
     header = read_header(path)
     table = files.table

@@ -22,6 +22,7 @@ from melodac.tokens.manifest import whole_folder, write_json
 from melodac.tokens.shard_cache import ShardCache
 from melodac.tokens.shard_plan import Leaf, plan_shards
 from melodac.tokens.shards import ShardWriter, check_frames_per_shard
+from melodac.tokens.table import TrackTable
 
 FRAMES_PER_SHARD = 2**20
 """Frames a shard: 3.4 hours at 44.1 kHz and hop 512, 19 MB of mono codes before compression."""
@@ -91,7 +92,8 @@ def write_store(
         )
         leaf_writer = LeafWriter(writer, header, frames_per_shard=frames_per_shard, cache=cache)
         num_written = sum(leaf_writer.write(leaf, sources) for leaf in leaves)
-        write_json(folder / TRACKS, _table(leaves, lengths, frames_per_shard))
+        table = build_table(leaves, lengths, frames_per_shard)
+        write_json(folder / TRACKS, table.model_dump(mode="json"))
     return WriteReport(num_shards, num_written)
 
 
@@ -122,14 +124,22 @@ class LeafWriter:
         ]
         if not missing:
             return 0
-        rows = self._read(tracks)
+        self.write_parts(leaf, missing, sources)
         for part in missing:
-            shard = leaf.first_shard + part
-            first = part * self._frames_per_shard
-            self._writer.write(shard, rows[first : first + self._frames_per_shard])
             if self._cache is not None and recipes[part]:
-                self._cache.keep(recipes[part], self._writer.path(shard))
+                self._cache.keep(recipes[part], self._writer.path(leaf.first_shard + part))
         return len(missing)
+
+    def write_parts(
+        self, leaf: Leaf, parts: Iterable[int], sources: Mapping[str, TrackSource]
+    ) -> None:
+        """Write some of the shards of a leaf, whatever the cache has."""
+        rows = self._read([sources[track_id] for track_id in leaf.track_ids])
+        for part in parts:
+            first = part * self._frames_per_shard
+            self._writer.write(
+                leaf.first_shard + part, rows[first : first + self._frames_per_shard]
+            )
 
     def _fetch(self, recipe: str, shard: Path) -> bool:
         return self._cache is not None and bool(recipe) and self._cache.fetch(recipe, shard)
@@ -184,18 +194,19 @@ def _check_codes(track: TrackSource, codes: np.ndarray, header: StoreHeader) -> 
         raise TokenError(f"track {track.id!r} cannot be stored: {problem}")
 
 
-def _table(
+def build_table(
     leaves: Iterable[Leaf], lengths: Mapping[str, int], frames_per_shard: int
-) -> dict[str, object]:
+) -> TrackTable:
+    """Where every track lies, for a plan of all tracks and their lengths, sorted by id."""
     first_rows: dict[str, int] = {}
     for leaf in leaves:
         row = leaf.first_shard * frames_per_shard
         for track_id in leaf.track_ids:
             first_rows[track_id] = row
             row += lengths[track_id]
-    return {
-        "ids": list(lengths),
-        "first_rows": [first_rows[track_id] for track_id in lengths],
-        "num_frames": list(lengths.values()),
-        "frames_per_shard": frames_per_shard,
-    }
+    return TrackTable(
+        ids=tuple(lengths),
+        first_rows=tuple(first_rows[track_id] for track_id in lengths),
+        num_frames=tuple(lengths.values()),
+        frames_per_shard=frames_per_shard,
+    )
