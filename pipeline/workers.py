@@ -1,30 +1,31 @@
 """Running one function over many items in worker processes.
 
 Results come in the order of the items, so nothing depends on how many workers there are. A worker
-that dies (a decoder crash, the kernel's memory killer) costs the item it held and no other. Workers
-start from a fork server that has made the slow imports, and end when their parent does.
+that dies (a decoder crash, the kernel's memory killer), takes too long or needs too much memory
+costs the item it held and no other. Every worker has a pipe of its own and is killed alone, which
+neither `concurrent.futures` nor a pool with shared queues can do. What runs in them: `worker.py`.
 """
 
 import itertools
 import multiprocessing
 import os
-import signal
-import threading
-from collections import deque
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing.connection import wait
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any, Generic, TypeVar, overload
+
+from melodac.errors import MelodacError
+from pipeline.worker import READY, OutOfMemory, Raised, work
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WAITING_PER_WORKER = 4
-"""Items handed out ahead, so that no worker waits and memory stays bounded."""
+AHEAD_PER_WORKER = 16
+"""Results kept while an earlier item is still in work: no worker waits, and memory is bounded."""
 
-SLOW_IMPORTS = ("soundfile", "pyloudnorm")
+SLOW_IMPORTS = ("av", "soundfile", "pyloudnorm")
 """What costs a worker a second to import, once in the fork server instead; nothing of ours, which
 the server would look for on its own path and not on that of this checkout."""
 
@@ -34,14 +35,45 @@ class WorkerCrash:
     """Stands for the result of an item that killed its worker."""
 
 
+@dataclass(frozen=True)
+class WorkerTimeout:
+    """Stands for the result of an item whose worker was killed, as it took too long."""
+
+
+@dataclass(frozen=True)
+class WorkerOutOfMemory:
+    """Stands for the result of an item that needed more memory than allowed."""
+
+
+WorkerFailure = WorkerCrash | WorkerTimeout | WorkerOutOfMemory
+
+
 def count_workers(asked: int) -> int:
     """`runtime.workers` as a number: 0 is one for each core this process may use."""
     return asked or len(os.sched_getaffinity(0))
 
 
+@overload
 def map_in_workers(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
-) -> Iterator[Result | WorkerCrash]:
+) -> Iterator[Result | WorkerCrash]: ...
+@overload
+def map_in_workers(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    timeout_s: float | None = None,
+    memory_mb: int | None = None,
+) -> Iterator[Result | WorkerFailure]: ...
+def map_in_workers(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    timeout_s: float | None = None,
+    memory_mb: int | None = None,
+) -> Iterator[Result | WorkerFailure]:
     """`function(item)` for every item, in their order.
 
     What `function` raises is raised here.
@@ -50,81 +82,148 @@ def map_in_workers(
         function: A function of a module, or a `functools.partial` of one.
         items: Plain data.
         workers: Processes, at least 1.
+        timeout_s: Seconds an item may take, counted from when its worker takes it up.
+        memory_mb: Megabytes an item may need beside what its worker has loaded.
     """
-    waiting = deque[_Task[Item, Result]]()
-    remaining = iter(items)
-    pool = _Pool(function, workers)
+    pool = _Pool(function, items, timeout_s=timeout_s, memory_mb=memory_mb)
     try:
-        for item in itertools.islice(remaining, workers * WAITING_PER_WORKER):
-            waiting.append(pool.submit(item))
-        while waiting:
-            try:
-                result = waiting[0].future.result()
-            except BrokenProcessPool:
-                # no word on who was the culprit: try those in flight one by one
-                result = _run_alone(function, waiting[0].item)
-                pool.close()
-                pool = _Pool(function, workers)
-                waiting = deque(
-                    task if _is_done(task) else pool.submit(task.item) for task in waiting
-                )
-            waiting.popleft()
-            for item in itertools.islice(remaining, 1):
-                waiting.append(pool.submit(item))
-            yield result
+        yield from pool.run(workers)
     finally:
         pool.close()
 
 
 @dataclass(frozen=True)
-class _Task(Generic[Item, Result]):
+class _Task(Generic[Item]):
+    number: int
     item: Item
-    future: Future[Result]
 
 
+@dataclass
+class _Worker(Generic[Item]):
+    process: ForkServerProcess
+    pipe: Connection
+    task: _Task[Item] | None = None
+    """What it works on, or will as soon as it has started."""
+    is_ready: bool = False
+    is_used: bool = False
+    """Whether it has finished an item, and may hold memory from then."""
+    deadline_s: float = float("inf")
+
+
+@dataclass
 class _Pool(Generic[Item, Result]):
-    def __init__(self, function: Callable[[Item], Result], workers: int) -> None:
-        self._function = function
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["__main__", *SLOW_IMPORTS])
-        self._executor = ProcessPoolExecutor(
-            max_workers=workers, mp_context=context, initializer=_start_worker
-        )
+    function: Callable[[Item], Result]
+    items: Iterable[Item]
+    timeout_s: float | None
+    memory_mb: int | None
+    workers: list[_Worker[Item]] = field(default_factory=list[_Worker[Item]])
+    results: dict[int, Any] = field(default_factory=dict[int, Any])
 
-    def submit(self, item: Item) -> _Task[Item, Result]:
-        try:
-            return _Task(item, self._executor.submit(self._function, item))
-        except BrokenProcessPool as error:
-            failed = Future[Result]()
-            failed.set_exception(error)
-            return _Task(item, failed)
+    def run(self, workers: int) -> Iterator[Result | WorkerFailure]:
+        waiting = (_Task(number, item) for number, item in enumerate(self.items))
+        for wanted in itertools.count():
+            while wanted not in self.results:
+                self._hand_out(waiting, workers, before=wanted + workers * AHEAD_PER_WORKER)
+                if not any(worker.task for worker in self.workers):
+                    return
+                self._listen()
+            yield self.results.pop(wanted)
 
     def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Stop every worker: the idle by closing their pipe, the busy by force."""
+        for worker in self.workers:
+            worker.pipe.close()
+            if worker.task is not None:
+                worker.process.kill()
+        for worker in self.workers:
+            worker.process.join()
+        self.workers.clear()
 
+    def _hand_out(self, waiting: Iterator[_Task[Item]], workers: int, *, before: int) -> None:
+        idle = [worker for worker in self.workers if worker.task is None]
+        for _ in range(len(idle) + workers - len(self.workers)):
+            in_work = [worker.task.number for worker in self.workers if worker.task]
+            if max([*in_work, *self.results, -1]) + 1 >= before:
+                return
+            task = next(waiting, None)
+            if task is None:
+                return
+            if idle:
+                self._give(idle.pop(), task)
+            else:
+                self._start(task)
 
-def _run_alone(function: Callable[[Item], Result], item: Item) -> Result | WorkerCrash:
-    pool = _Pool(function, 1)
-    try:
-        return pool.submit(item).future.result()
-    except BrokenProcessPool:
-        return WorkerCrash()
-    finally:
-        pool.close()
+    def _start(self, task: _Task[Item]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", *SLOW_IMPORTS])
+        ours, theirs = Pipe()
+        process = context.Process(
+            target=work, args=(self.function, theirs, self.memory_mb), daemon=True
+        )
+        process.start()
+        theirs.close()
+        # the stubs also think of Windows
+        self.workers.append(_Worker(process, ours, task))  # pyright: ignore[reportArgumentType]
 
+    def _give(self, worker: _Worker[Item], task: _Task[Item]) -> None:
+        worker.task = task
+        if not worker.is_ready:
+            return
+        if self.timeout_s is not None:
+            worker.deadline_s = time.monotonic() + self.timeout_s
+        try:
+            worker.pipe.send(task.item)
+        except (
+            BrokenPipeError,
+            ConnectionResetError,
+        ):  # died while idle, which is no fault of the task's
+            self._discard(worker)
+            self._start(task)
 
-def _is_done(task: _Task[Item, Result]) -> bool:
-    future = task.future
-    return future.done() and not isinstance(future.exception(), BrokenProcessPool)
+    def _listen(self) -> None:
+        """Wait until a worker says something, ends or is late."""
+        left_s = min(worker.deadline_s for worker in self.workers) - time.monotonic()
+        pipes = {worker.pipe: worker for worker in self.workers}
+        heard = wait(list(pipes), None if left_s == float("inf") else max(left_s, 0.0))
+        for pipe in heard:
+            self._hear(pipes[pipe])  # pyright: ignore[reportArgumentType]  only pipes were given
+        now_s = time.monotonic()
+        for worker in [worker for worker in self.workers if worker.deadline_s <= now_s]:
+            if not worker.pipe.poll():
+                self._lose(worker, WorkerTimeout())
 
+    def _hear(self, worker: _Worker[Item]) -> None:
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            if not worker.is_ready:
+                raise MelodacError("worker processes cannot start, see the error above") from None
+            self._lose(worker, WorkerCrash())
+            return
+        if worker.task is None:
+            return
+        if message == READY:
+            worker.is_ready = True
+            self._give(worker, worker.task)
+        elif isinstance(message, OutOfMemory):
+            self._lose(worker, WorkerOutOfMemory())
+        elif isinstance(message, Raised):
+            raise message.error
+        else:
+            self.results[worker.task.number] = message[0]
+            worker.task, worker.deadline_s, worker.is_used = None, float("inf"), True
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    def _lose(self, worker: _Worker[Item], failure: WorkerFailure) -> None:
+        self._discard(worker)
+        if worker.task is None:
+            return
+        if isinstance(failure, WorkerOutOfMemory) and worker.is_used:
+            self._start(worker.task)  # what earlier items left behind decides no verdict
+        else:
+            self.results[worker.task.number] = failure
 
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    def _discard(self, worker: _Worker[Item]) -> None:
+        self.workers.remove(worker)
+        worker.process.kill()  # a decoder in an endless loop heeds no other signal
+        worker.process.join()
+        worker.pipe.close()

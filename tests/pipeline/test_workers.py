@@ -1,6 +1,7 @@
 """Laws of the worker processes: order kept, one crash costs one item, nobody is left behind."""
 
 import importlib
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,23 +12,56 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import AudioError
-from pipeline.workers import WorkerCrash, count_workers, map_in_workers
+from pipeline.workers import (
+    WorkerCrash,
+    WorkerOutOfMemory,
+    WorkerTimeout,
+    count_workers,
+    map_in_workers,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 JOBS = """
-import os, signal, time
+import ctypes, os, signal, time
 from melodac.errors import AudioError
 
 def square(number):
     time.sleep(0.01 * (number % 3))
     return number * number
 
+def nap(duration_s):
+    time.sleep(duration_s)
+    return duration_s
+
 def die_on(number, *, victims):
     if number in victims:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+def misbehave(how):
+    if how == "abort":
+        os.abort()
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "exit":
+        os._exit(0)
+    if how == "hang":
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        ctypes.CDLL(None).pause()
+    if how == "bomb":
+        return len(bytearray(400 << 20))
+    if how == "leak":
+        kept.append(bytearray(80 << 20))
+    if how == "hungry":
+        return len(bytearray(90 << 20))
+    return how
+
+kept = []
+
+def unpicklable(number):
+    return lambda: number
 
 def fail_on(number, *, victim):
     if number == victim:
@@ -68,6 +102,67 @@ def test_a_dead_worker_costs_its_item_only(jobs, workers):
 def test_an_error_is_raised_here(jobs):
     with pytest.raises(AudioError, match="song 3: no good"):
         list(map_in_workers(partial(jobs.fail_on, victim=3), range(6), workers=2))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_crash_a_hang_and_a_bomb_cost_one_item_each(jobs, workers):
+    items = ["a", "abort", "hang", "b", "segfault", "bomb", "exit", "c", "bomb", "d"]
+    results = map_in_workers(jobs.misbehave, items, workers=workers, timeout_s=1.0, memory_mb=200)
+    fates = {
+        **dict.fromkeys(("abort", "segfault", "exit"), WorkerCrash()),
+        "hang": WorkerTimeout(),
+        "bomb": WorkerOutOfMemory(),
+    }
+    assert list(results) == [fates.get(item, item) for item in items]
+
+
+def test_what_an_earlier_item_left_in_memory_decides_nothing(jobs):
+    items = ["leak", "hungry", "leak", "leak", "hungry"]
+    results = map_in_workers(jobs.misbehave, items, workers=1, memory_mb=128)
+    assert list(results) == ["leak", 90 << 20, "leak", "leak", 90 << 20]
+
+
+def test_time_counts_from_the_start_of_an_item(jobs):
+    results = map_in_workers(jobs.nap, [0.3] * 6, workers=1, timeout_s=0.9)
+    assert list(results) == [0.3] * 6
+
+
+def test_a_slow_reader_costs_no_result(jobs):
+    results = map_in_workers(jobs.square, range(4), workers=2, timeout_s=0.2)
+    seen = []
+    for result in results:
+        time.sleep(0.3)
+        seen.append(result)
+    assert seen == [0, 1, 4, 9]
+
+
+def test_one_slow_item_leaves_the_others_going(jobs):
+    started_s = time.monotonic()
+    items = [1.2, *[0.05] * 20]
+    assert list(map_in_workers(jobs.nap, items, workers=2)) == items
+    assert time.monotonic() - started_s < 2.1
+
+
+def test_items_are_taken_as_they_are_needed(jobs):
+    taken = []
+    endless = (taken.append(n) or n for n in range(10_000))
+    results = map_in_workers(jobs.square, endless, workers=2)
+    assert next(results) == 0
+    results.close()
+    assert len(taken) < 100
+
+
+def test_a_result_that_cannot_be_sent_is_an_error(jobs):
+    with pytest.raises(TypeError, match="cannot be sent from a worker"):
+        list(map_in_workers(jobs.unpicklable, [1], workers=1))
+
+
+def test_nobody_is_left_when_reading_stops(jobs):
+    before = set(multiprocessing.active_children())
+    results = map_in_workers(jobs.nap, [0.0, 60.0, 60.0], workers=2)
+    assert next(results) == 0.0
+    results.close()
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_workers_zero_is_every_core():
