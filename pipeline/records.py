@@ -46,12 +46,19 @@ class NormalizedRecord(Section):
     """What normalisation did to one track."""
 
     id: str
+    sha256: str
+    """Of the FLAC file's bytes."""
     num_samples: int
-    """At the codec's rate."""
+    """Per channel, at the codec's rate, without the silence cut from the ends."""
+    num_channels: int
+    start_sample: int
+    """The first that was kept, counted in the whole track at the codec's rate."""
     gain_db: float
     loudness_before_lufs: float
+    """Measured with the peak at full scale, so that a quiet recording is not gated as silence."""
     loudness_after_lufs: float
-    peak_dbfs: float
+    peak_dbtp: float
+    """True peak afterwards."""
     is_gain_capped: bool
     """True where the peak ceiling or the gain cap kept the target out of reach."""
 

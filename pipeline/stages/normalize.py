@@ -1,6 +1,7 @@
-"""Catalogue -> every track as one channel at the codec's rate and one loudness, and a table of it.
+"""Catalogue -> every track at the codec's rate and one loudness, without silent ends, and a table.
 
-The folder of audio appears under its name only when all of it is there.
+The folder of audio appears under its name only when all of it is there. What an earlier run made,
+also one that was killed, is taken from the cache: one track more is one track's work.
 """
 
 import logging
@@ -11,17 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from melodac.audio.normalize import (
-    NormalizedFile,
-    NormalizeJob,
-    NormalizeTarget,
-    Unusable,
-    normalize_file,
-)
+from melodac.audio.normalize import NormalizedFile, NormalizeJob, NormalizeTarget, Unusable
+from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
 from pipeline import paths
 from pipeline.logs import progress
-from pipeline.params import Params
+from pipeline.normalized_cache import Produced, open_cache, produce
+from pipeline.params import NormalizeParams, Params
 from pipeline.records import (
     NormalizedRecord,
     Outcome,
@@ -39,24 +36,25 @@ PARTIAL_AUDIO = paths.NORMALIZED_AUDIO.with_name(".audio.partial")
 DURATION_MARGIN_S = 1.0
 """A track of the catalogue decodes to what it did at ingest; the cap only stops a changed file."""
 
-Result = NormalizedFile | Unusable
-
 
 def run(params: Params) -> Outcome:
     """Normalize every track of the catalogue."""
     tracks = read_catalogue(paths.CATALOGUE)
+    _check_channels(tracks, params.normalize)
     _clear(PARTIAL_AUDIO)
-    results = _normalize(tracks, params)
+    produced = _produce(tracks, params)
     rows: list[NormalizedRecord] = []
     skipped: Counter[str] = Counter()
-    for track, result in zip(tracks, results, strict=True):
-        if isinstance(result, Unusable):
-            log.warning("%s: left out: %s", track.path, result.reason)
-            skipped[result.reason.partition(":")[0]] += 1
+    for track, one in zip(tracks, produced, strict=True):
+        if one.how == "made again":
+            log.warning("%s: normalized again: what was kept of it is damaged", track.path)
+        if isinstance(one.result, Unusable):
+            log.warning("%s: left out: %s", track.path, one.result.reason)
+            skipped[one.result.reason.partition(":")[0]] += 1
         else:
-            rows.append(_to_record(track, result))
+            rows.append(_to_record(track, one.result))
     if not rows:
-        raise AudioError(f"no track is left of {len(tracks)}: all are silent as one channel")
+        raise AudioError(f"no track is left of {len(tracks)}: {_count(skipped)}")
     # the table goes last and, from an earlier run, first: it never speaks of other audio
     paths.NORMALIZED_TABLE.unlink(missing_ok=True)
     _publish(PARTIAL_AUDIO, paths.NORMALIZED_AUDIO)
@@ -64,7 +62,13 @@ def run(params: Params) -> Outcome:
     limited = sum(row.is_gain_capped for row in rows)
     hours = sum(row.num_samples for row in rows) / CODEC_RATE_HZ / 3600
     return Outcome(
-        counts={"tracks in": len(tracks), "tracks out": len(rows), "below target": limited},
+        counts={
+            "tracks in": len(tracks),
+            "normalized": sum(one.how != "reused" for one in produced),
+            "reused": sum(one.how == "reused" for one in produced),
+            "tracks out": len(rows),
+            "below target": limited,
+        },
         skipped=dict(sorted(skipped.items())),
         metrics={
             "tracks": len(rows),
@@ -76,53 +80,72 @@ def run(params: Params) -> Outcome:
     )
 
 
-def _normalize(tracks: Sequence[TrackRecord], params: Params) -> list[Result]:
+def _check_channels(tracks: Sequence[TrackRecord], params: NormalizeParams) -> None:
+    """Refuse a mixture where channels are kept: a token store has one set of channels.
+
+    Raises:
+        AudioError: If there are mono and stereo tracks.
+    """
+    mono = sum(track.num_channels == 1 for track in tracks)
+    if params.channels == "keep" and 0 < mono < len(tracks):
+        raise AudioError(
+            f"normalize.channels = keep: the catalogue mixes {mono} mono and {len(tracks) - mono} "
+            "stereo tracks, and tokens have one set of channels; set it to mono or stereo"
+        )
+
+
+def _produce(tracks: Sequence[TrackRecord], params: Params) -> list[Produced]:
     source = paths.resolve_source(params.ingest.source).absolute()
-    target = NormalizeTarget(
-        rate_hz=CODEC_RATE_HZ,
-        loudness_lufs=params.normalize.target_lufs,
-        max_gain_db=params.normalize.max_gain_db,
-        peak_ceiling_dbfs=params.normalize.peak_ceiling_dbfs,
-    )
+    target = NormalizeTarget(rate_hz=CODEC_RATE_HZ, **params.normalize.model_dump())
     longest_s = max(track.duration_s for track in tracks)
     jobs = [
         NormalizeJob(source / t.path, PARTIAL_AUDIO.absolute() / f"{t.id}.flac", t.id)
         for t in tracks
     ]
-    results = map_in_workers(
-        partial(normalize_file, target=target, max_duration_s=longest_s + DURATION_MARGIN_S),
-        jobs,
-        workers=count_workers(params.runtime.workers),
-    )
-    watched = progress(results, total=len(jobs), unit="track", description="normalize")
-    return [_no_crash(track, result) for track, result in zip(tracks, watched, strict=True)]
+    with open_cache(paths.scratch("normalize").absolute(), target) as cache:
+        produced = map_in_workers(
+            partial(
+                produce, cache=cache, target=target, max_duration_s=longest_s + DURATION_MARGIN_S
+            ),
+            jobs,
+            workers=count_workers(params.runtime.workers),
+        )
+        watched = progress(produced, total=len(jobs), unit="track", description="normalize")
+        return [_no_crash(track, one) for track, one in zip(tracks, watched, strict=True)]
 
 
-def _no_crash(track: TrackRecord, result: Result | WorkerCrash) -> Result:
+def _no_crash(track: TrackRecord, produced: Produced | WorkerCrash) -> Produced:
     """The result itself.
 
     Raises:
         AudioError: If the track killed its worker.
     """
-    if isinstance(result, WorkerCrash):
+    if isinstance(produced, WorkerCrash):
         raise AudioError(
             f"{track.path}: normalizing it crashed its worker (out of memory, or a decoder fault); "
-            "lower ingest.max_duration_s, use fewer runtime.workers or remove the file"
+            "use fewer runtime.workers or remove the file"
         )
-    return result
+    return produced
 
 
 def _to_record(track: TrackRecord, result: NormalizedFile) -> NormalizedRecord:
-    loudness = result.loudness
+    gain = result.gain
     return NormalizedRecord(
         id=track.id,
+        sha256=result.sha256,
         num_samples=result.num_samples,
-        gain_db=loudness.gain_db,
-        loudness_before_lufs=loudness.loudness_before_lufs,
-        loudness_after_lufs=loudness.loudness_after_lufs,
-        peak_dbfs=loudness.peak_dbfs,
-        is_gain_capped=loudness.is_gain_capped or loudness.is_peak_limited,
+        num_channels=result.num_channels,
+        start_sample=result.start_sample,
+        gain_db=gain.gain_db,
+        loudness_before_lufs=gain.loudness_before_lufs,
+        loudness_after_lufs=gain.loudness_after_lufs,
+        peak_dbtp=gain.peak_dbtp,
+        is_gain_capped=gain.is_gain_capped or gain.is_peak_limited,
     )
+
+
+def _count(skipped: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
 
 
 def _clear(folder: Path) -> None:
@@ -146,6 +169,7 @@ def _publish(partial_folder: Path, folder: Path) -> None:
         OutputError: If the place cannot be written.
     """
     try:
+        sync(partial_folder)
         if folder.exists():
             shutil.rmtree(folder)
         partial_folder.rename(folder)

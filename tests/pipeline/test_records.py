@@ -50,11 +50,14 @@ def test_catalogue_is_the_same_bytes_for_any_order(tmp_path):
 def test_normalized_table_comes_back(tmp_path):
     row = NormalizedRecord(
         id="a",
+        sha256="0" * 64,
         num_samples=44100,
+        num_channels=2,
+        start_sample=100,
         gain_db=3.0,
         loudness_before_lufs=-19.0,
         loudness_after_lufs=-16.0,
-        peak_dbfs=-2.0,
+        peak_dbtp=-2.0,
         is_gain_capped=False,
     )
     write_normalized(tmp_path / "table", [row])

@@ -5,6 +5,8 @@ The only module that writes through libsndfile; any module above may import it.
 
 import contextlib
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,71 +18,101 @@ from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
 
 Subtype = Literal["PCM_16", "PCM_24"]
+Container = Literal["FLAC", "WAV"]
 BLOCK_SAMPLES = 1 << 16
 """Per channel; a single large write has crashed libsndfile for some formats."""
+
+
+class AudioWriter:
+    """A file that is being written, block by block. Made by `open_flac`."""
+
+    def __init__(self, path: Path, file: soundfile.SoundFile) -> None:
+        self._path = path
+        self._file = file
+
+    def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
+        """Write the next samples; those past full scale are clipped, as a sound card would.
+
+        A full disk is an `OutputError`.
+
+        Raises:
+            AudioError: If a sample is not finite.
+        """
+        if not np.isfinite(audio).all():
+            raise AudioError(f"{self._path}: not written: the audio holds NaN or infinity")
+        with _plain_errors(self._path):
+            for start in range(0, audio.shape[1], BLOCK_SAMPLES):
+                self._file.write(audio[:, start : start + BLOCK_SAMPLES].T)
+
+
+@contextmanager
+def open_flac(
+    path: Path, rate_hz: int, num_channels: int, subtype: Subtype = "PCM_24"
+) -> Generator[AudioWriter]:
+    """Write a FLAC file block by block; it appears when the block of `with` ends without an error.
+
+    A place that cannot be written is an `OutputError`.
+    """
+    with _open(path, rate_hz, num_channels, container="FLAC", subtype=subtype) as writer:
+        yield writer
 
 
 def write_flac(
     path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_24"
 ) -> None:
-    """Write FLAC; samples past full scale are clipped, as a sound card would."""
-    _write(path, audio, rate_hz, container="FLAC", subtype=subtype)
+    """Write FLAC; errors as in `AudioWriter.add`."""
+    with _open(path, rate_hz, audio.shape[0], container="FLAC", subtype=subtype) as writer:
+        writer.add(audio)
 
 
 def write_wav(
     path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_16"
 ) -> None:
-    """Write WAV; samples past full scale are clipped, as a sound card would."""
-    _write(path, audio, rate_hz, container="WAV", subtype=subtype)
+    """Write WAV; errors as in `AudioWriter.add`."""
+    with _open(path, rate_hz, audio.shape[0], container="WAV", subtype=subtype) as writer:
+        writer.add(audio)
 
 
-def _write(
-    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, *, container: str, subtype: Subtype
-) -> None:
-    """Write any container.
-
-    Raises:
-        AudioError: If a sample is not finite.
-        OutputError: If the place cannot be written.
-    """
-    if not np.isfinite(audio).all():
-        raise AudioError(f"{path}: not written: the audio holds NaN or infinity")
+@contextmanager
+def _open(
+    path: Path, rate_hz: int, num_channels: int, *, container: Container, subtype: Subtype
+) -> Generator[AudioWriter]:
     # the process id: two writers of one file must not share a temporary one
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove, partial)
+        with _plain_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # opened here and not by libsndfile, whose message would be "System error"
+            raw = stack.enter_context(partial.open("wb+"))
+            file = stack.enter_context(
+                soundfile.SoundFile(
+                    raw.fileno(),
+                    mode="w",
+                    samplerate=rate_hz,
+                    channels=num_channels,
+                    format=container,
+                    subtype=subtype,
+                    closefd=False,
+                )
+            )
+        yield AudioWriter(path, file)
+        with _plain_errors(path):
+            file.close()
+            sync(partial)
+            partial.replace(path)
+            sync(path.parent)
+
+
+@contextmanager
+def _plain_errors(path: Path) -> Generator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(partial, audio, rate_hz, container=container, subtype=subtype)
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        yield
     except (OSError, soundfile.LibsndfileError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        reason = error.strerror if isinstance(error, OSError) else error.error_string
+        raise OutputError(f"{path}: cannot be written: {reason or error}") from error
 
 
-def _encode(
-    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, *, container: str, subtype: Subtype
-) -> None:
-    num_channels, num_samples = audio.shape
-    with (
-        # opened here and not by libsndfile, whose message would be "System error"
-        path.open("wb+") as raw,
-        soundfile.SoundFile(
-            raw.fileno(),
-            mode="w",
-            samplerate=rate_hz,
-            channels=num_channels,
-            format=container,
-            subtype=subtype,
-            closefd=False,
-        ) as file,
-    ):
-        for start in range(0, num_samples, BLOCK_SAMPLES):
-            file.write(audio[:, start : start + BLOCK_SAMPLES].T)
-
-
-def _reason(error: OSError | soundfile.LibsndfileError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error.error_string)
+def _remove(partial: Path) -> None:
+    with contextlib.suppress(OSError):  # the error that brought us here says more
+        partial.unlink(missing_ok=True)

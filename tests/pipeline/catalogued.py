@@ -1,0 +1,31 @@
+"""A catalogue of a folder of music without running ingest, for tests of the stages after it."""
+
+import soundfile
+
+from melodac.durable import hash_file
+from pipeline import paths
+from pipeline.records import TrackRecord, write_catalogue
+
+
+def catalogue(folder):
+    """Write the catalogue of every file in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_catalogue(paths.CATALOGUE, [_to_track(folder, path) for path in files])
+
+
+def _to_track(folder, path):
+    info = soundfile.info(path)
+    return TrackRecord(
+        id=hash_file(path)[:16],
+        path=path.relative_to(folder).as_posix(),
+        group=path.stem,
+        split="train",
+        duration_s=info.frames / info.samplerate,
+        sample_rate_hz=info.samplerate,
+        num_channels=info.channels,
+        loudness_lufs=-20.0,
+        peak_dbfs=-1.0,
+        tags={},
+        tag_sources={},
+        licence="",
+    )

@@ -1,0 +1,10 @@
+"""True peak the slow way: every point of the waveform drawn, sixteen times as finely or eight."""
+
+import numpy as np
+from scipy import signal
+
+
+def draw_all(audio, oversampling):
+    """Highest absolute value of the whole waveform, by scipy's polyphase resampler."""
+    drawn = signal.resample_poly(audio.astype(np.float64), oversampling, 1, axis=1)
+    return float(np.abs(drawn).max())
