@@ -9,38 +9,48 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from melodac.errors import ConfigError, MelodacError  # noqa: E402  found through the line above
 
-    from melodac.codec.training.clips import Clip
+if TYPE_CHECKING:
+    from melodac.codec.architecture import DacArchitecture
     from melodac.codec.training.config import CodecTrainingConfig
-    from melodac.codec.training.loop import CodecTrainer
+    from melodac.codec.training.measure import ClipReport
 
 DEFAULT_STATE = CHECKOUT / ".scratch" / "codec"
-DEFAULT_SOURCES = (CHECKOUT / "data" / "sample", CHECKOUT.parent / "shared" / "music")
+DEFAULT_MUSIC = (CHECKOUT / "data" / "sample", CHECKOUT.parent / "shared" / "music")
+"""Where nothing is ingested yet."""
+SOURCES_OF_BUNDLED = (
+    "melodac sample music, and the recordings of ../shared/music (CC0, CC BY 3.0, PD)"
+)
 
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the resumable state.")]
 Sources = Annotated[
     list[Path] | None,
     typer.Option(
-        "--source", help="Folder of audio; may be given several times, the first weighs most."
+        "--source",
+        help="Folder of audio, or one with the results of ingest and normalize (data, the default "
+        "where there are any); may be given several times, the first weighs most.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A training setting; VALUE is JSON."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A training setting, such as weights.mel=3; VALUE is JSON.",
+    ),
 ]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -58,27 +68,44 @@ def train(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     source: Sources = None,
     state: StateFolder = DEFAULT_STATE,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights to begin from: a weights folder, a .pth file, or 44khz (the official "
+            "DAC, trained further by its own recipe). By default those in the package."
+        ),
+    ] = None,
     fresh: Annotated[bool, typer.Option(help="Begin with random weights.")] = False,
     setting: Settings = None,
 ) -> None:
-    """Go on training: from the state folder, else from the weights in the package."""
-    from melodac.codec.load import BUNDLED_FOLDER
-    from melodac.codec.training.export import begin_from_export
+    """Go on training: from the state folder, else from weights. The same command resumes."""
+    from melodac.codec.training.clips import CropSource
+    from melodac.codec.training.export import begin
     from melodac.codec.training.loop import STATE_FILE, train_codec
+    from melodac.codec.training.trainer import CodecTrainer
+    from pipeline.codec_sources import find_start, open_source
     from pipeline.logs import set_up_logging
+    from pipeline.signals import stop_on_signal
 
     set_up_logging()
     _use_threads(threads)
-    folders = _sources(source)
-    config = _config(setting)
-    trainer = _trainer(config, [_load(folder) for folder in folders])
-    if not fresh and not (state / STATE_FILE).exists():
-        begin_from_export(trainer.state, trainer.architecture, BUNDLED_FOLDER)
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "runs.jsonl").open("a", encoding="utf-8") as runs:
-        record = {"sources": [str(folder) for folder in folders], "config": config.model_dump()}
-        runs.write(json.dumps(record) + "\n")
-    train_codec(trainer, state, minutes)
+    with _clear_errors():
+        if fresh and init is not None:
+            raise typer.BadParameter("--fresh begins from nothing, --init from weights: choose one")
+        start = find_start(state / STATE_FILE, init, fresh=fresh)
+        config = _config(setting, start.architecture)
+        folders = _sources(source)
+        recordings = [open_source(folder, start.architecture.sample_rate) for folder in folders]
+        trainer = CodecTrainer(config, start.architecture, CropSource(recordings, config))
+        if start.weights is not None:
+            begin(trainer.state, start.weights, start.architecture, config)
+        state.mkdir(parents=True, exist_ok=True)
+        with (state / "runs.jsonl").open("a", encoding="utf-8") as runs:
+            record = {"sources": [str(folder) for folder in folders], "config": config.model_dump()}
+            runs.write(json.dumps(record) + "\n")
+        with stop_on_signal() as stop:
+            train_codec(trainer, state, minutes, should_stop=stop)
+            stop.raise_if_asked()
 
 
 @app.command()
@@ -87,22 +114,22 @@ def export(
         Path | None, typer.Option(help="By default the folder in the package.")
     ] = None,
     state: StateFolder = DEFAULT_STATE,
+    sources: Annotated[
+        str, typer.Option(help="What the weights were trained on, kept with them.")
+    ] = SOURCES_OF_BUNDLED,
 ) -> None:
     """Write the averaged weights of the state folder as a codec."""
     from melodac.codec.load import BUNDLED_FOLDER
     from melodac.codec.training.export import export_codec
     from melodac.codec.training.loop import STATE_FILE
-    from melodac.codec.training.state import load_state
+    from melodac.codec.training.state import read_saved_codec
 
-    trainer = _trainer(_config(["compiled=false"]), [])
-    load_state(state / STATE_FILE, trainer.state, trainer.architecture)
-    config = export_codec(
-        trainer.state,
-        trainer.architecture,
-        folder or BUNDLED_FOLDER,
-        sources="melodac sample music, and the recordings of ../shared/music (CC0, CC BY 3.0, PD)",
-    )
-    typer.echo(f"{folder or BUNDLED_FOLDER}: update {trainer.state.update}, {config.sha256}")
+    target = folder or BUNDLED_FOLDER
+    with _clear_errors():
+        saved = read_saved_codec(state / STATE_FILE)
+        name = "bundled" if folder is None else folder.name
+        config = export_codec(saved, target, name=name, sources=sources)
+    typer.echo(f"{target}: update {saved.update}, {config.sha256}")
 
 
 @app.command()
@@ -114,51 +141,95 @@ def evaluate(
     """Measure a codec on held-out music; writes report.csv and codebooks.csv beside its weights."""
     from melodac.codec.load import BUNDLED_FOLDER, load_codec_folder
     from melodac.codec.training.measure import measure_codec
+    from pipeline.codec_sources import held_out_clips, open_source
 
     _use_threads(threads)
     folder = weights or BUNDLED_FOLDER
-    codec = load_codec_folder(folder, name="bundled")
-    clips = [clip for path in _sources(source) for clip in _load(path) if clip.held_out]
-    files, codebooks = measure_codec(codec, clips)
-    _write_table(folder / "report.csv", files)
-    _write_table(folder / "codebooks.csv", codebooks)
+    with _clear_errors():
+        codec = load_codec_folder(folder, name=folder.name)
+        rate_hz = codec.sample_rate_hz
+        clips = [
+            clip
+            for path in _sources(source)
+            for clip in held_out_clips(open_source(path, rate_hz), rate_hz)
+        ]
+        if not clips:
+            raise ConfigError("nothing is held out in these sources: there is nothing to measure")
+        files, codebooks = measure_codec(codec, clips)
+    rows = [_file_row(report) for report in files]
+    _write_table(folder / "report.csv", rows)
+    _write_table(folder / "codebooks.csv", [asdict(book) for book in codebooks])
     seconds = sum(report.duration_s for report in files)
-    for column in ("mel_distance", "magnitude_distance", "si_sdr_db"):
-        mean = sum(getattr(report, column) * report.duration_s for report in files) / seconds
-        typer.echo(f"{column}: {mean:.3f} over {seconds:.0f} s of {len(files)} held-out recordings")
+    typer.echo(f"{len(files)} held-out recordings, {seconds:.0f} s")
+    for column in list(rows[0])[2:]:
+        mean = sum(row[column] * row["duration_s"] for row in rows) / seconds
+        typer.echo(f"{column}: {mean:.3f}")
     typer.echo("codes used: " + " ".join(f"{book.used_share:.2f}" for book in codebooks))
     typer.echo("perplexity: " + " ".join(f"{book.perplexity:.0f}" for book in codebooks))
 
 
-def _trainer(config: "CodecTrainingConfig", sources: "Sequence[Sequence[Clip]]") -> "CodecTrainer":
+def _file_row(report: "ClipReport") -> dict[str, Any]:
+    row = asdict(report)
+    del row["bands"]
+    for band in report.bands:
+        row[f"distance_{band.label}_db"] = band.distance_db
+        row[f"energy_{band.label}_db"] = band.energy_db
+    return row
+
+
+def _config(settings: list[str] | None, architecture: "DacArchitecture") -> "CodecTrainingConfig":
+    """Lay `a.b=value` settings over the recipe of an architecture; validated like any config."""
     from melodac.codec.architecture import BUNDLED_ARCHITECTURE
-    from melodac.codec.training.clips import CropSource
-    from melodac.codec.training.loop import CodecTrainer
+    from melodac.codec.training.config import DAC_RECIPE, CodecTrainingConfig
 
-    return CodecTrainer(config, BUNDLED_ARCHITECTURE, CropSource(sources, config))
-
-
-def _config(settings: list[str] | None) -> "CodecTrainingConfig":
-    """Read `key=value` settings as JSON, validated like any other config."""
-    from melodac.codec.training.config import CodecTrainingConfig
-
-    pairs = [setting.partition("=") for setting in settings or []]
-    text = ", ".join(f"{json.dumps(key)}: {value}" for key, _, value in pairs)
+    recipe = CodecTrainingConfig() if architecture == BUNDLED_ARCHITECTURE else DAC_RECIPE
+    values = recipe.model_dump(mode="json")
     try:
-        return CodecTrainingConfig.model_validate_json("{" + text + "}")
-    except ValidationError as error:
-        raise typer.BadParameter(f"{text}: {error}", param_hint="--set") from error
+        for setting in settings or []:
+            key, _, text = setting.partition("=")
+            _set(values, key.split("."), json.loads(text))
+        return CodecTrainingConfig.model_validate_json(json.dumps(values))
+    except ValueError as error:  # of JSON, of a key, or of the config
+        raise typer.BadParameter(f"{settings}: {error}", param_hint="--set") from error
 
 
-def _load(folder: Path) -> "list[Clip]":
-    from melodac.codec.architecture import BUNDLED_ARCHITECTURE
-    from melodac.codec.training.clips import load_clips
-
-    return load_clips(folder, BUNDLED_ARCHITECTURE.sample_rate)
+def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:  # noqa: ANN401  any JSON
+    """Replace one value of nested sections; a section is laid over, key by key."""
+    if keys[0] not in values:
+        raise ConfigError(f"{keys[0]} is no setting; known here: {', '.join(values)}")
+    if len(keys) == 1 and not isinstance(value, dict):
+        values[keys[0]] = value
+        return
+    if not isinstance(values[keys[0]], dict):
+        raise ConfigError(f"{keys[0]} is a single value")
+    further = {".".join(keys[1:]): value} if len(keys) > 1 else value
+    for key, item in further.items():
+        _set(values[keys[0]], key.split("."), item)
 
 
 def _sources(given: list[Path] | None) -> list[Path]:
-    return given or [folder for folder in DEFAULT_SOURCES if folder.is_dir()]
+    from pipeline.codec_sources import is_catalogue
+
+    if given:
+        return given
+    if is_catalogue(CHECKOUT / "data"):
+        return [CHECKOUT / "data"]
+    return [folder for folder in DEFAULT_MUSIC if folder.is_dir()]
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """End with one line instead of a traceback."""
+    from pipeline.signals import StoppedError
+
+    try:
+        yield
+    except MelodacError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except StoppedError as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(stopped.exit_code) from stopped
 
 
 def _use_threads(threads: int) -> None:
@@ -167,17 +238,14 @@ def _use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _write_table(path: Path, rows: "Sequence[DataclassInstance]") -> None:
+def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(
-            file, [field.name for field in fields(rows[0])], lineterminator="\n"
-        )
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            values = asdict(row)
             writer.writerow({
                 key: f"{value:.3f}" if isinstance(value, float) else value
-                for key, value in values.items()
+                for key, value in row.items()
             })
 
 

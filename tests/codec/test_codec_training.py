@@ -10,10 +10,11 @@ import torch
 from melodac.codec.load import load_codec_folder
 from melodac.codec.training.clips import CropSource, is_held_out, load_clips
 from melodac.codec.training.config import CodecTrainingConfig
-from melodac.codec.training.export import begin_from_export, export_codec
-from melodac.codec.training.loop import CodecTrainer, encoder_share, learning_rate
+from melodac.codec.training.export import begin, export_codec, read_folder
 from melodac.codec.training.measure import measure_codec
-from melodac.codec.training.state import load_state, save_state
+from melodac.codec.training.schedule import encoder_share, learning_rate
+from melodac.codec.training.state import load_state, read_saved_codec, save_state
+from melodac.codec.training.trainer import CodecTrainer
 from melodac.errors import CheckpointMismatchError, ConfigError
 
 CONFIG = CodecTrainingConfig(
@@ -42,6 +43,16 @@ def music(tmp_path):
         rows.append(f"{name},group {index // 2}")
     (folder / "metadata.csv").write_text("\n".join(rows))
     return folder
+
+
+@pytest.fixture
+def export(tmp_path, tiny_architecture):
+    def write(trainer, folder):
+        save_state(tmp_path / "to_export.pt", trainer.state, tiny_architecture)
+        saved = read_saved_codec(tmp_path / "to_export.pt")
+        return export_codec(saved, folder, name="tiny", sources="noise")
+
+    return write
 
 
 @pytest.fixture
@@ -131,12 +142,12 @@ def test_training_lowers_the_loss(make_trainer):
     assert sum(terms[-5:]) < 0.8 * sum(terms[:5])
 
 
-def test_the_export_loads_and_is_measured(make_trainer, tmp_path, tiny_architecture, music):
+def test_the_export_loads_and_is_measured(make_trainer, export, tmp_path, music):
     trainer = make_trainer()
     for _ in range(4):
         trainer.update()
     folder = tmp_path / "weights"
-    export_codec(trainer.state, tiny_architecture, folder, sources="noise")
+    export(trainer, folder)
     codec = load_codec_folder(folder, name="tiny")
     assert json.loads((folder / "config.json").read_text())["training"]["updates"] == 4
     clips = [clip for clip in load_clips(music, 44_100) if clip.held_out]
@@ -146,13 +157,13 @@ def test_the_export_loads_and_is_measured(make_trainer, tmp_path, tiny_architect
     assert all(1 <= book.perplexity <= 32 for book in books)
 
 
-def test_training_goes_on_from_an_export(make_trainer, tmp_path, tiny_architecture):
+def test_training_goes_on_from_an_export(make_trainer, export, tmp_path, tiny_architecture):
     trainer = make_trainer()
     for _ in range(4):
         trainer.update()
-    export_codec(trainer.state, tiny_architecture, tmp_path / "weights", sources="noise")
+    export(trainer, tmp_path / "weights")
     second = make_trainer()
-    begin_from_export(second.state, tiny_architecture, tmp_path / "weights")
+    begin(second.state, read_folder(tmp_path / "weights"), tiny_architecture, second.config)
     assert second.state.update == 4
     for average, weight in zip(
         trainer.state.averages, second.state.model.parameters(), strict=True
@@ -161,12 +172,12 @@ def test_training_goes_on_from_an_export(make_trainer, tmp_path, tiny_architectu
     second.update()
 
 
-def test_an_export_of_another_shape_is_refused(make_trainer, tmp_path, tiny_architecture):
+def test_an_export_of_another_shape_is_refused(make_trainer, export, tmp_path, tiny_architecture):
     trainer = make_trainer()
-    export_codec(trainer.state, tiny_architecture, tmp_path / "weights", sources="noise")
+    export(trainer, tmp_path / "weights")
     other = tiny_architecture.model_copy(update={"sample_rate": 22_050})
     with pytest.raises(CheckpointMismatchError, match="start afresh"):
-        begin_from_export(trainer.state, other, tmp_path / "weights")
+        begin(trainer.state, read_folder(tmp_path / "weights"), other, trainer.config)
 
 
 def test_the_learning_rate_warms_up_holds_and_decays():

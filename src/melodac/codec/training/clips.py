@@ -1,8 +1,10 @@
-"""Audio for codec training: folders read once into memory, split by group, drawn as random crops.
+"""Music for codec training: recordings that are held out or not, drawn as random crops.
 
-A group (recordings that must not be parted) is held out as a whole; long recordings also give their
-last seconds. `metadata.csv` in a folder names groups by its `file_name` and `group` columns; a file
-it does not name is its own group. Only the codec's training imports this.
+A folder of any audio is read once into memory, at -16 LUFS. Normalised FLAC files of a catalogue
+stay on disk, and crops are read by seeking, so a catalogue may be of any size. In a folder a group
+(recordings that must not be parted) is held out as a whole and long recordings also give their last
+seconds; `metadata.csv` names groups by its `file_name` and `group` columns, and a file it does not
+name is its own group. Only the codec's training imports this.
 """
 
 import csv
@@ -10,27 +12,56 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 from tqdm import tqdm
 
 from melodac.audio.channels import to_mono
+from melodac.audio.loudness import measure_loudness
 from melodac.audio.read import read_audio
 from melodac.audio.resample import resample
 from melodac.codec.training.config import CodecTrainingConfig
-from melodac.errors import ConfigError
+from melodac.errors import AudioError, ConfigError
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
 HELD_OUT_SHARE = 0.1
 LONG_S = 40.0
 """Duration from which a recording gives its last seconds to the held-out part."""
 LONG_TAIL_S = 12.0
-LEVEL_DB = -17.0
-"""Root mean square of the loud half, decibels of full scale: about -16 LUFS for music."""
+TARGET_LUFS = -16.0
+PEAK_CEILING = 0.99
+MAX_IN_MEMORY_S = 7200.0
+"""Music of one folder that is held in memory, 1.3 GB at 44.1 kHz."""
 _MAX_DURATION_S = 1800.0
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """Something to cut crops from, at the codec's rate."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it measures and never trains."""
+        ...
+
+    @property
+    def num_samples(self) -> int:
+        """Samples a channel."""
+        ...
+
+    def read(self, start: int, stop: int) -> Float32[np.ndarray, "C N"]:
+        """Samples of all channels; the stretch lies within the recording."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,12 +72,46 @@ class Clip:
     samples: Float32[np.ndarray, " N"]
     held_out: bool
 
+    @property
+    def num_samples(self) -> int:
+        """Samples a channel."""
+        return len(self.samples)
+
+    def read(self, start: int, stop: int) -> Float32[np.ndarray, "1 N"]:
+        """Samples as one channel."""
+        return self.samples[None, start:stop]
+
+
+@dataclass(frozen=True)
+class FlacFile:
+    """One normalised recording on disk, at the codec's rate."""
+
+    path: Path
+    name: str
+    num_samples: int
+    held_out: bool
+    gain_db: float
+
+    def read(self, start: int, stop: int) -> Float32[np.ndarray, "C N"]:
+        """Samples of all channels, found by seeking (exact in FLAC).
+
+        Raises:
+            AudioError: The file is shorter than it was when it was normalised.
+        """
+        # `audio.read` decodes a file from its start; here a crop of a long one is wanted
+        with soundfile.SoundFile(self.path) as file:
+            file.seek(start)
+            samples: np.ndarray = file.read(stop - start, dtype="float32", always_2d=True)
+        if len(samples) != stop - start:
+            raise AudioError(f"{self.path} is shorter than its table says: normalise it again")
+        return np.ascontiguousarray(samples.T) * np.float32(10 ** (self.gain_db / 20))
+
 
 def load_clips(folder: Path, sample_rate_hz: int) -> list[Clip]:
     """Read every audio file under `folder` as mono at the codec's rate and one level.
 
     Raises:
-        ConfigError: The folder holds no audio.
+        ConfigError: The folder holds no audio, or more than fits in memory.
     """
     groups = _read_groups(folder)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -55,22 +120,29 @@ def load_clips(folder: Path, sample_rate_hz: int) -> list[Clip]:
             f"no audio under {folder}; allowed suffixes: {', '.join(sorted(SUFFIXES))}"
         )
     clips: list[Clip] = []
+    seconds = 0.0
     for path in tqdm(paths, desc=f"reading {folder.name}", unit="file", leave=False):
         name = path.relative_to(folder).as_posix()
         audio, rate_hz = read_audio(path, _MAX_DURATION_S)
-        samples = resample(to_mono(audio), rate_hz, sample_rate_hz)[0]
-        clips += _split(name, groups.get(name, name), _leveled(samples), sample_rate_hz)
+        seconds += audio.shape[1] / rate_hz
+        if seconds > MAX_IN_MEMORY_S:
+            raise ConfigError(
+                f"{folder} holds more than {MAX_IN_MEMORY_S / 3600:g} h of music, too much for "
+                "memory: ingest and normalise it, and give the folder with the results as source"
+            )
+        samples = _leveled(resample(to_mono(audio), rate_hz, sample_rate_hz)[0], sample_rate_hz)
+        clips += _split(name, groups.get(name, name), samples, sample_rate_hz)
     return clips
 
 
 class CropSource:
-    """Draws batches of random crops from several lists of clips."""
+    """Draws batches of random crops from several lists of recordings."""
 
-    def __init__(self, sources: Sequence[Sequence[Clip]], config: CodecTrainingConfig) -> None:
+    def __init__(self, sources: Sequence[Sequence[Recording]], config: CodecTrainingConfig) -> None:
         self._config = config
         self._clips = [[clip for clip in clips if not clip.held_out] for clips in sources]
         self._weights = [
-            torch.tensor([float(max(len(clip.samples), config.crop)) for clip in clips])
+            torch.tensor([float(max(clip.num_samples, config.crop)) for clip in clips])
             for clips in self._clips
         ]
 
@@ -93,19 +165,28 @@ class CropSource:
         first = _uniform(generator) < share
         source = 0 if first else 1 + _index(generator, len(self._clips) - 1)
         pick = int(torch.multinomial(self._weights[source], 1, generator=generator))
-        samples = torch.as_tensor(self._clips[source][pick].samples)
-        spare = self._config.crop - len(samples)
+        clip = self._clips[source][pick]
+        spare = self._config.crop - clip.num_samples
         if spare > 0:
             before = _index(generator, spare + 1)
+            samples = _one_channel(clip.read(0, clip.num_samples), generator)
             return torch.nn.functional.pad(samples, (before, spare - before))
         start = _index(generator, -spare + 1)
-        return samples[start : start + self._config.crop]
+        return _one_channel(clip.read(start, start + self._config.crop), generator)
 
 
 def is_held_out(group: str) -> bool:
     """Whether a group is held out: a fixed tenth of all names, by hash."""
     digest = hashlib.sha256(group.encode()).digest()
     return int.from_bytes(digest[:4]) / 2**32 < HELD_OUT_SHARE
+
+
+def _one_channel(audio: Float32[np.ndarray, "C N"], generator: torch.Generator) -> Tensor:
+    """One of the channels or their mean: what the codec is given of stereo, in any layout."""
+    if len(audio) == 1:
+        return torch.as_tensor(audio[0])
+    channel = _index(generator, len(audio) + 1)
+    return torch.as_tensor(audio.mean(0) if channel == len(audio) else audio[channel])
 
 
 def _split(
@@ -122,16 +203,15 @@ def _split(
     ]
 
 
-def _leveled(samples: Float32[np.ndarray, " N"]) -> Float32[np.ndarray, " N"]:
-    """Bring the loud part to `LEVEL_DB`, less where it would clip; silence stays silence."""
-    block = 4410
-    padded = np.pad(samples, (0, -len(samples) % block))
-    power = np.square(padded).reshape(-1, block).mean(1)
-    loud = float(np.sqrt(power[power >= np.median(power)].mean()))
+def _leveled(samples: Float32[np.ndarray, " N"], sample_rate_hz: int) -> Float32[np.ndarray, " N"]:
+    """Bring a recording to `TARGET_LUFS`, less where it would clip; silence stays silence."""
     peak = float(np.abs(samples).max(initial=0.0))
-    if loud < 1e-5:
+    if peak == 0.0:
         return samples
-    return (samples * min(10 ** (LEVEL_DB / 20) / loud, 0.99 / peak)).astype(np.float32)
+    # measured at full scale, so that a quiet recording is not gated as silence
+    loudness_lufs = measure_loudness((samples / peak)[None].astype(np.float32), sample_rate_hz)
+    gain = min(10 ** ((TARGET_LUFS - loudness_lufs) / 20), PEAK_CEILING)
+    return (samples * (gain / peak)).astype(np.float32)
 
 
 def _read_groups(folder: Path) -> dict[str, str]:

@@ -1,6 +1,9 @@
-"""`CodecTrainingConfig`: every setting of a codec training run; this package may import it."""
+"""`CodecTrainingConfig`: every setting of a codec training run, and DAC's own as a recipe.
 
-from typing import Annotated
+This package may import it.
+"""
+
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,6 +26,39 @@ class LossWeights(Section):
     """Mean absolute sample difference."""
     commitment: NonNegative = 1.0
     """Squared distance of latents to their codebook vectors, relative to the latents' power."""
+    codebook: NonNegative = 1.0
+    """The same distance where codebooks learn by gradient; running means need none."""
+    adversarial: NonNegative = 0.15
+    """Least-squares adversarial loss, summed over discriminators."""
+    feature: NonNegative = 0.3
+    """Difference of the discriminators' feature maps, summed over maps."""
+
+
+class DiscriminatorShape(Section):
+    """Which discriminators judge, and how wide they are."""
+
+    periods: tuple[Annotated[int, Field(ge=1, le=64)], ...] = (2, 3, 5, 7, 11)
+    """Samples by which the waveform is folded. Source: HiFi-GAN, which DAC follows."""
+    windows: tuple[Annotated[int, Field(ge=64, le=8192, multiple_of=64)], ...] = (2048, 1024, 512)
+    """Window lengths of the spectra, samples. Source: DAC's discriminator."""
+    width: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """Share of DAC's channels."""
+
+
+class AdversarialConfig(Section):
+    """Whether, from when and by whom reconstructions are judged."""
+
+    begins_at: Annotated[int, Field(ge=0)] | None = None
+    """Update from which discriminators learn; none has no discriminators."""
+    lead_updates: Annotated[int, Field(ge=0)] = 100
+    """Updates they learn alone, before the codec hears of them."""
+    shape: DiscriminatorShape = DiscriminatorShape()
+    drawn: Annotated[int, Field(ge=1)] | None = 2
+    """Discriminators drawn an update; none takes all."""
+    learning_rate: Positive = 1e-4
+    """Constant. Source: DAC's 44.1 kHz configuration."""
+    gradient_clip: Positive = 10.0
+    """Largest gradient norm. Source: DAC's training script."""
 
 
 class CodecTrainingConfig(Section):
@@ -46,13 +82,18 @@ class CodecTrainingConfig(Section):
     gradient_clip: Positive = 20.0
     """Largest gradient norm."""
     plain_updates: Annotated[int, Field(ge=0)] = 1500
-    """Updates without the quantiser, before its codebooks are initialised from data."""
+    """Updates without the quantiser, before its codebooks are initialised from data; 0 takes the
+    codebooks as they are, of weights that are trained further."""
     plain_noise: NonNegative = 0.3
     """Noise on the latents in that phase, relative to their level, much as quantising adds it."""
     settle_updates: Annotated[int, Field(ge=0)] = 200
     """Updates after that in which only the decoder and the codebooks learn."""
     encoder_rate_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     """Learning rate of encoder and projections with the quantiser, relative to the decoder's."""
+    decoder_only_from: Annotated[int, Field(ge=0)] | None = None
+    """Update from which encoder and quantiser rest at their averages, so that codes stay."""
+    codebooks: Literal["means", "gradient"] = "means"
+    """Codebooks follow their latents as running means, or by the codebook loss as in DAC."""
     initial_batches: Annotated[int, Field(ge=1)] = 150
     """Batches whose latents the codebooks are initialised from."""
     quantizer_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
@@ -70,5 +111,37 @@ class CodecTrainingConfig(Section):
     first_source_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
     """Share of crops from the first source when there are several."""
     weights: LossWeights = LossWeights()
+    adversarial: AdversarialConfig = AdversarialConfig()
     compiled: bool = True
     """Compile encoder and decoder; worth a factor of 1.5 on CPU, after a minute's wait."""
+
+
+DAC_RECIPE = CodecTrainingConfig(
+    batch_size=12,
+    crop=16_896,
+    learning_rate=1e-4,
+    warmup_updates=0,
+    gradient_clip=1000.0,
+    plain_updates=0,
+    settle_updates=0,
+    encoder_rate_share=1.0,
+    quantizer_dropout=0.5,
+    codebooks="gradient",
+    mix_probability=0.0,
+    loudness_jitter_db=(0.0, 0.0),
+    weights=LossWeights(
+        mel=15.0,
+        log_magnitude=0.0,
+        complex_spectrum=0.0,
+        waveform=0.0,
+        commitment=0.25,
+        codebook=1.0,
+        adversarial=1.0,
+        feature=2.0,
+    ),
+    adversarial=AdversarialConfig(
+        begins_at=0, lead_updates=500, shape=DiscriminatorShape(width=1.0), drawn=None
+    ),
+)
+"""For official weights. Source: DAC's 44.1 kHz configuration, but for smaller batches and for
+discriminators that learn alone at first: theirs were not released, and begin afresh."""

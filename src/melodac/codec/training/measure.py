@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from melodac.codec.interface import Codec
+from melodac.codec.training.bands import BandReport, measure_bands
 from melodac.codec.training.clips import Clip
 from melodac.codec.training.spectral import spectral_terms
 
@@ -27,6 +28,7 @@ class ClipReport:
     """Log10 magnitude distance, summed over windows of 512, 1024 and 2048 samples."""
     si_sdr_db: float
     """Scale-invariant signal-to-distortion ratio, decibels."""
+    bands: tuple[BandReport, ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def _report(
         mel_distance=float(terms.mel),
         magnitude_distance=float(terms.log_magnitude),
         si_sdr_db=si_sdr_db(decoded, audio),
+        bands=measure_bands(decoded, audio, sample_rate_hz),
     )
 
 

@@ -27,6 +27,8 @@ class Quantized:
     projected: list[Float[Tensor, "B _ T"]]
     """Latents of each stage in codebook space, without gradient."""
     commitment_loss: Float[Tensor, ""]
+    codebook_loss: Float[Tensor, ""]
+    """Of the same value; its gradient moves the codebooks where they learn by gradient."""
 
 
 def quantize(
@@ -36,18 +38,19 @@ def quantize(
     total, residual = torch.zeros_like(latents), latents
     codes: list[Tensor] = []
     projected: list[Tensor] = []
-    commitment_loss = latents.new_zeros(())
+    commitment_loss, codebook_loss = latents.new_zeros(()), latents.new_zeros(())
     for index, stage in enumerate(quantizer.quantizers):
         used = (depths > index).to(latents.dtype)
         query = stage.in_proj(residual)
         vector, code = stage.decode_latents(query)
         commitment_loss = commitment_loss + (_error(query, vector.detach()) * used).mean()
+        codebook_loss = codebook_loss + (_error(query.detach(), vector) * used).mean()
         output = stage.out_proj(query + (vector - query).detach())
         total = total + output * used[:, None, None]
         residual = residual - output
         codes.append(code)
         projected.append(query.detach())
-    return Quantized(total, torch.stack(codes, 1), projected, commitment_loss)
+    return Quantized(total, torch.stack(codes, 1), projected, commitment_loss, codebook_loss)
 
 
 def draw_depths(
@@ -107,17 +110,23 @@ class Codebooks:
     @torch.no_grad()
     def follow(self, quantizer: DacQuantizer, quantized: Quantized) -> None:
         """Move the codebooks towards the latents of one update."""
+        self.count(quantized)
+        for index, stage in enumerate(quantizer.quantizers):
+            stage.codebook.weight.copy_(
+                self.sums[index] / self.sizes[index].clamp(min=1e-9)[:, None]
+            )
+
+    @torch.no_grad()
+    def count(self, quantized: Quantized) -> None:
+        """Note which codes one update used, and for which latents."""
         latents = [query.transpose(1, 2).flatten(0, 1) for query in quantized.projected]
         self.recent = [*self.recent, latents][-self.UPDATES_KEPT :]
-        for index, stage in enumerate(quantizer.quantizers):
+        for index in range(len(latents)):
             codes = quantized.codes[:, index].flatten()
             uses = torch.bincount(codes, minlength=self.sizes.shape[1]).to(self.sizes.dtype)
             sums = torch.zeros_like(self.sums[index]).index_add_(0, codes, latents[index])
             self.sizes[index].lerp_(uses, 1 - self.DECAY)
             self.sums[index].lerp_(sums, 1 - self.DECAY)
-            stage.codebook.weight.copy_(
-                self.sums[index] / self.sizes[index].clamp(min=1e-9)[:, None]
-            )
 
     @torch.no_grad()
     def revive(
