@@ -56,7 +56,7 @@ class ClipWriter:
             audible,
             rate_hz=rate_hz,
             asked_s=asked_s,
-            codes=None if codes is None else codes.unsqueeze(0),
+            codes=None if codes is None else self._by_channel(codes),
         )
         clip = Clip(
             audio=sound,
@@ -71,25 +71,37 @@ class ClipWriter:
         self.clips[kind].append(clip)
         self.on_clip(kind.value)
 
+    def _by_channel(self, codes: Int[Tensor, "K T"]) -> Int[Tensor, "C K T"]:
+        """The codebooks that all channels have, as detectors look at them."""
+        channels = self.instrument.trained.layout.split_channels(codes).values()
+        shared = min(len(rows) for rows in channels)
+        return torch.stack([rows[:shared] for rows in channels])
+
 
 def render_track(
-    writer: ClipWriter, record: TrackRecord, values: UInt16[np.ndarray, "T K"], demos: DemosParams
+    writer: ClipWriter,
+    record: TrackRecord,
+    values: UInt16[np.ndarray, "T K"],
+    demos: DemosParams,
+    *,
+    has_original: bool,
 ) -> None:
-    """Original, round trip and continuations of one test track."""
+    """Original if there is one, round trip and continuations of one test track."""
     instrument = writer.instrument
     codec = instrument.codec
     num_frames = instrument.frames_in(demos.duration_s)
     codes = torch.from_numpy(values[:num_frames].T.astype(np.int64))
     asked_s = codes.shape[-1] * codec.hop / codec.sample_rate_hz
     label, tags = record.path, record.tags.get("tags", "")
-    original, _ = read_audio(
-        paths.NORMALIZED_AUDIO / f"{record.id}.flac", max_duration_s=record.duration_s + 1
-    )
-    original = original[:, : codes.shape[-1] * codec.hop]
     told = {"label": label, "tags": tags}
-    # the last frame is padded with silence when the recording ends inside it
-    original_s = original.shape[-1] / codec.sample_rate_hz
-    writer.add(RungKind.ORIGINAL, original, codes=None, asked_s=original_s, **told)
+    if has_original:
+        original, _ = read_audio(
+            paths.NORMALIZED_AUDIO / f"{record.id}.flac", max_duration_s=record.duration_s + 1
+        )
+        original = original[:, : codes.shape[-1] * codec.hop]
+        # the last frame is padded with silence when the recording ends inside it
+        original_s = original.shape[-1] / codec.sample_rate_hz
+        writer.add(RungKind.ORIGINAL, original, codes=None, asked_s=original_s, **told)
     writer.add(RungKind.ROUND_TRIP, instrument.decode(codes), codes=codes, asked_s=asked_s, **told)
     prefix = codes[:, : min(instrument.frames_in(demos.prefix_s), codes.shape[-1] - 1)]
     prefix_s = prefix.shape[-1] * codec.hop / codec.sample_rate_hz

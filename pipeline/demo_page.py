@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from melodac.models.config import count_parameters
-from melodac.report.clips import CodebookEntropy, CurvePoint, Fact, ListeningPage, Rung
+from melodac.report.clips import CodebookEntropy, CurvePoint, Fact, ListeningPage, Rung, RungKind
 from pipeline import paths
 from pipeline.datasets import Dataset
 from pipeline.generation import Instrument
@@ -20,7 +20,13 @@ def build_page(
     evaluation = read_json(paths.EVALUATION)
     return ListeningPage(
         title="melodac",
-        facts=_facts(evaluation["validation"], dataset, instrument, params),
+        facts=_facts(
+            evaluation["validation"],
+            dataset,
+            instrument,
+            params=params,
+            has_originals=any(rung.kind is RungKind.ORIGINAL for rung in rungs),
+        ),
         rungs=tuple(rungs),
         curve=tuple(
             CurvePoint(
@@ -43,7 +49,12 @@ def build_page(
 
 
 def _facts(
-    validation: dict[str, float], dataset: Dataset, instrument: Instrument, params: Params
+    validation: dict[str, float],
+    dataset: Dataset,
+    instrument: Instrument,
+    *,
+    params: Params,
+    has_originals: bool,
 ) -> tuple[Fact, ...]:
     model, checkpoint = instrument.trained.model.config, instrument.trained.checkpoint
     parameters = count_parameters(model).total
@@ -63,4 +74,6 @@ def _facts(
         "Params": hash_params(params),
         "Data": dataset.index.fingerprint[:12],
     }
+    if not has_originals:
+        told["Originals"] = "none: the codes were imported, there is no recording"
     return tuple(Fact(label=label, value=value) for label, value in told.items())

@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 
-from melodac.report.clips import Rung, RungKind
+from melodac.report.clips import Rung
 from melodac.report.listening_page import write_listening_page
 from melodac.tokens.array import TokenArray
 from pipeline import paths
@@ -19,7 +19,7 @@ from pipeline.devices import set_up_torch
 from pipeline.generation import load_instrument
 from pipeline.logs import progress_bar
 from pipeline.params import DemosParams, Params
-from pipeline.records import Outcome, TrackRecord, read_catalogue
+from pipeline.records import Outcome, TrackRecord, read_catalogue, read_normalized
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,24 @@ def run(params: Params) -> Outcome:
     shutil.rmtree(partial, ignore_errors=True)
     writer = ClipWriter(partial, instrument)
     num_sampled = _sampled_clips(params.demos)
-    total = len(chosen) * (2 + num_sampled) + num_sampled
+    # imported codes have no recording
+    recorded = {row.id for row in read_normalized(paths.NORMALIZED_TABLE)}
+    ids = [test.track_ids[track] for track in chosen]
+    total = len(chosen) * (1 + num_sampled) + num_sampled + len(recorded.intersection(ids))
     with progress_bar(total=total, unit="clip", description="demos") as advance:
         writer.on_clip = advance
-        for track in chosen:
-            record = records[test.track_ids[track]]
-            render_track(writer, record, test.codes(track), params.demos)
+        for track, name in zip(chosen, ids, strict=True):
+            render_track(
+                writer,
+                records[name],
+                test.codes(track),
+                params.demos,
+                has_original=name in recorded,
+            )
         render_free_runs(writer, params.demos)
-    rungs = [Rung(kind=kind, clips=tuple(writer.clips[kind])) for kind in RungKind]
+    if not recorded.intersection(ids):
+        log.warning("no recordings of the demo tracks: the codes were imported")
+    rungs = [Rung(kind=kind, clips=tuple(clips)) for kind, clips in writer.clips.items() if clips]
     write_listening_page(partial / "index.html", build_page(rungs, dataset, instrument, params))
     shutil.rmtree(paths.DEMOS, ignore_errors=True)
     partial.rename(paths.DEMOS)

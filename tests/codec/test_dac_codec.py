@@ -113,7 +113,8 @@ def test_audio_that_cannot_be_encoded_is_refused(make_tiny, audio, message):
     [
         (torch.full((1, 3, 4), 32), "from 32 to 32"),
         (torch.full((1, 3, 4), -1), "from -1 to -1"),
-        (torch.zeros(1, 2, 4, dtype=torch.int64), "exactly 3 codebooks"),
+        (torch.zeros(1, 4, 4, dtype=torch.int64), "1 to 3 codebooks"),
+        (torch.zeros(1, 0, 4, dtype=torch.int64), "1 to 3 codebooks"),
     ],
 )
 def test_codes_that_cannot_be_decoded_are_refused(make_tiny, codes, message):

@@ -126,10 +126,10 @@ class DacCodec(Codec):
         return next(self.model.parameters()).device
 
     def _check_codes(self, codes: Tensor) -> None:
-        if codes.shape[1] != self.num_codebooks or codes.shape[0] < 1:
+        if not 1 <= codes.shape[1] <= self.num_codebooks or codes.shape[0] < 1:
             raise CodecError(
                 f"codes of shape {tuple(codes.shape)}, codec {self.name} needs at least one "
-                f"channel of exactly {self.num_codebooks} codebooks"
+                f"channel of 1 to {self.num_codebooks} codebooks"
             )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise CodecError(

@@ -35,10 +35,10 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, codes: Int[Tensor, "C K T"]) -> Float[Tensor, "C N"]:
-        """Decode each channel to N = T x hop samples.
+        """Decode each channel to N = T x hop samples; the first codebooks alone sound coarser.
 
         Raises:
-            CodecError: A code is out of range, or the codebooks are too many or too few.
+            CodecError: A code is out of range, or the codebooks are too many or none.
         """
 
     @abstractmethod
