@@ -26,7 +26,7 @@ from pipeline import paths
 from pipeline.code_cache import CachedCodes, CodeCache, make_key
 from pipeline.params import Params, RuntimeParams
 from pipeline.records import NormalizedRecord
-from pipeline.workers import WAITING_PER_WORKER, count_workers
+from pipeline.workers import count_workers
 
 STEREO: dict[str, tuple[Channel, ...]] = {
     "left_right": ("left", "right"),
@@ -42,6 +42,9 @@ _TAKE: dict[Channel, Callable[[Float32[np.ndarray, "C N"]], Float32[np.ndarray, 
     "mid": lambda block: (block[0] + block[1]) / 2,
     "side": lambda block: (block[0] - block[1]) / 2,
 }
+
+AHEAD_PER_WORKER = 4
+"""Tracks handed out at once, so that no worker waits and the list of tracks may be long."""
 
 _REMEDY = "run `dvc repro --single-item --force normalize`, or `dvc checkout` to get it back"
 
@@ -120,7 +123,7 @@ class TrackEncoder:
         pool = ThreadPoolExecutor(workers)
         try:
             while True:
-                for row in islice(remaining, workers * WAITING_PER_WORKER - len(waiting)):
+                for row in islice(remaining, workers * AHEAD_PER_WORKER - len(waiting)):
                     waiting.append((row.id, pool.submit(self._encode, row, stop)))
                 if not waiting:
                     return
