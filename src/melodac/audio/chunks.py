@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from melodac.audio.formats import AIFF, AU, CAF, MP4, W64, WAV, Format
+from melodac.audio.formats import AIFF, AU, CAF, MATROSKA, MP4, W64, WAV, Format
 from melodac.errors import UnreadableAudioError
 
 OPEN_SIZES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
@@ -65,6 +65,8 @@ def check_whole(file: BinaryIO, known: Format, start: int) -> bool:
     end = file.seek(0, os.SEEK_END)
     if known == MP4:
         _check_boxes(file, start, end)
+    elif known == MATROSKA:
+        _check_segment(file, start, end)
     elif known == AU:
         size = int.from_bytes(_read_at(file, start + 8, 4), "big")
         offset = int.from_bytes(_read_at(file, start + 4, 4), "big")
@@ -174,6 +176,30 @@ def _check_boxes(file: BinaryIO, start: int, end: int) -> None:
         if offset + size > end:
             _check_size(size, end - offset)
         offset += max(size, 8)
+
+
+def _check_segment(file: BinaryIO, start: int, end: int) -> None:
+    """RFC 8794: an EBML header, then one segment, whose size is known unless it was streamed."""
+    offset, header_size = _read_element(file, start)
+    offset, size = _read_element(file, offset + header_size)
+    if size != UNKNOWN_SIZE:
+        _check_size(size, end - offset)
+
+
+def _read_element(file: BinaryIO, offset: int) -> tuple[int, int]:
+    """Where what an element holds begins, and its size; both of its fields have a length of theirs.
+
+    The place of the first one bit of a field tells how long it is, all ones mean no size.
+    """
+    head = _read_at(file, offset, 12)
+    id_bytes = 9 - head[0].bit_length() if head else 0
+    field = head[id_bytes : id_bytes + 8]
+    size_bytes = 9 - field[0].bit_length() if field else 0
+    if not field or not field[0] or len(field) < size_bytes:
+        raise UnreadableAudioError("cut off: ends before the sound begins")
+    size = int.from_bytes(field[:size_bytes]) & ((1 << 7 * size_bytes) - 1)
+    is_open = size == (1 << 7 * size_bytes) - 1
+    return offset + id_bytes + size_bytes, UNKNOWN_SIZE if is_open else size
 
 
 def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:

@@ -20,7 +20,7 @@ from melodac.audio.formats import MP4, Format
 from melodac.errors import UnreadableAudioError
 
 BUFFER_BYTES = 1 << 18
-LOSSLESS_CODECS = frozenset({"alac", "ape", "flac", "tak", "tta", "wavpack"})
+CHECKED_CODECS = frozenset({"alac", "ape", "flac", "tak", "tta", "wavpack"})
 """Their frames carry checksums, which are asked for; the others' decoders judge for themselves."""
 PADDING_SAMPLES = 4096
 """An MP4 that says it is shorter by less than this ends in an encoder's padding."""
@@ -40,7 +40,6 @@ class FfmpegDecoder:
         Raises:
             UnreadableAudioError: If FFmpeg cannot decode it, or not exactly one stream is sound.
         """
-        self._is_exact = known.is_length_exact
         with _plain_words("not music: cannot be decoded"):
             self._container = _open(file, known)
             self._stream = _only_stream(self._container)
@@ -128,9 +127,15 @@ def _only_stream(container: InputContainer) -> AudioStream:
             else "not music: holds no stream of sound"
         )
     stream = streams[0]
+    if stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]  the stubs forget
+        raise UnreadableAudioError("not music: its codec is unknown, export it as WAV or FLAC")
     stream.codec_context.thread_count = 1  # workers are the parallelism
-    if stream.codec_context.name in LOSSLESS_CODECS:
-        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    codec = stream.codec_context.name
+    options = {"err_detect": "crccheck+explode"} if codec in CHECKED_CODECS else {}
+    if codec == "alac":
+        # a last frame is short already; FFmpeg would cut what a CAF calls its padding once more
+        options["flags2"] = "+skip_manual"
+    stream.codec_context.options = options
     return stream
 
 

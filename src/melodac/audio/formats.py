@@ -12,8 +12,6 @@ from melodac.errors import UnreadableAudioError
 
 HEAD_BYTES = 64
 ID3_HEADER_BYTES = 10
-AC3_LAST_BSID = 10
-"""ETSI TS 102 366 annex E: a higher bit stream id is E-AC-3."""
 
 Backend = Literal["libsndfile", "FFmpeg"]
 
@@ -47,9 +45,8 @@ FLAC = Format("FLAC", "flac", "libsndfile")
 OGG = Format("OGG", "ogg", "libsndfile", is_length_exact=False)
 MP3 = Format("MP3", "mp3", "libsndfile", is_length_exact=False)
 MP4 = Format("MP4", "mov")
+MATROSKA = Format("MATROSKA", "matroska")
 AAC = Format("AAC", "aac", is_length_exact=False)
-AC3 = Format("AC3", "ac3", is_length_exact=False)
-EAC3 = Format("EAC3", "eac3", is_length_exact=False)
 
 W64_GUID = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 """Sony Wave64's word for RIFF."""
@@ -66,7 +63,7 @@ _MAGIC = (
     (4, b"wide", MP4),
     (4, b"free", MP4),
     (0, bytes.fromhex("3026b2758e66cf11"), Format("ASF", "asf")),
-    (0, bytes.fromhex("1a45dfa3"), Format("MATROSKA", "matroska")),
+    (0, bytes.fromhex("1a45dfa3"), MATROSKA),
     (0, b"wvpk", Format("WAVPACK", "wv")),
     (0, b"MAC ", Format("APE", "ape")),
     (0, b"TTA1", Format("TTA", "tta")),
@@ -75,15 +72,15 @@ _MAGIC = (
     (0, b"MP+", Format("MUSEPACK", "mpc")),
     (0, b"DSD ", Format("DSF", "dsf")),
     (0, b"FRM8", Format("DSDIFF", "iff")),
-    (0, b"#!AMR", Format("AMR", "amr", is_length_exact=False)),
-    (0, b".RMF", Format("REALMEDIA", "rm", is_length_exact=False)),
-    (0, bytes.fromhex("7ffe8001"), Format("DTS", "dts", is_length_exact=False)),
 )
 _FORMS = {
     (b"RIFF", b"WAVE"): WAV, (b"RF64", b"WAVE"): WAV, (b"BW64", b"WAVE"): WAV,
     (b"FORM", b"AIFF"): AIFF, (b"FORM", b"AIFC"): AIFF,
 }  # fmt: skip
+_ENDLESS = "which cannot tell whether it is whole"
 _FOREIGN = (
+    (b"\x0b\x77", f"bare AC-3, {_ENDLESS}"), (bytes.fromhex("7ffe8001"), f"bare DTS, {_ENDLESS}"),
+    (b"#!AMR", f"bare AMR, {_ENDLESS}"),
     (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"), (b"GIF8", "a GIF picture"),
     (b"PK\x03\x04", "a ZIP archive"), (b"\x1f\x8b", "a gzip archive"), (b"7z\xbc", "an archive"),
     (b"Rar!", "an archive"), (b"%PDF", "a PDF"), (b"MThd", "MIDI, notes without sound"),
@@ -123,8 +120,6 @@ def _recognise_head(head: bytes) -> Format | None:
     for offset, magic, known in _MAGIC:
         if head.startswith(magic, offset):
             return known
-    if head[:2] == b"\x0b\x77" and len(head) > 5:
-        return AC3 if head[5] >> 3 <= AC3_LAST_BSID else EAC3
     # ADTS: twelve ones, then layer 0, which no MPEG audio frame has (ISO 13818-7, 6.2)
     return AAC if head[:1] == b"\xff" and head[1:2] and head[1] & 0xF6 == 0xF0 else None
 

@@ -16,7 +16,7 @@ from melodac.errors import AudioError
 AUDIO_EXTENSIONS = frozenset({
     "3ga", "aac", "ac3", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "caf", "dff", "dsf",
     "dts", "eac3", "flac", "m4a", "m4b", "m4p", "m4r", "mka", "mp1", "mp2", "mp3", "mpc", "oga",
-    "ogg", "ogx", "opus", "ra", "rf64", "snd", "spx", "tak", "tta", "voc", "w64", "wav", "wave",
+    "ogg", "ogx", "opus", "rf64", "snd", "spx", "tak", "tta", "w64", "wav", "wave",
     "wavex", "weba", "wma", "wv",
 })  # fmt: skip
 """What is offered to the decoders, which judge by content."""
