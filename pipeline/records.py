@@ -33,6 +33,10 @@ class TrackRecord(Section):
     """Measured from decoded samples."""
     sample_rate_hz: int
     num_channels: int
+    decoder: str
+    """libsndfile or FFmpeg."""
+    audio_sha256: str
+    """Of the decoded samples: the same recording in another lossless container has the same."""
     loudness_lufs: float
     peak_dbfs: float
     tags: dict[str, str]

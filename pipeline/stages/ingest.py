@@ -4,57 +4,68 @@ Bad input is data: a file that cannot be used gets its line in report.csv and co
 Nothing is written before everything is known, and the music itself is only ever read.
 """
 
-import csv
-import io
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from melodac.audio.examine import DurationLimits, Examination, Rejection, examine_file
+from melodac.audio.examine import DurationLimits, Examination, Rejection
+from melodac.audio.groups import Membership, form_groups
+from melodac.audio.leaks import Placed, check_leaks
 from melodac.audio.metadata.collect import collect_metadata
+from melodac.audio.metadata.filters import TagFilter
+from melodac.audio.metadata.groups import group_names
+from melodac.audio.metadata.licences import UNKNOWN_LICENCE, LicenceTotal, summarize_licences
 from melodac.audio.metadata.merge import TrackMetadata
+from melodac.audio.near_duplicates import NearDuplicate, find_near_duplicates
 from melodac.audio.scan import Entry, scan_folder
-from melodac.audio.split import split_groups
+from melodac.audio.split import SplitPlan, split_groups
 from melodac.errors import AudioError
 from pipeline import paths
+from pipeline.examinations import ExaminationCache, Examined, examine
 from pipeline.logs import progress
 from pipeline.params import IngestParams, Params
 from pipeline.records import Outcome, TrackRecord, write_catalogue, write_text
-from pipeline.workers import WorkerCrash, count_workers, map_in_workers
+from pipeline.verdicts import Verdict, explain_nothing, format_report, format_table, judge
+from pipeline.workers import (
+    WorkerFailure,
+    WorkerOutOfMemory,
+    WorkerTimeout,
+    count_workers,
+    map_in_workers,
+)
 
 log = logging.getLogger(__name__)
 
-REASONS_NAMED = 3
 PROBLEMS_LOGGED = 10
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one file."""
-
-    path: str
-    verdict: Literal["accept", "reject", "ignored"]
-    reason: str = ""
 
 
 def run(params: Params) -> Outcome:
-    """Examine the source folder; write the catalogue and the report."""
+    """Examine the source folder; write the catalogue, the groups and the report."""
     source = paths.resolve_source(params.ingest.source)
+    tag_filter = TagFilter(params.ingest.require_tags, params.ingest.skip_tags)
     entries = scan_folder(source)
     examined = _examine(source, entries, params)
-    verdicts, accepted = _judge(entries, examined)
+    metadata, problems = _read_metadata(source, entries, examined)
+    verdicts = judge(
+        entries,
+        examined,
+        lambda path: tag_filter.reason_to_skip(metadata.get(path, TrackMetadata())),
+    )
+    accepted = _accepted(verdicts, examined)
     if not accepted:
-        raise AudioError(_explain_nothing(source, verdicts))
-    metadata, problems = _read_metadata(source, entries)
-    tracks = _catalogue(accepted, metadata, params.ingest)
-    write_text(paths.INGEST_REPORT, _report(verdicts))
+        raise AudioError(explain_nothing(source, verdicts))
+    known = {path: metadata.get(path, TrackMetadata()) for path in accepted}
+    keys = {path: _keys(path, known[path], params.ingest) for path in accepted}
+    near_duplicates = _find_near_duplicates(accepted, params.ingest)
+    groups = form_groups(keys, near_duplicates)
+    tracks = _catalogue(accepted, known, groups, params.ingest)
+    check_leaks([_placed(track, keys[track.path]) for track in tracks], near_duplicates)
+    write_text(paths.INGEST_REPORT, format_report(verdicts))
+    write_text(paths.INGEST_GROUPS, _groups_table(tracks, groups))
     write_catalogue(paths.CATALOGUE, tracks)
-    return _outcome(verdicts, tracks, problems)
+    return _outcome(verdicts, tracks, problems=len(problems), near_duplicates=near_duplicates)
 
 
 def _examine(
@@ -63,50 +74,51 @@ def _examine(
     """What each audio file is, by path."""
     names = [entry.path for entry in entries if entry.kind == "audio"]
     limits = DurationLimits(params.ingest.min_duration_s, params.ingest.max_duration_s)
+    cache = ExaminationCache.of(paths.scratch("ingest").absolute(), limits)
     results = map_in_workers(
-        partial(examine_file, limits=limits),
+        partial(examine, cache=cache),
         (source.absolute() / name for name in names),
         workers=count_workers(params.runtime.workers),
+        timeout_s=params.ingest.file_timeout_s,
+        memory_mb=params.ingest.file_memory_mb,
     )
     watched = progress(results, total=len(names), unit="file", description="ingest")
-    crash = Rejection("damaged: the decoder crashed on it")
-    return {
-        name: crash if isinstance(result, WorkerCrash) else result
-        for name, result in zip(names, watched, strict=True)
-    }
-
-
-def _judge(
-    entries: Sequence[Entry], examined: Mapping[str, Examination | Rejection]
-) -> tuple[list[Verdict], dict[str, Examination]]:
-    """The verdict on every entry, and the files accepted, both in the order of paths."""
-    verdicts: list[Verdict] = []
-    accepted: dict[str, Examination] = {}
-    first_of_content: dict[str, str] = {}
-    for entry in entries:
-        result = examined.get(entry.path)
-        if result is None:
-            verdict = "reject" if entry.kind == "reject" else "ignored"
-            verdicts.append(Verdict(entry.path, verdict, entry.reason))
-        elif isinstance(result, Rejection):
-            verdicts.append(Verdict(entry.path, "reject", result.reason))
-        elif result.sha256 in first_of_content:
-            twin = first_of_content[result.sha256]
-            verdicts.append(Verdict(entry.path, "reject", f"same audio file as: {twin}"))
+    examined: dict[str, Examination | Rejection] = {}
+    num_reused = 0
+    for name, result in zip(names, watched, strict=True):
+        if isinstance(result, Examined):
+            examined[name] = result.result
+            num_reused += result.is_reused
         else:
-            first_of_content[result.sha256] = entry.path
-            accepted[entry.path] = result
-            verdicts.append(Verdict(entry.path, "accept"))
-    return verdicts, accepted
+            examined[name] = _explain_failure(result, params.ingest)
+    log.info("%d of %d audio files were known from an earlier run", num_reused, len(names))
+    cache.remove_old()
+    return examined
+
+
+def _explain_failure(failure: WorkerFailure, params: IngestParams) -> Rejection:
+    if isinstance(failure, WorkerTimeout):
+        limit = f"{params.file_timeout_s:g} s (ingest.file_timeout_s)"
+        return Rejection(f"too slow: not decoded within {limit}")
+    if isinstance(failure, WorkerOutOfMemory):
+        limit = f"{params.file_memory_mb} MB (ingest.file_memory_mb)"
+        return Rejection(f"too large: needs more than {limit} to decode")
+    return Rejection("damaged: the decoder crashed on it")
 
 
 def _read_metadata(
-    source: Path, entries: Sequence[Entry]
+    source: Path, entries: Sequence[Entry], examined: Mapping[str, Examination | Rejection]
 ) -> tuple[dict[str, TrackMetadata], list[str]]:
-    names = [entry.path for entry in entries if entry.kind == "metadata"]
-    known = {entry.path for entry in entries if entry.kind in {"audio", "reject"}}
     metadata, problems = collect_metadata(
-        source, tables=names, side_cars=[], embedded={}, known_paths=known
+        source,
+        tables=[entry.path for entry in entries if entry.kind == "metadata"],
+        side_cars=[(entry.path, entry.beside) for entry in entries if entry.kind == "side-car"],
+        embedded={
+            path: result.embedded
+            for path, result in examined.items()
+            if isinstance(result, Examination)
+        },
+        known_paths={entry.path for entry in entries if entry.kind in {"audio", "reject"}},
     )
     for problem in problems[:PROBLEMS_LOGGED]:
         log.warning("%s", problem)
@@ -115,91 +127,125 @@ def _read_metadata(
     return metadata, problems
 
 
+def _accepted(
+    verdicts: Sequence[Verdict], examined: Mapping[str, Examination | Rejection]
+) -> dict[str, Examination]:
+    paths_accepted = {verdict.path for verdict in verdicts if verdict.verdict == "accept"}
+    return {
+        path: result
+        for path, result in examined.items()
+        if path in paths_accepted and isinstance(result, Examination)
+    }
+
+
+def _keys(path: str, metadata: TrackMetadata, params: IngestParams) -> tuple[str, ...]:
+    """What the track shares with those it must not be parted from."""
+    stem = path.rpartition(".")[0]  # song.wav and song.mp3 in one folder are one song
+    return (
+        *group_names(metadata, params.group_by, path.rpartition("/")[0]),
+        f"name:{stem}",
+    )
+
+
+def _find_near_duplicates(
+    accepted: Mapping[str, Examination], params: IngestParams
+) -> list[NearDuplicate]:
+    if params.near_duplicate_similarity == 0.0:
+        return []
+    fingerprints = {path: track.words for path, track in accepted.items()}
+    return find_near_duplicates(fingerprints, params.near_duplicate_similarity)
+
+
 def _catalogue(
     accepted: Mapping[str, Examination],
     metadata: Mapping[str, TrackMetadata],
+    groups: Mapping[str, Membership],
     params: IngestParams,
 ) -> list[TrackRecord]:
-    known = {path: metadata.get(path, TrackMetadata()) for path in accepted}
-    # without a group of its own a track stands alone, named by its path without the extension
-    groups = {path: known[path].group or path.rpartition(".")[0] for path in accepted}
     seconds: defaultdict[str, float] = defaultdict(float)
     for path, track in accepted.items():
-        seconds[groups[path]] += track.duration_s
-    splits = split_groups(
-        seconds,
+        seconds[groups[path].group] += track.duration_s
+    plan = SplitPlan(
         validation_frac=params.validation_frac,
         test_frac=params.test_frac,
+        min_validation_s=params.min_validation_s,
         seed=params.split_seed,
     )
+    splits = split_groups(seconds, plan)
     return [
         TrackRecord(
             id=track.track_id,
             path=path,
-            group=groups[path],
-            split=splits[groups[path]],
+            group=groups[path].group,
+            split=splits[groups[path].group],
             duration_s=track.duration_s,
             sample_rate_hz=track.sample_rate_hz,
             num_channels=track.num_channels,
+            decoder=track.decoder,
+            audio_sha256=track.audio_sha256,
             loudness_lufs=track.loudness_lufs,
             peak_dbfs=track.peak_dbfs,
-            tags=dict(known[path].tags),
-            tag_sources=dict(known[path].sources),
-            licence=known[path].licence,
+            tags=dict(metadata[path].tags),
+            tag_sources=dict(metadata[path].sources),
+            licence=metadata[path].licence,
         )
         for path, track in accepted.items()
     ]
 
 
-def _report(verdicts: Sequence[Verdict]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "verdict", "reason"))
-    for verdict in verdicts:
-        writer.writerow((_inert(verdict.path), verdict.verdict, verdict.reason))
-    return text.getvalue()
+def _placed(track: TrackRecord, keys: tuple[str, ...]) -> Placed:
+    return Placed(track.path, track.split, track.group, track.audio_sha256, keys)
 
 
-def _inert(path: str) -> str:
-    """The same path, spelled so that no spreadsheet takes it for a formula."""
-    return f"./{path}" if path.startswith(FORMULA_STARTS) else path
-
-
-def _explain_nothing(source: Path, verdicts: Sequence[Verdict]) -> str:
-    if not verdicts:
-        return f"{source}: empty folder, put music into it or set ingest.source to another one"
-    reasons = Counter(_category(verdict) for verdict in verdicts)
-    ranked = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
-    named = ", ".join(f"{reason} ({count})" for reason, count in ranked[:REASONS_NAMED])
-    return f"{source}: none of {len(verdicts)} files can be used: {named}"
-
-
-def _category(verdict: Verdict) -> str:
-    """The reason without what differs from file to file."""
-    return verdict.reason.partition(":")[0].partition(" beside ")[0]
+def _groups_table(tracks: Sequence[TrackRecord], groups: Mapping[str, Membership]) -> str:
+    rows = (
+        (track.path, track.group, track.split, "; ".join(groups[track.path].linked_by))
+        for track in tracks
+    )
+    return format_table(("path", "group", "split", "linked_by"), rows)
 
 
 def _outcome(
-    verdicts: Sequence[Verdict], tracks: Sequence[TrackRecord], problems: Sequence[str]
+    verdicts: Sequence[Verdict],
+    tracks: Sequence[TrackRecord],
+    *,
+    problems: int,
+    near_duplicates: Sequence[NearDuplicate],
 ) -> Outcome:
     counts = Counter(verdict.verdict for verdict in verdicts)
-    skipped = Counter(_category(v) for v in verdicts if v.verdict != "accept")
+    skipped = Counter(verdict.category for verdict in verdicts if verdict.verdict != "accept")
     seconds: dict[str, float] = dict.fromkeys(("train", "validation", "test"), 0.0)
     for track in tracks:
         seconds[track.split] += track.duration_s
+    licences = summarize_licences((track.licence, track.duration_s) for track in tracks)
+    _warn_of_unknown(licences.get(UNKNOWN_LICENCE))
     metrics = {
         "files_seen": len(verdicts),
         "accepted": counts["accept"],
         "rejected": counts["reject"],
         "ignored": counts["ignored"],
         "groups": len({track.group for track in tracks}),
+        "near_duplicates": len({n for pair in near_duplicates for n in (pair.first, pair.second)}),
         "hours": round(sum(seconds.values()) / 3600, 4),
         "seconds": {split: round(total, 2) for split, total in seconds.items()},
-        "metadata_problems": len(problems),
+        "licences": {
+            name: {"tracks": total.tracks, "seconds": round(total.seconds, 2)}
+            for name, total in licences.items()
+        },
+        "metadata_problems": problems,
     }
-    names = ("files_seen", "accepted", "rejected", "ignored", "groups")
+    names = ("files_seen", "accepted", "rejected", "ignored", "groups", "near_duplicates")
     return Outcome(
         counts={name.replace("_", " "): metrics[name] for name in names},
         skipped=dict(sorted(skipped.items())),
         metrics=metrics,
     )
+
+
+def _warn_of_unknown(unknown: LicenceTotal | None) -> None:
+    if unknown is not None:
+        log.warning(
+            "licence unknown: %d tracks, %.1f min; make sure you may train on them",
+            unknown.tracks,
+            unknown.seconds / 60,
+        )

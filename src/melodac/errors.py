@@ -8,6 +8,7 @@ MelodacError
 +-- AudioError
 |   +-- UnreadableAudioError(OSError)
 |   +-- AudioTooLongError(ValueError)
+|   +-- LeakError(ValueError)
 +-- CodecError
 |   +-- CodecWeightsError(ValueError)
 +-- TokenError
@@ -44,6 +45,10 @@ class UnreadableAudioError(AudioError, OSError):
 
 class AudioTooLongError(AudioError, ValueError):
     """A file decodes to more seconds than the given cap."""
+
+
+class LeakError(AudioError, ValueError):
+    """Recordings that belong together are in two splits."""
 
 
 class CodecError(MelodacError):

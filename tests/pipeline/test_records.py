@@ -27,6 +27,8 @@ def track(name):
         duration_s=1.5,
         sample_rate_hz=44100,
         num_channels=2,
+        decoder="libsndfile",
+        audio_sha256="0" * 64,
         loudness_lufs=-16.25,
         peak_dbfs=-1.0,
         tags={"tags": "piano, <b>slow</b>", "key": "C"},

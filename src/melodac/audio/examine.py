@@ -1,18 +1,21 @@
-"""Examining one file: what it is, how long, how loud, or why it cannot be used.
+"""Examining one file: what it is, how long, how loud, how it sounds, or why it cannot be used.
 
-Decodes the whole file in blocks, so memory is bounded whatever the length. Runs in worker
+Decodes the whole file once, in blocks, so memory is bounded whatever the length. Runs in worker
 processes: light imports only, and the answer is plain data. Any module above may import it.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt32
 
+from melodac.audio.fingerprint import FingerprintMeter
 from melodac.audio.loudness import ABSOLUTE_GATE_LUFS, SILENCE_LUFS, LoudnessMeter
+from melodac.audio.metadata.embedded import EmbeddedTags, read_embedded
 from melodac.audio.read import AudioFile, open_audio
-from melodac.durable import hash_file
 from melodac.errors import AudioError
 
 ID_DIGITS = 16
@@ -31,12 +34,20 @@ class Examination:
     """A file that can be used."""
 
     sha256: str
+    """Of the file's bytes."""
+    audio_sha256: str
+    """Of the decoded samples, the rate and the number of channels: the same recording in another
+    lossless container, or with other tags, has the same."""
     num_samples: int
     """Per channel, counted while decoding."""
     sample_rate_hz: int
     num_channels: int
+    decoder: str
     loudness_lufs: float
     peak_dbfs: float
+    fingerprint: bytes
+    """Words of `FingerprintMeter`, little-endian."""
+    embedded: EmbeddedTags
 
     @property
     def track_id(self) -> str:
@@ -48,6 +59,11 @@ class Examination:
         """Seconds of decoded sound."""
         return self.num_samples / self.sample_rate_hz
 
+    @property
+    def words(self) -> UInt32[np.ndarray, " _"]:
+        """The fingerprint as numbers."""
+        return np.frombuffer(self.fingerprint, "<u4").astype(np.uint32)
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -57,42 +73,62 @@ class Rejection:
     """A few words, a colon, and the details; for a musician, without the path."""
 
 
-def examine_file(path: Path, limits: DurationLimits) -> Examination | Rejection:
-    """Decode a file to its end and measure it."""
+def examine_file(path: Path, limits: DurationLimits, sha256: str) -> Examination | Rejection:
+    """Decode a file to its end and measure it.
+
+    Args:
+        path: A regular file.
+        limits: What a track may last.
+        sha256: Of the file's bytes, which the caller has hashed to see whether it is known.
+    """
     try:
         with open_audio(path) as file:
             measured = _measure(file, limits)
-        sha256 = hash_file(path)
     except AudioError as error:
         return Rejection(str(error).removeprefix(f"{path}: "))
-    except OSError as error:
-        return Rejection(f"cannot be opened: {error.strerror}")
     if isinstance(measured, Rejection):
         return measured
-    return Examination(sha256=sha256, **vars(measured))
+    return Examination(sha256=sha256, embedded=read_embedded(path), **vars(measured))
 
 
 @dataclass(frozen=True)
 class _Measured:
+    audio_sha256: str
     num_samples: int
     sample_rate_hz: int
     num_channels: int
+    decoder: str
     loudness_lufs: float
     peak_dbfs: float
+    fingerprint: bytes
 
 
 def _measure(file: AudioFile, limits: DurationLimits) -> _Measured | Rejection:
     rate_hz, num_channels = file.info.sample_rate_hz, file.info.num_channels
-    meter = LoudnessMeter(rate_hz, num_channels)
+    loudness = LoudnessMeter(rate_hz, num_channels)
+    fingerprint = FingerprintMeter(rate_hz, num_channels)
+    content = hashlib.sha256(f"{rate_hz} Hz, {num_channels} channels".encode())
     num_samples, peak = 0, 0.0
     for block in file.blocks(limits.max_s):
-        meter.add(block)
+        loudness.add(block)
+        fingerprint.add(block)
+        # frame after frame, so that blocks leave no trace, and with one zero instead of two
+        content.update(np.ascontiguousarray(block.T + np.float32(0.0), "<f4").data)
         num_samples += block.shape[1]
         peak = max(peak, float(np.abs(block).max()))
     duration_s = num_samples / rate_hz
     if duration_s < limits.min_s:
         return Rejection(f"too short: {duration_s:.2f} s, at least {limits.min_s:g} s are needed")
-    loudness_lufs = meter.loudness_lufs()
+    loudness_lufs = loudness.loudness_lufs()
     if loudness_lufs == SILENCE_LUFS:
         return Rejection(f"silent: never louder than {ABSOLUTE_GATE_LUFS:g} LUFS")
-    return _Measured(num_samples, rate_hz, num_channels, loudness_lufs, 20.0 * math.log10(peak))
+    return _Measured(
+        audio_sha256=content.hexdigest(),
+        num_samples=num_samples,
+        sample_rate_hz=rate_hz,
+        num_channels=num_channels,
+        decoder=file.info.decoder,
+        loudness_lufs=loudness_lufs,
+        peak_dbfs=20.0 * math.log10(peak),
+        fingerprint=fingerprint.finish().astype("<u4").tobytes(),
+    )

@@ -1,61 +1,137 @@
 """Dividing groups of recordings between train, validation and test.
 
-The order of groups is a pure function of (seed, group name), so the same music is divided the same
-way on every machine, and a group is never parted. Any module above may import it.
+Each group has a place between 0 and 1 that depends on the seed and its name alone: the lowest are
+validation, the highest test. So a group stays where it is when other music is added or removed, and
+no state is needed to remember it. Only where a share would be far off do the groups nearest to the
+border cross it. Any module above may import it.
 """
 
 import hashlib
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from melodac.errors import EmptySplitError
 
 Split = Literal["train", "validation", "test"]
 NUM_SPLITS = 3
+LEAST_SHARE = 0.5
+MOST_SHARE = 2.0
+"""Times the share that was asked for: within this range chance decides and nothing is moved."""
+MOST_GROWN = 0.5
+"""Share of all seconds up to which a split grows to reach its least; then there is too little."""
 
 
-def split_groups(
-    seconds_of_group: Mapping[str, float],
-    *,
-    validation_frac: float,
-    test_frac: float,
-    seed: int,
-) -> dict[str, Split]:
-    """The split of each group.
+@dataclass(frozen=True)
+class SplitPlan:
+    """How the seconds are to be shared."""
 
-    In hash order, the first groups go to validation until it holds its share of the seconds, the
-    next to test, all others to train; each split has at least one group.
+    validation_frac: float
+    """0 to 0.5."""
+    test_frac: float
+    """0 to 0.5."""
+    min_validation_s: float
+    seed: int
+    """Another seed, another split."""
+
+
+def split_groups(seconds_of_group: Mapping[str, float], plan: SplitPlan) -> dict[str, Split]:
+    """The split of each group; each split has at least one.
+
+    A group with more seconds than twice the smaller share goes to train, unless half of all groups
+    are that large: one long recording must not become the whole validation set.
 
     Args:
         seconds_of_group: Length of all recordings of each group.
-        validation_frac: Least share of the seconds for validation, 0 to 1.
-        test_frac: Least share of the seconds for test, 0 to 1.
-        seed: Another seed gives another order.
+        plan: How the seconds are to be shared.
 
     Raises:
-        EmptySplitError: If there are fewer than three groups.
+        EmptySplitError: If there are fewer than three groups or too little music to validate with.
     """
     if len(seconds_of_group) < NUM_SPLITS:
         raise EmptySplitError(
             f"train, validation and test need a group each: got {len(seconds_of_group)} "
             f"({', '.join(sorted(seconds_of_group)) or 'none'}), at least {NUM_SPLITS} are needed; "
-            "add music, or give recordings that are unrelated different values of `group` in "
-            "metadata.csv"
+            "add music that is not related, or let less of it be related (ingest.group_by, "
+            "ingest.near_duplicate_similarity, `group` in metadata.csv)"
         )
-    waiting = sorted(seconds_of_group, key=lambda group: _rank(seed, group), reverse=True)
     total_s = sum(seconds_of_group[group] for group in sorted(seconds_of_group))
-    splits: dict[str, Split] = {}
-    shares: tuple[tuple[Split, float], ...] = (("validation", validation_frac), ("test", test_frac))
-    for kept_back, (split, frac) in zip((2, 1), shares, strict=True):
-        taken_s = 0.0
-        while len(waiting) > kept_back and taken_s < max(frac * total_s, 1e-9):
-            group = waiting.pop()
-            splits[group] = split
-            taken_s += seconds_of_group[group]
-    for group in waiting:
-        splits[group] = "train"
-    return splits
+    places = {group: _place(plan.seed, group) for group in seconds_of_group}
+    small = _small_groups(seconds_of_group, total_s, min(plan.validation_frac, plan.test_frac))
+    waiting = sorted(small, key=lambda group: (places[group], group))
+    spare = min(1, len(seconds_of_group) - len(small))  # a large group is train already
+
+    validation = waiting[
+        : _count(
+            [seconds_of_group[group] for group in waiting],
+            placed=sum(places[group] < plan.validation_frac for group in waiting),
+            frac=plan.validation_frac,
+            total_s=total_s,
+            least_s=plan.min_validation_s,
+            most_groups=len(waiting) - 2 + spare,
+        )
+    ]
+    _check_validation(sum(seconds_of_group[group] for group in validation), total_s, plan)
+    rest = waiting[len(validation) :][::-1]
+    test = rest[
+        : _count(
+            [seconds_of_group[group] for group in rest],
+            placed=sum(places[group] >= 1.0 - plan.test_frac for group in rest),
+            frac=plan.test_frac,
+            total_s=total_s,
+            least_s=0.0,
+            most_groups=len(rest) - 1 + spare,
+        )
+    ]
+    chosen: dict[str, Split] = {}
+    chosen.update(dict.fromkeys(validation, "validation"))
+    chosen.update(dict.fromkeys(test, "test"))
+    return {group: chosen.get(group, "train") for group in sorted(seconds_of_group)}
 
 
-def _rank(seed: int, group: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{group}".encode()).digest()
+def _place(seed: int, group: str) -> float:
+    digest = hashlib.sha256(f"{seed}\0{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / (1 << 64)
+
+
+def _small_groups(seconds: Mapping[str, float], total_s: float, frac: float) -> list[str]:
+    largest_s = max(MOST_SHARE * frac * total_s, statistics.median(seconds.values()))
+    return [group for group, group_s in seconds.items() if group_s <= largest_s]
+
+
+def _count(
+    seconds: Sequence[float],
+    *,
+    placed: int,
+    frac: float,
+    total_s: float,
+    least_s: float,
+    most_groups: int,
+) -> int:
+    """How many of the first groups a split takes.
+
+    Those placed in it, or as few more or fewer as bring its share into range.
+    """
+    least_s = max(least_s, LEAST_SHARE * frac * total_s)
+    most_s = max(least_s, MOST_SHARE * frac * total_s)
+    count = max(1, min(placed, most_groups))
+    held_s = sum(seconds[:count])
+    while count > 1 and held_s > most_s and held_s - seconds[count - 1] >= least_s:
+        count -= 1
+        held_s -= seconds[count]
+    while count < most_groups and held_s < least_s:
+        if held_s + seconds[count] > MOST_GROWN * total_s:
+            break
+        held_s += seconds[count]
+        count += 1
+    return count
+
+
+def _check_validation(validation_s: float, total_s: float, plan: SplitPlan) -> None:
+    if validation_s < plan.min_validation_s:
+        raise EmptySplitError(
+            f"too little music to validate with: {validation_s:.1f} s of {total_s:.1f} s can be "
+            f"spared, at least {plan.min_validation_s:g} s are needed; "
+            "add music or lower ingest.min_validation_s"
+        )
