@@ -4,7 +4,7 @@ Internal to `embedded`, and like it imports mutagen only when called. mutagen's 
 what its tags hold, hence `Any`. Pictures and other binary values have no text and are passed over.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 FREE_FORM = "----:com.apple.iTunes:"
@@ -63,14 +63,16 @@ def _read_as_utf8(text: str) -> str:
         return text  # Latin-1 indeed: its letters beyond ASCII hardly ever make valid UTF-8
 
 
-def _vorbis_texts(tags: list[tuple[str, str]]) -> Texts:
+def _vorbis_texts(tags: Any) -> Texts:  # noqa: ANN401
     # a slice is the list it is; as a mapping each look-up walks the list
-    for name, text in tags[:]:
+    pairs: list[tuple[str, str]] = tags[:]
+    for name, text in pairs:
         yield name, [text]
 
 
-def _asf_texts(tags: list[tuple[str, Any]]) -> Texts:
-    for name, attribute in tags[:]:
+def _asf_texts(tags: Any) -> Texts:  # noqa: ANN401
+    pairs: list[tuple[str, Any]] = tags[:]
+    for name, attribute in pairs:
         if isinstance(attribute.value, (str, int)):
             yield name, [str(attribute.value)]
 
@@ -83,7 +85,7 @@ def _ape_texts(tags: Any) -> Texts:  # noqa: ANN401
             yield name, [str(text) for text in value]
 
 
-def _mp4_texts(tags: Mapping[str, Any]) -> Texts:
+def _mp4_texts(tags: Any) -> Texts:  # noqa: ANN401
     for name, values in tags.items():
         if name.startswith(FREE_FORM):
             yield name.removeprefix(FREE_FORM), [_decode(bytes(value)) for value in values]

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from melodac.audio.metadata.bounded_file import BoundedFile
 from melodac.audio.metadata.containers import iterate_texts
 from melodac.audio.metadata.fields import canonical_name, clean_fields
+from melodac.errors import AudioError
 
 LISTS = frozenset({
     "album_artist", "artist", "composer", "genre", "instrument", "keywords", "language", "licence",
@@ -42,9 +44,9 @@ CONTAINER_NAMES: Mapping[str, str] = {
 # mutagen would take these for damaged files of a kind it knows
 _UNKNOWN_TO_MUTAGEN = (b"RF64", b"riff", b"caff", b".snd", b"dns.", b"\x1aE\xdf\xa3", b"Creative V")
 _HAVE_TEXT_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff")
-# Besides its own errors and those of the file system mutagen lets these through on hostile files:
-# its parsers index, unpack, convert and allocate by what the file says. Tags that cannot be read
-# must not cost the music they belong to.
+# Besides its own errors mutagen lets these through on hostile files, since its parsers index,
+# unpack, convert and allocate by what the file says. Tags that cannot be parsed must not cost the
+# music they belong to.
 _PARSER_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
     RuntimeError, TypeError, ValueError, struct.error, zlib.error,
@@ -65,34 +67,26 @@ def read_embedded(path: Path) -> EmbeddedTags:
 
     Memory and time depend on the file: run it in a worker that limits both.
     """
-    from mutagen import MutagenError
-
     found: dict[str, str] = {}
     problems: list[str] = []
     for read in (_read_tag_block, _read_text_chunks):
         try:
             # the tag block stands: text chunks are often the same, cut to 30 characters
             found = read(path) | found
+        except AudioError as error:
+            problems.append(str(error))
         except OSError as error:
             problems.append(f"cannot be read: {error.strerror or type(error).__name__}")
-        except (MutagenError, *_PARSER_ERRORS) as error:
-            problems.append(f"damaged ({type(error).__name__}), not used")
     fields, complaints = clean_fields(sorted(found.items()))
     return EmbeddedTags(fields, "; ".join([*problems, *complaints]))
 
 
 def _read_tag_block(path: Path) -> dict[str, str]:
     """Tags in the container's own format."""
-    import mutagen
-    from mutagen.mp3 import MP3
-
-    if _read_start(path).startswith(_UNKNOWN_TO_MUTAGEN):
-        return {}
-    open_file = cast(Callable[[Path], Any], mutagen.File)  # pyright: ignore[reportUnknownMemberType]  untyped
-    file = open_file(path)
-    tags = None if file is None else file.tags
-    if tags is None and type(file) is MP3:
-        tags = _read_ape_block(path)
+    with BoundedFile(path) as file:
+        if file.peek(16).startswith(_UNKNOWN_TO_MUTAGEN):
+            return {}
+        tags = _open_tags(file)
     found: dict[str, list[str]] = {}
     for raw_name, texts in iterate_texts(tags):
         name = CONTAINER_NAMES.get(raw_name) or canonical_name(raw_name)
@@ -105,12 +99,32 @@ def _read_tag_block(path: Path) -> dict[str, str]:
     }
 
 
-def _read_ape_block(path: Path) -> object:
-    """APEv2 tags, which some taggers put behind an MP3 that has no ID3."""
-    from mutagen.apev2 import APENoHeaderError, APEv2
+def _open_tags(file: BoundedFile) -> object:
+    """The tag block as mutagen holds it, None where there is none.
+
+    Raises:
+        AudioError: If it cannot be parsed.
+    """
+    from mutagen import MutagenError
 
     try:
-        return APEv2(path)
+        return _parse_tags(file)
+    except (MutagenError, *_PARSER_ERRORS) as error:
+        raise AudioError(f"damaged ({type(error).__name__}), not used") from error
+
+
+def _parse_tags(file: BoundedFile) -> object:
+    import mutagen
+    from mutagen.apev2 import APENoHeaderError, APEv2
+    from mutagen.mp3 import MP3
+
+    open_any = cast(Callable[[BoundedFile], Any], mutagen.File)  # pyright: ignore[reportUnknownMemberType]  untyped
+    found = open_any(file)
+    if found is None or found.tags is not None or type(found) is not MP3:
+        return None if found is None else found.tags
+    file.seek(0)
+    try:
+        return APEv2(file)  # some taggers put it behind an MP3 that has no ID3
     except APENoHeaderError:
         return None
 
@@ -119,8 +133,9 @@ def _read_text_chunks(path: Path) -> dict[str, str]:
     """Text chunks of RIFF, AIFF and CAF, which libsndfile reads and mutagen does not."""
     import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 
-    if not _read_start(path).startswith(_HAVE_TEXT_CHUNKS):
-        return {}
+    with path.open("rb") as file:
+        if not file.read(4).startswith(_HAVE_TEXT_CHUNKS):
+            return {}
     try:
         with soundfile.SoundFile(path) as sound:
             found = sound.copy_metadata()
@@ -129,8 +144,3 @@ def _read_text_chunks(path: Path) -> dict[str, str]:
     named = {canonical_name(name): text for name, text in found.items()}
     # U+FFFD: it was not UTF-8, and what the letters were is unknown
     return {name: text for name, text in named.items() if name in WANTED and "\ufffd" not in text}
-
-
-def _read_start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(16)

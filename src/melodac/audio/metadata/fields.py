@@ -16,6 +16,7 @@ LICENCE = "licence"
 COPYRIGHT = "copyright"
 DESCRIPTION = "description"
 TEMPO = "tempo_bpm"
+TRACK_NUMBER = "track_number"
 SYNONYMS: Mapping[str, str] = {
     "albumartist": "album_artist",
     "beats_per_minute": TEMPO,
@@ -34,7 +35,7 @@ SYNONYMS: Mapping[str, str] = {
     "tempo": TEMPO,
     "timesignature": "time_signature",
     "tkey": "key",
-    "tracknumber": "track_number",
+    "tracknumber": TRACK_NUMBER,
     "year": "date",
 }
 """Other spellings of a field, after case, spaces and hyphens no longer differ."""
@@ -42,6 +43,7 @@ SYNONYMS: Mapping[str, str] = {
 MIN_TEMPO_BPM, MAX_TEMPO_BPM = 20.0, 400.0
 MAX_NAME_CHARS = 100
 MAX_VALUE_CHARS = 4000
+MAX_RAW_CHARS = 1 << 17
 MAX_FIELDS = 200
 
 # str.split() takes the control characters that are spaces; these would move a terminal's cursor,
@@ -85,7 +87,9 @@ def clean_fields(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list
     fields: dict[str, str] = {}
     complaints: list[str] = []
     for raw_name, raw_value in pairs:
-        name, value = canonical_name(raw_name), clean_text(raw_value)
+        # cut first: hostile tags hold megabytes, and cleaning them takes seconds
+        name = canonical_name(raw_name[:MAX_RAW_CHARS])
+        value = clean_text(raw_value[:MAX_RAW_CHARS])
         if name in {"", FILE_NAME} or not value:
             continue
         value, complaint = _check(name, value)
@@ -105,11 +109,16 @@ def clean_fields(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list
 def _check(name: str, value: str) -> tuple[str, str]:
     """The value to keep, and what is wrong with the one given."""
     if len(name) > MAX_NAME_CHARS:
-        return "", f"the name {_shorten(name)!r} has {len(name)} characters, field not used"
+        return (
+            "",
+            f"{_shorten(name)!r} is a name of more than {MAX_NAME_CHARS} letters, not used",
+        )
     if name == TEMPO:
         return _check_tempo(value)
+    if name == TRACK_NUMBER:  # 3/12 is the third of twelve, and 0 how tag editors spell unknown
+        return value.partition("/")[0].strip().lstrip("0"), ""
     if len(value) > MAX_VALUE_CHARS:
-        complaint = f"{name} has {len(value)} characters, cut to {MAX_VALUE_CHARS}"
+        complaint = f"{name} has more than {MAX_VALUE_CHARS} characters, cut"
         return value[:MAX_VALUE_CHARS].rstrip(), complaint
     return value, ""
 
@@ -117,7 +126,7 @@ def _check(name: str, value: str) -> tuple[str, str]:
 def _check_tempo(value: str) -> tuple[str, str]:
     found = _TEMPO.fullmatch(value)
     tempo_bpm = float(found[1].replace(",", ".")) if found else -1.0
-    if tempo_bpm == 0.0:  # how most tag editors spell unknown
+    if tempo_bpm == 0.0:  # unknown, as above
         return "", ""
     if MIN_TEMPO_BPM <= tempo_bpm <= MAX_TEMPO_BPM:
         return f"{tempo_bpm:g}", ""

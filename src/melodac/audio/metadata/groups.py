@@ -39,7 +39,8 @@ def group_names(metadata: TrackMetadata, fields: Sequence[GroupField], folder: s
         >>> solo = TrackMetadata(tags={"album": "Songs", "artist": "Ann (feat. Bob)"})
         >>> group_names(solo, ["artist"], "a")
         ['artist:ann', 'artist:ann (feat. bob)']
-        >>> group_names(TrackMetadata(tags={"album": "Songs", "album_artist": "Ann"}), ["album"], "a")
+        >>> album = TrackMetadata(tags={"album": "Songs", "album_artist": "Ann"})
+        >>> group_names(album, ["album"], "a")
         ['album:ann/songs']
     """
     keys: set[str] = set()
