@@ -1,13 +1,14 @@
-"""Laws of changing the sample rate, and of mixing to mono."""
+"""Laws of changing the sample rate."""
 
 import numpy as np
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.channels import to_mono
-from melodac.audio.resample import resample
+from melodac.audio.resample import Resampler, resample
 from melodac.errors import AudioError
+from tests.audio.sounds import cut
 
 RATES_HZ = st.sampled_from([8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000])
 
@@ -50,7 +51,25 @@ def test_rates_must_be_positive():
         resample(np.zeros((1, 10), np.float32), 0, 44_100)
 
 
-def test_mono_is_the_mean_and_cannot_clip():
-    audio = np.array([[1.0, -1.0, 0.5], [1.0, 1.0, 0.0]], np.float32)
-    np.testing.assert_array_equal(to_mono(audio), [[1.0, 0.0, 0.25]])
-    np.testing.assert_array_equal(to_mono(audio[:1]), audio[:1])
+@given(
+    num_samples=st.integers(1, 30_000),
+    channels=st.integers(1, 2),
+    lengths=st.lists(st.integers(500, 20_000), min_size=1, max_size=4),
+    from_hz=RATES_HZ,
+)
+@settings(max_examples=40, deadline=None)
+def test_the_samples_do_not_depend_on_how_the_track_was_cut(
+    num_samples, channels, lengths, from_hz
+):
+    audio = np.random.default_rng(0).uniform(-1, 1, (channels, num_samples)).astype(np.float32)
+    resampler = Resampler(from_hz, 44_100, channels)
+    blocks = [resampler.add(block) for block in cut(audio, lengths)]
+    result = np.concatenate([*blocks, resampler.finish()], axis=1)
+    np.testing.assert_array_equal(result, resample(audio, from_hz, 44_100))
+    whole = soxr.resample(audio.T, from_hz, 44_100, quality="VHQ").T
+    np.testing.assert_array_equal(result, whole)
+
+
+def test_a_result_that_is_not_finite_is_refused():
+    with pytest.raises(AudioError, match="48000 Hz to 44100 Hz gave NaN or infinity"):
+        resample(np.full((1, 5000), np.nan, np.float32), 48_000, 44_100)

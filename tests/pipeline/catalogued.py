@@ -15,17 +15,19 @@ def catalogue(folder):
 
 def _to_track(folder, path):
     info = soundfile.info(path)
-    return TrackRecord(
-        id=hash_file(path)[:16],
-        path=path.relative_to(folder).as_posix(),
-        group=path.stem,
-        split="train",
-        duration_s=info.frames / info.samplerate,
-        sample_rate_hz=info.samplerate,
-        num_channels=info.channels,
-        loudness_lufs=-20.0,
-        peak_dbfs=-1.0,
-        tags={},
-        tag_sources={},
-        licence="",
-    )
+    # what these stages do not read is empty
+    texts = {name: "" for name, field in TrackRecord.model_fields.items() if field.annotation is str}
+    known = {
+        "id": hash_file(path)[:16],
+        "path": path.relative_to(folder).as_posix(),
+        "group": path.stem,
+        "split": "train",
+        "duration_s": info.frames / info.samplerate,
+        "sample_rate_hz": info.samplerate,
+        "num_channels": info.channels,
+        "loudness_lufs": -20.0,
+        "peak_dbfs": -1.0,
+        "tags": {},
+        "tag_sources": {},
+    }
+    return TrackRecord(**{**texts, **known})

@@ -1,11 +1,14 @@
 """Laws of the normalize stage: one rate, one channel, one loudness, exact lengths, all or nothing."""
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
 
 from melodac.audio.loudness import measure_loudness
 from melodac.audio.read import read_audio
+from melodac.audio.write import write_wav
 from melodac.durable import hash_file
 from melodac.errors import AudioError, OutputError
 from pipeline import paths
@@ -63,9 +66,47 @@ def test_files_are_24_bit_flac(music):
 def test_bytes_are_the_same_for_any_worker_count(music):
     written = []
     for workers in (1, 3):
+        shutil.rmtree(paths.scratch("normalize"), ignore_errors=True)
         normalize.run(params_for(music, workers=workers))
         written.append({f.name: f.read_bytes() for f in [*files(), paths.NORMALIZED_TABLE]})
     assert written[0] == written[1]
+
+
+def test_silent_ends_are_cut_and_the_table_says_where_the_track_begins(music):
+    silence, sound = np.zeros((1, 22_050), np.float32), tone(30)
+    track = np.concatenate([silence, silence, sound, silence, silence], axis=1)
+    write_wav(music / "0.wav", track, 22_050)
+    catalogue(music)
+    normalize.run(params_for(music))
+    row = next(r for r in read_normalized(paths.NORMALIZED_TABLE) if r.start_sample)
+    assert row.start_sample == pytest.approx(1.5 * 44_100, abs=100)
+    assert row.num_samples == pytest.approx(2.2 * 44_100, abs=1500)
+
+
+def test_stereo_gives_every_track_two_channels(music):
+    normalize.run(params_for(music, normalize={"channels": "stereo"}))
+    assert {row.num_channels for row in read_normalized(paths.NORMALIZED_TABLE)} == {2}
+    assert {soundfile.info(f).channels for f in files()} == {2}
+
+
+def test_keeping_channels_is_refused_for_a_mixture_before_any_work(music):
+    params = params_for(music, normalize={"channels": "keep"})
+    with pytest.raises(AudioError, match=r"mixes 4 mono and 1 stereo tracks.*set it to mono or"):
+        normalize.run(params)
+    assert not paths.NORMALIZED.exists()
+    (music / "stereo.flac").unlink()
+    catalogue(music)
+    normalize.run(params)
+    assert {row.num_channels for row in read_normalized(paths.NORMALIZED_TABLE)} == {1}
+
+
+def test_a_catalogue_of_nothing_but_silence_is_an_error_that_counts(music):
+    for path in music.iterdir():
+        path.unlink()
+    soundfile.write(music / "a.wav", np.zeros(50_000), 22_050)
+    catalogue(music)
+    with pytest.raises(AudioError, match="no track is left of 1: 1 silent"):
+        normalize.run(params_for(music))
 
 
 def test_the_music_itself_is_not_touched(music):
