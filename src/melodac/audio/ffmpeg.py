@@ -92,7 +92,7 @@ class FfmpegDecoder:
                 f"changes midway: goes from {before} to {rate_hz} Hz, {channels} channels"
             )
 
-    def _without_padding(self, block: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "C N"]:
+    def _without_padding(self, block: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "C _"]:
         """A last frame is filled up; an MP4 says where the sound in it ends."""
         surplus = self._num_samples + block.shape[1] - self.announced_samples
         is_last = self._trims_end and self.announced_samples and 0 < surplus < PADDING_SAMPLES
@@ -154,7 +154,7 @@ def _kind(frame: AudioFrame) -> tuple[int, int, str]:
 
 
 def _to_float(frame: AudioFrame) -> Float32[np.ndarray, "C N"]:
-    values: Shaped[np.ndarray, ...] = frame.to_ndarray()
+    values: Shaped[np.ndarray, "..."] = frame.to_ndarray()
     channels = frame.layout.nb_channels
     planes = values if frame.format.is_planar else values.reshape(-1, channels).T
     name = frame.format.packed.name
