@@ -80,7 +80,7 @@ def test_lists_keep_all_values_and_other_fields_the_first(plain_mp3):
         id3.TPE1(encoding=3, text=["Ann", "Bob", "Ann"]),
         id3.TIT2(encoding=3, text=["One", "Two"]),
     )
-    assert found == EmbeddedTags({"artist": "Ann, Bob", "title": "One"})
+    assert found == EmbeddedTags({"artist": "Ann; Bob", "title": "One"})
 
 
 def test_genre_numbers_are_names(plain_mp3):

@@ -9,7 +9,7 @@ from melodac.audio.metadata.side_car import MAX_JSON_BYTES, MAX_TEXT_BYTES, read
 
 AUDIO = "a/song.wav"
 AUDIOCRAFT = {
-    "title": "Boats", "artist": "Ann", "key": "C minor", "bpm": 92.0, "genre": "waltz",
+    "title": "Boats", "artist": "Ann", "composer": ["Bach, Johann Sebastian", "Bob"], "key": "C minor", "bpm": 92.0, "genre": "waltz",
     "moods": ["calm", "warm"], "keywords": ["sea"], "description": "A slow waltz.",
     "name": "boats_1", "instrument": "Mix", "energy": 3, "live": False, "path": None,
 }  # fmt: skip
@@ -27,7 +27,8 @@ def test_audiocraft_fields_become_tags_and_unknown_ones_stay(tmp_path):
     assert problems == []
     assert source == "a/song.json"
     assert fields == {
-        "title": "Boats", "artist": "Ann", "key": "C minor", "tempo_bpm": "92", "genre": "waltz",
+        "title": "Boats", "artist": "Ann", "composer": "Bach, Johann Sebastian; Bob",
+        "key": "C minor", "tempo_bpm": "92", "genre": "waltz",
         "moods": "calm, warm", "keywords": "sea", "description": "A slow waltz.",
         "name": "boats_1", "instrument": "Mix", "energy": "3", "live": "false",
     }  # fmt: skip

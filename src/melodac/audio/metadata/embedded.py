@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from melodac.audio.metadata.bounded_file import BoundedFile
 from melodac.audio.metadata.containers import iterate_texts
-from melodac.audio.metadata.fields import canonical_name, clean_fields
+from melodac.audio.metadata.fields import canonical_name, clean_fields, join_texts
 from melodac.errors import AudioError
 
 LISTS = frozenset({
@@ -94,7 +94,7 @@ def _read_tag_block(path: Path) -> dict[str, str]:
             found.setdefault(name, []).extend(text for text in texts if text)
     several = {name: dict.fromkeys(texts) for name, texts in found.items() if texts}
     return {
-        name: ", ".join(texts) if name in LISTS else next(iter(texts))
+        name: join_texts(name, texts) if name in LISTS else next(iter(texts))
         for name, texts in several.items()
     }
 

@@ -51,6 +51,9 @@ MAX_FIELDS = 200
 _UNPRINTABLE = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
 _TEMPO = re.compile(r"([0-9]{1,9}(?:[.,][0-9]{1,9})?)\s*(?:bpm)?", re.IGNORECASE)
 
+PEOPLE = frozenset({"album_artist", "artist", "composer"})
+"""Names hold commas (Bach, Johann Sebastian), so several are parted by semicolons."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -77,6 +80,12 @@ def canonical_name(name: str) -> str:
     """
     folded = re.sub(r"[\s_-]+", "_", clean_text(name).casefold())
     return SYNONYMS.get(folded, folded)
+
+
+def join_texts(name: str, texts: Iterable[str]) -> str:
+    """Several values of one field as one text, without those that are empty."""
+    separator = "; " if canonical_name(name) in PEOPLE else ", "
+    return separator.join(text for text in texts if text)
 
 
 def clean_fields(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:

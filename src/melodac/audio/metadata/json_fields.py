@@ -8,6 +8,7 @@ import json
 import math
 from typing import NoReturn, cast
 
+from melodac.audio.metadata.fields import join_texts
 from melodac.errors import AudioError
 
 Pairs = list[tuple[str, str]]
@@ -33,7 +34,7 @@ def parse_object(text: str) -> tuple[Pairs, list[str]]:
         if None in texts:
             complaints.append(f"{name[:40]!r} is no text, number or list of them, not used")
         else:
-            pairs.append((name, ", ".join(text for text in texts if text)))
+            pairs.append((name, join_texts(name, (text for text in texts if text))))
     return pairs, complaints
 
 
