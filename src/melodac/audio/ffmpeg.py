@@ -30,12 +30,13 @@ _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 class FfmpegDecoder:
     """The one stream of sound in a file, read once from front to end."""
 
-    def __init__(self, file: BinaryIO, known: Format) -> None:
+    def __init__(self, file: BinaryIO, known: Format, *, ends_anywhere: bool = False) -> None:
         """Open a file and decode its first frame, which alone tells the true rate and channels.
 
         Args:
             file: A file that begins with its container.
             known: What it is.
+            ends_anywhere: Whether its header leaves the length open, so that no end is too early.
 
         Raises:
             UnreadableAudioError: If FFmpeg cannot decode it, or not exactly one stream is sound.
@@ -45,6 +46,7 @@ class FfmpegDecoder:
             self._stream = _only_stream(self._container)
         self.codec = self._stream.codec_context.name
         self._trims_end = known == MP4
+        self._ends_anywhere = ends_anywhere
         self._frames = self._decode()
         first = next(self._frames, None)
         if first is None:
@@ -79,7 +81,7 @@ class FfmpegDecoder:
     def _decode(self) -> Iterator[AudioFrame]:
         with _plain_words("damaged: decoding stops with an error"):
             for packet in self._container.demux(self._stream):
-                if packet.is_corrupt:
+                if packet.is_corrupt and not self._ends_anywhere:
                     raise UnreadableAudioError("cut off: ends within a packet")
                 # its own stubs leave Packet's parameter open
                 yield from self._stream.codec_context.decode(packet)  # pyright: ignore[reportUnknownMemberType]

@@ -122,15 +122,18 @@ class ChainDecoder:
 
 
 def read_flac_md5(file: BinaryIO, start: int) -> bytes | None:
-    """The checksum of a FLAC's sound; None if it has none or libsndfile knows not its sample size.
+    """The checksum of a FLAC's sound; None if it has none, or is one libsndfile cannot read.
+
+    That is one with no count of samples, or with samples of unusual size.
 
     STREAMINFO: RFC 9639, section 8.2.
     """
     file.seek(start)
     head = file.read(42)
     bits = ((head[20] & 1) << 4 | head[21] >> 4) + 1 if len(head) == 42 else 0
+    num_samples = (head[21] & 0x0F) << 32 | int.from_bytes(head[22:26]) if bits else 0
     md5 = head[26:42]
-    return md5 if bits in {8, 16, 24} and any(md5) else None
+    return md5 if bits in {8, 16, 24} and num_samples and any(md5) else None
 
 
 def _translate(error: soundfile.LibsndfileError, what: str) -> UnreadableAudioError:

@@ -189,7 +189,7 @@ def _open_decoder(file: BinaryIO) -> _Opened:
         # without a checksum, only FFmpeg reads on where the header's count of samples ends
         return _opened(_ffmpeg(file, found) if md5 is None else _libsndfile(file, found, md5), FLAC)
     if found.format.backend == "FFmpeg" or length_is_open or _is_packed_caf(file, found):
-        return _opened(_ffmpeg(file, found), found.format)
+        return _opened(_ffmpeg(file, found, ends_anywhere=length_is_open), found.format)
     return _opened(_libsndfile(file, found), found.format)
 
 
@@ -217,9 +217,10 @@ def _open_mp3(file: BinaryIO, found: Recognised) -> _Opened:
     return _opened(decoder, MP3, claim.num_samples)
 
 
-def _ffmpeg(file: BinaryIO, found: Recognised) -> FfmpegDecoder:
+def _ffmpeg(file: BinaryIO, found: Recognised, *, ends_anywhere: bool = False) -> FfmpegDecoder:
     end = file.seek(0, os.SEEK_END)
-    return FfmpegDecoder(open_section(file, found.start, end), found.format)
+    section = open_section(file, found.start, end)
+    return FfmpegDecoder(section, found.format, ends_anywhere=ends_anywhere)
 
 
 def _libsndfile(file: BinaryIO, found: Recognised, flac_md5: bytes = b"") -> LibsndfileDecoder:
