@@ -4,6 +4,7 @@ The only module that writes through libsndfile; any module above may import it.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ Subtype = Literal["PCM_16", "PCM_24"]
 Container = Literal["FLAC", "WAV"]
 BLOCK_SAMPLES = 1 << 16
 """Per channel; a single large write has crashed libsndfile for some formats."""
+LIBSNDFILE_SYSTEM_ERROR = 2
+"""All it says of a write that failed. Source: sndfile.h, SF_ERR_SYSTEM."""
+DISK_FULL = "the disk is full, or the file larger than allowed there"
 
 
 class AudioWriter:
@@ -98,10 +102,30 @@ def _open(
             )
         yield AudioWriter(path, file)
         with _plain_errors(path):
+            num_samples = file.frames
             file.close()
+            _check_end(partial, num_samples)
             sync(partial)
             partial.replace(path)
             sync(path.parent)
+
+
+def _check_end(path: Path, num_samples: int) -> None:
+    """Read the last sample back: libsndfile closes a FLAC file cut off by a full disk in silence.
+
+    Raises:
+        OSError: If the last sample is not there.
+    """
+    if num_samples == 0:
+        return
+    with path.open("rb") as raw, soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+        try:
+            file.seek(num_samples - 1)
+            is_there = file.read(dtype="float32").shape[0] == 1
+        except soundfile.LibsndfileError:
+            is_there = False
+        if not is_there:
+            raise OSError(errno.ENOSPC, DISK_FULL)
 
 
 @contextmanager
@@ -109,8 +133,15 @@ def _plain_errors(path: Path) -> Generator[None]:
     try:
         yield
     except (OSError, soundfile.LibsndfileError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.error_string
-        raise OutputError(f"{path}: cannot be written: {reason or error}") from error
+        raise OutputError(f"{path}: cannot be written: {_explain(error)}") from error
+
+
+def _explain(error: OSError | soundfile.LibsndfileError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if error.code == LIBSNDFILE_SYSTEM_ERROR:
+        return DISK_FULL
+    return str(error.error_string)
 
 
 def _remove(partial: Path) -> None:
