@@ -62,7 +62,7 @@ class Examination:
     @property
     def words(self) -> UInt32[np.ndarray, " _"]:
         """The fingerprint as numbers."""
-        return np.frombuffer(self.fingerprint, "<u4").astype(np.uint32)
+        return np.frombuffer(self.fingerprint, "<u4").astype(np.uint32, copy=False)
 
 
 @dataclass(frozen=True)
