@@ -33,6 +33,12 @@ def test_every_container_says_the_same_and_its_junk_nothing(tmp_path, kind):
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
 
+@pytest.mark.parametrize("kind", TAGGERS)
+def test_the_extension_says_nothing(tmp_path, kind):
+    renamed = write_tagged(tmp_path, kind).rename(tmp_path / "song.bin")
+    assert read_embedded(renamed).fields == dict(sorted(WORDS.items()))
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 def test_a_file_without_tags_has_no_fields_and_no_problem(tmp_path, kind):
     assert read_embedded(write_sound(tmp_path / f"plain.{kind}")) == EmbeddedTags()
@@ -109,6 +115,18 @@ def test_ape_tags_behind_an_mp3_are_read(plain_mp3):
     tags["Title"] = "Tïtle"
     tags.save(plain_mp3)
     assert read_embedded(plain_mp3).fields == {"title": "Tïtle"}
+    found = tag_mp3(plain_mp3, id3.TPE1(encoding=3, text=["Ann"]))
+    assert found.fields == {"artist": "Ann", "title": "Tïtle"}
+
+
+def test_id3_is_read_from_a_stream_whose_sound_mutagen_cannot_find(plain_mp3):
+    tag_mp3(plain_mp3, id3.TPE1(encoding=3, text=["Ann"]))
+    size = int.from_bytes(
+        plain_mp3.read_bytes()[6:10], "big"
+    )  # small enough for one digit of 7 bits
+    head = plain_mp3.read_bytes()[: size + 10]
+    plain_mp3.write_bytes(head + bytes(5000))
+    assert read_embedded(plain_mp3) == EmbeddedTags({"artist": "Ann"})
 
 
 def test_a_web_address_may_be_the_licence(plain_mp3):

@@ -21,6 +21,11 @@ class BoundedFile(io.BufferedReader):
         self._reads_left = MAX_READS
         self._bytes_left = MAX_BYTES
 
+    @property
+    def name(self) -> str:
+        """Nothing, so that no parser is chosen by the extension: the same bytes say the same."""
+        return ""
+
     def read(self, size: int | None = -1, /) -> bytes:
         """At most `size` bytes.
 

@@ -7,7 +7,8 @@ light imports only, and the answer is plain data. Any module above may import it
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +44,7 @@ CONTAINER_NAMES: Mapping[str, str] = {
 """Names that only one format knows; the others are words, and the synonyms of fields fit them."""
 # mutagen would take these for damaged files of a kind it knows
 _UNKNOWN_TO_MUTAGEN = (b"RF64", b"riff", b"caff", b".snd", b"dns.", b"\x1aE\xdf\xa3", b"Creative V")
+_MPEG = (b"ID3", b"\xff")
 _HAVE_TEXT_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff")
 # Besides its own errors mutagen lets these through on hostile files, since its parsers index,
 # unpack, convert and allocate by what the file says. Tags that cannot be parsed must not cost the
@@ -84,49 +86,60 @@ def read_embedded(path: Path) -> EmbeddedTags:
 def _read_tag_block(path: Path) -> dict[str, str]:
     """Tags in the container's own format."""
     with BoundedFile(path) as file:
-        if file.peek(16).startswith(_UNKNOWN_TO_MUTAGEN):
-            return {}
-        tags = _open_tags(file)
-    found: dict[str, list[str]] = {}
-    for raw_name, texts in iterate_texts(tags):
+        blocks = _parse_blocks(file)
+    found: dict[str, str] = {}
+    for block in blocks:
+        found = _choose_fields(iterate_texts(block)) | found
+    return found
+
+
+def _choose_fields(named_texts: Iterable[tuple[str, list[str]]]) -> dict[str, str]:
+    """The wanted fields of one block, each as one text."""
+    found: dict[str, dict[str, None]] = {}  # a dict keeps the order and drops what is said twice
+    for raw_name, texts in named_texts:
         name = CONTAINER_NAMES.get(raw_name) or canonical_name(raw_name)
         if name in WANTED:
-            found.setdefault(name, []).extend(text for text in texts if text)
-    several = {name: dict.fromkeys(texts) for name, texts in found.items() if texts}
+            found.setdefault(name, {}).update(dict.fromkeys(text for text in texts if text))
     return {
         name: join_texts(name, texts) if name in LISTS else next(iter(texts))
-        for name, texts in several.items()
+        for name, texts in found.items()
+        if texts
     }
 
 
-def _open_tags(file: BoundedFile) -> object:
-    """The tag block as mutagen holds it, None where there is none.
+def _parse_blocks(file: BoundedFile) -> list[object]:
+    """The tag blocks of a file as mutagen holds them, most binding first.
 
     Raises:
-        AudioError: If it cannot be parsed.
+        AudioError: If they cannot be parsed.
     """
-    from mutagen import MutagenError
+    import mutagen
 
+    start = file.peek(16)
+    if start.startswith(_UNKNOWN_TO_MUTAGEN):
+        return []
     try:
-        return _parse_tags(file)
-    except (MutagenError, *_PARSER_ERRORS) as error:
+        if not start.startswith(_MPEG):
+            parse = cast(Callable[[BoundedFile], Any], mutagen.File)  # pyright: ignore[reportUnknownMemberType]
+            parsed = parse(file)
+            if parsed is not None:
+                return [parsed.tags]
+        return _parse_free_blocks(file)
+    except (mutagen.MutagenError, *_PARSER_ERRORS) as error:
         raise AudioError(f"damaged ({type(error).__name__}), not used") from error
 
 
-def _parse_tags(file: BoundedFile) -> object:
-    import mutagen
+def _parse_free_blocks(file: BoundedFile) -> list[object]:
+    """Blocks before and behind a stream that has no container; its sound is not parsed."""
     from mutagen.apev2 import APENoHeaderError, APEv2
-    from mutagen.mp3 import MP3
+    from mutagen.id3 import ID3, ID3NoHeaderError
 
-    open_any = cast(Callable[[BoundedFile], Any], mutagen.File)  # pyright: ignore[reportUnknownMemberType]  untyped
-    found = open_any(file)
-    if found is None or found.tags is not None or type(found) is not MP3:
-        return None if found is None else found.tags
-    file.seek(0)
-    try:
-        return APEv2(file)  # some taggers put it behind an MP3 that has no ID3
-    except APENoHeaderError:
-        return None
+    blocks: list[object] = []
+    with suppress(ID3NoHeaderError):
+        blocks.append(ID3(file))
+    with suppress(APENoHeaderError):
+        blocks.append(APEv2(file))
+    return blocks
 
 
 def _read_text_chunks(path: Path) -> dict[str, str]:
