@@ -1,112 +1,19 @@
-"""Codec training: whole groups held out, exact resume, an export that the loader takes."""
+"""Codec training: exact resume, phases in order, an export that the loader takes."""
 
 import json
+import logging
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from melodac.codec.load import load_codec_folder
-from melodac.codec.training.clips import CropSource, is_held_out, load_clips
-from melodac.codec.training.config import CodecTrainingConfig
-from melodac.codec.training.export import begin, export_codec, read_folder
+from melodac.codec.training.clips import load_clips
+from melodac.codec.training.config import AdversarialConfig, CodecTrainingConfig, DiscriminatorShape
+from melodac.codec.training.export import begin, read_folder
 from melodac.codec.training.measure import measure_codec
 from melodac.codec.training.schedule import encoder_share, learning_rate
 from melodac.codec.training.state import load_state, read_saved_codec, save_state
-from melodac.codec.training.trainer import CodecTrainer
-from melodac.errors import CheckpointMismatchError, ConfigError
-
-CONFIG = CodecTrainingConfig(
-    batch_size=2,
-    crop=4096,
-    plain_updates=3,
-    settle_updates=1,
-    initial_batches=4,
-    revive_every=2,
-    warmup_updates=2,
-    compiled=False,
-    weights={"complex_spectrum": 0.5},
-)
-
-
-@pytest.fixture
-def music(tmp_path):
-    """A folder of short files in groups of two."""
-    folder = tmp_path / "music"
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    rows = ["file_name,group"]
-    for index in range(40):
-        name = f"{index:02}.wav"
-        soundfile.write(folder / name, 0.1 * generator.standard_normal(6000), 44_100)
-        rows.append(f"{name},group {index // 2}")
-    (folder / "metadata.csv").write_text("\n".join(rows))
-    return folder
-
-
-@pytest.fixture
-def export(tmp_path, tiny_architecture):
-    def write(trainer, folder):
-        save_state(tmp_path / "to_export.pt", trainer.state, tiny_architecture)
-        saved = read_saved_codec(tmp_path / "to_export.pt")
-        return export_codec(saved, folder, name="tiny", sources="noise")
-
-    return write
-
-
-@pytest.fixture
-def make_trainer(music, tiny_architecture):
-    def make(**changes) -> CodecTrainer:
-        config = CONFIG.model_copy(update=changes)
-        clips = load_clips(music, 44_100)
-        return CodecTrainer(config, tiny_architecture, CropSource([clips], config))
-
-    return make
-
-
-def test_groups_are_never_parted(music):
-    by_group: dict[int, set[bool]] = {}
-    for clip in load_clips(music, 44_100):
-        by_group.setdefault(int(clip.name[:2]) // 2, set()).add(clip.held_out)
-    assert all(len(sides) == 1 for sides in by_group.values())
-    assert {True, False} == set.union(*by_group.values())
-
-
-def test_about_a_tenth_of_all_groups_is_held_out():
-    assert 800 < sum(is_held_out(f"group {index}") for index in range(10_000)) < 1200
-
-
-def test_a_long_recording_gives_its_end(tmp_path):
-    soundfile.write(tmp_path / "long.wav", 0.1 * np.ones(50 * 44_100), 44_100)
-    start, end = load_clips(tmp_path, 44_100)
-    assert (start.held_out, end.held_out) == (False, True)
-    assert len(end.samples) == 12 * 44_100
-    assert len(start.samples) == 38 * 44_100
-
-
-def test_crops_never_come_from_held_out_recordings(tmp_path):
-    for index in range(30):
-        samples = np.full(5000, 0.5)
-        if is_held_out(f"{index}.wav"):
-            samples[::2] *= -1
-        soundfile.write(tmp_path / f"{index}.wav", samples, 44_100, subtype="FLOAT")
-    config = CONFIG.model_copy(update={"mix_probability": 0.0, "batch_size": 50})
-    crops = CropSource([load_clips(tmp_path, 44_100)], config)
-    generator = torch.Generator().manual_seed(0)
-    steps = crops.draw(generator)[:, 0].diff(dim=-1).abs().amax(1)
-    assert steps.max() < 1e-3  # held-out files alternate, the others are constant
-
-
-def test_silence_and_clips_shorter_than_a_crop_are_drawn(tmp_path):
-    soundfile.write(tmp_path / "b.wav", np.zeros(100), 44_100)
-    crops = CropSource([load_clips(tmp_path, 44_100)], CONFIG)
-    assert crops.draw(torch.Generator().manual_seed(0)).shape == (2, 1, 4096)
-
-
-def test_a_folder_without_audio_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no audio"):
-        load_clips(tmp_path, 44_100)
+from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
 
 
 def test_resumed_training_equals_uninterrupted_training(make_trainer, tmp_path, tiny_architecture):
@@ -134,6 +41,138 @@ def test_a_state_of_another_shape_is_refused(make_trainer, tmp_path, tiny_archit
     other = tiny_architecture.model_copy(update={"codebook_size": 16})
     with pytest.raises(CheckpointMismatchError, match="another state folder"):
         load_state(tmp_path / "state.pt", trainer.state, other)
+
+
+JUDGED = AdversarialConfig(
+    begins_at=4,
+    lead_updates=1,
+    shape=DiscriminatorShape(periods=(2, 3), windows=(256,), width=0.05),
+    drawn=2,
+)
+
+
+def test_resumed_training_with_discriminators_equals_uninterrupted_training(
+    make_trainer, tmp_path, tiny_architecture
+):
+    straight, halted = make_trainer(adversarial=JUDGED), make_trainer(adversarial=JUDGED)
+    logged = [straight.update() for _ in range(8)]
+    assert [("discriminator" in terms, "feature" in terms) for terms in logged] == [
+        *[(False, False)] * 4,
+        (True, False),
+        *[(True, True)] * 3,
+    ]
+    for _ in range(6):
+        halted.update()
+    save_state(tmp_path / "state.pt", halted.state, tiny_architecture)
+    resumed = make_trainer(adversarial=JUDGED)
+    load_state(tmp_path / "state.pt", resumed.state, tiny_architecture)
+    assert [resumed.update() for _ in range(2)] == logged[6:]
+    weights = straight.state.adversary.discriminator.state_dict()
+    for name, tensor in resumed.state.adversary.discriminator.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_a_state_without_discriminators_begins_them_afresh_and_says_so(
+    make_trainer, tmp_path, tiny_architecture, caplog
+):
+    old = make_trainer()
+    old.update()
+    save_state(tmp_path / "state.pt", old.state, tiny_architecture)
+    content = torch.load(tmp_path / "state.pt", weights_only=True)
+    for name in ("adversary", "is_encoder_fixed", "origin"):  # as states were before
+        del content[name]
+    torch.save(content, tmp_path / "state.pt")
+    trainer = make_trainer(adversarial=JUDGED)
+    load_state(tmp_path / "state.pt", trainer.state, tiny_architecture)
+    assert trainer.state.update == 1
+    assert trainer.state.adversary.updates == 0
+    assert "they begin afresh" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "switched off"),
+        ({"adversarial": JUDGED.model_copy(update={"shape": DiscriminatorShape(periods=(2,))})},
+         "of another shape"),
+    ],
+)  # fmt: skip
+def test_discriminators_that_are_dropped_are_told(
+    make_trainer, tmp_path, tiny_architecture, caplog, changes, message
+):
+    save_state(tmp_path / "s.pt", make_trainer(adversarial=JUDGED).state, tiny_architecture)
+    with caplog.at_level(logging.WARNING):
+        load_state(tmp_path / "s.pt", make_trainer(**changes).state, tiny_architecture)
+    assert message in caplog.text
+
+
+def test_the_decoder_alone_leaves_every_code_as_it_was(make_trainer, export, tmp_path):
+    trainer = make_trainer(decoder_only_from=5, adversarial=JUDGED, learning_rate=1e-2)
+    for _ in range(5):
+        trainer.update()
+    export(trainer, tmp_path / "before")
+    for _ in range(4):
+        trainer.update()
+    export(trainer, tmp_path / "after")
+    audio = 0.1 * torch.randn(1, 20_000, generator=torch.Generator().manual_seed(0))
+    before, after = (load_codec_folder(tmp_path / name, name=name) for name in ("before", "after"))
+    codes = before.encode(audio)
+    assert torch.equal(after.encode(audio), codes)
+    assert not torch.equal(after.decode(codes), before.decode(codes))
+
+
+def test_codebooks_by_gradient_learn_from_their_own_loss(make_trainer):
+    trainer = make_trainer(codebooks="gradient", plain_updates=0, settle_updates=0)
+    before = [stage.codebook.weight.clone() for stage in trainer.parts.quantizer.quantizers]
+    terms = trainer.update()
+    assert terms["codebook"] == pytest.approx(terms["commitment"])
+    after = [stage.codebook.weight for stage in trainer.parts.quantizer.quantizers]
+    assert not any(map(torch.equal, before, after))
+
+
+def test_a_state_whose_codebooks_learned_otherwise_is_refused(
+    make_trainer, tmp_path, tiny_architecture
+):
+    save_state(tmp_path / "state.pt", make_trainer().state, tiny_architecture)
+    other = make_trainer(codebooks="gradient")
+    with pytest.raises(CheckpointMismatchError, match="codebooks"):
+        load_state(tmp_path / "state.pt", other.state, tiny_architecture)
+
+
+def test_a_save_cut_off_leaves_the_last_state(
+    make_trainer, tmp_path, tiny_architecture, monkeypatch
+):
+    trainer, path = make_trainer(), tmp_path / "state.pt"
+    save_state(path, trainer.state, tiny_architecture)
+    before = path.read_bytes()
+    trainer.update()
+
+    def cut_off(content, file) -> None:
+        file.write(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(path, trainer.state, tiny_architecture)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kept", [0, 1, 1000])
+def test_a_damaged_state_is_named(make_trainer, tmp_path, tiny_architecture, kept):
+    path = tmp_path / "state.pt"
+    save_state(path, make_trainer().state, tiny_architecture)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointCorruptError, match="damaged"):
+        read_saved_codec(path)
+
+
+def test_weights_whose_codebooks_would_be_thrown_away_are_refused(
+    make_trainer, export, tmp_path, tiny_architecture
+):
+    trainer = make_trainer()
+    export(trainer, tmp_path / "weights")  # after no update
+    with pytest.raises(ConfigError, match="plain_updates"):
+        begin(trainer.state, read_folder(tmp_path / "weights"), tiny_architecture, trainer.config)
 
 
 def test_training_lowers_the_loss(make_trainer):

@@ -44,6 +44,15 @@ def test_only_the_complex_distance_hears_a_flipped_sign():
     )  # twice the target, 3 windows
 
 
+def test_phase_counts_only_up_to_its_limit():
+    time_s = torch.arange(8192) / RATE_HZ
+    low, high = (torch.sin(2 * torch.pi * hz * time_s)[None] for hz in (500.0, 9000.0))
+    limited = spectral_terms(low - high, low + high, RATE_HZ, 3000.0).complex_spectrum
+    assert float(limited) < 0.15  # the edges leak
+    assert float(spectral_terms(low - high, low + high, RATE_HZ).complex_spectrum) > 1
+    assert float(spectral_terms(high - low, low + high, RATE_HZ, 3000.0).complex_spectrum) > 1
+
+
 def test_silence_gives_finite_gradients():
     silence = torch.zeros(1, 5000, requires_grad=True)
     terms = spectral_terms(silence, torch.zeros(1, 5000), RATE_HZ)

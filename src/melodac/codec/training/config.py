@@ -110,6 +110,8 @@ class CodecTrainingConfig(Section):
     """Share of crops that are the sum of two."""
     first_source_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
     """Share of crops from the first source when there are several."""
+    phase_below_hz: Positive = 24_000.0
+    """Frequency up to which the complex spectrum counts."""
     weights: LossWeights = LossWeights()
     adversarial: AdversarialConfig = AdversarialConfig()
     compiled: bool = True

@@ -3,6 +3,7 @@
 One short-time Fourier transform a window feeds every term. Used by training and its evaluation.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,7 +30,10 @@ class SpectralTerms:
     log_magnitude: Float[Tensor, ""]
     """Log10 magnitude distance, long windows only."""
     complex_spectrum: Float[Tensor, ""]
-    """Absolute complex difference over the target's mean magnitude, long windows only."""
+    """Absolute complex difference over the target's mean magnitude, long windows only.
+
+    Where phase cannot be coded, its minimum is silence: too far up it makes a codec dull.
+    """
 
 
 def spectrum(audio: Float[Tensor, "B N"], window: int) -> Complex[Tensor, "B _ _"]:
@@ -46,9 +50,19 @@ def spectrum(audio: Float[Tensor, "B N"], window: int) -> Complex[Tensor, "B _ _
 
 
 def spectral_terms(
-    reconstruction: Float[Tensor, "B N"], target: Float[Tensor, "B N"], sample_rate_hz: int
+    reconstruction: Float[Tensor, "B N"],
+    target: Float[Tensor, "B N"],
+    sample_rate_hz: int,
+    phase_below_hz: float = math.inf,
 ) -> SpectralTerms:
-    """Measure all spectral distances at once; differentiable in `reconstruction`."""
+    """Measure all spectral distances at once; differentiable in `reconstruction`.
+
+    Args:
+        reconstruction: What came out.
+        target: What went in.
+        sample_rate_hz: Of both.
+        phase_below_hz: Frequency up to which the complex spectrum is compared.
+    """
     mel = reconstruction.new_zeros(())
     log_magnitude = reconstruction.new_zeros(())
     complex_spectrum = reconstruction.new_zeros(())
@@ -59,8 +73,10 @@ def spectral_terms(
         mel = mel + _log_distance(bank @ ours_magnitude, bank @ theirs_magnitude)
         if window >= _LONG:
             log_magnitude = log_magnitude + _log_distance(ours_magnitude, theirs_magnitude)
-            difference = (ours - theirs).abs().mean()
-            complex_spectrum = complex_spectrum + difference / (theirs_magnitude.mean() + FLOOR)
+            bins = math.ceil(min(phase_below_hz / sample_rate_hz, 0.5) * window) + 1
+            difference = (ours[:, :bins] - theirs[:, :bins]).abs().mean()
+            level = theirs_magnitude[:, :bins].mean() + FLOOR
+            complex_spectrum = complex_spectrum + difference / level
     return SpectralTerms(mel, log_magnitude, complex_spectrum)
 
 

@@ -143,7 +143,9 @@ class CodecTrainer:
         self, output: Float[Tensor, "B 1 N"], audio: Float[Tensor, "B 1 N"]
     ) -> dict[str, Tensor]:
         weights = self.config.weights
-        spectral = spectral_terms(output[:, 0], audio[:, 0], self.architecture.sample_rate)
+        spectral = spectral_terms(
+            output[:, 0], audio[:, 0], self.architecture.sample_rate, self.config.phase_below_hz
+        )
         return {
             "mel": weights.mel * spectral.mel,
             "log_magnitude": weights.log_magnitude * spectral.log_magnitude,
