@@ -17,7 +17,9 @@ from torch.nn.utils import remove_weight_norm
 
 from melodac.codec.architecture import DacArchitecture
 from melodac.codec.chunks import Chunk, ChunkShape, read_chunks
+from melodac.codec.compiled import compile_network
 from melodac.codec.dac_import import DacModel
+from melodac.codec.exact import ExactEncoder, Network
 from melodac.codec.halo import decoder_halo, encoder_halo
 from melodac.codec.interface import Codec
 from melodac.errors import CodecError
@@ -33,8 +35,9 @@ class DacCodec(Codec):
         *,
         name: str,
         weights_sha256: str,
-        chunk_frames: int = 512,
+        chunk_frames: int = 128,
         batch_chunks: int = 1,
+        is_compiled: bool = False,
     ) -> None:
         """Freeze `model` for inference.
 
@@ -45,9 +48,11 @@ class DacCodec(Codec):
             weights_sha256: Hash of the weights file.
             chunk_frames: Frames coded at once, without halo; never changes a result.
             batch_chunks: Chunks coded side by side; more than one pays on a GPU.
+            is_compiled: Encode by compiled code: half a minute at the first chunk, then about
+                one and a half times the speed, and equal codes.
 
         Raises:
-            CodecError: A chunk would be empty.
+            CodecError: A chunk would be empty, or nothing can be compiled here.
         """
         if chunk_frames < 1 or batch_chunks < 1:
             raise CodecError(
@@ -61,8 +66,10 @@ class DacCodec(Codec):
         parts = cast("DacModel", model)
         self._parts = parts
         self._encoder_halo = encoder_halo(parts.encoder)
+        self._encoder = ExactEncoder(parts, hop=self.hop, halo=self._encoder_halo)
         self._decoder_halo = decoder_halo(parts.decoder)
         self.chunk_frames, self.batch_chunks = chunk_frames, batch_chunks
+        self._compiled = compile_network(parts.encoder) if is_compiled else None
 
     def encode(self, audio: Float[Tensor, "C N"]) -> Int64[Tensor, "C K T"]:
         """Encode each channel, chunk by chunk; see `Codec.encode`."""
@@ -92,12 +99,14 @@ class DacCodec(Codec):
         return (audio.cpu().numpy() for audio in self._decode(iter(blocks)))
 
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        shape = ChunkShape(self.chunk_frames, self._encoder_halo, self.hop)
+        is_fixed = self._compiled is not None  # for each shape takes a compilation of its own
+        shape = ChunkShape(self.chunk_frames, self._encoder_halo, self.hop, is_fixed)
         is_empty = True
         for batch in _batches(read_chunks(_alike(blocks, check_audio), shape), self.batch_chunks):
             is_empty = False
             windows = torch.stack([window for _, window in batch])
-            codes = self._encode_windows(windows.flatten(0, 1)[:, None])
+            kept = [chunk.kept for chunk, window in batch for _ in window]
+            codes = self._encode_windows(windows.flatten(0, 1)[:, None], kept)
             for (chunk, _), piece in zip(batch, _by_chunk(codes, len(batch)), strict=True):
                 yield piece[..., chunk.kept]
         if is_empty:
@@ -113,9 +122,18 @@ class DacCodec(Codec):
                 yield piece[..., chunk.kept.start * self.hop : chunk.kept.stop * self.hop]
 
     @torch.inference_mode()
-    def _encode_windows(self, audio: Tensor) -> Tensor:
-        latents = self._parts.encoder(audio.to(self._device(), torch.float32))
-        return self._parts.quantizer(latents)[1]
+    def _encode_windows(self, audio: Tensor, kept: list[slice]) -> Tensor:
+        audio = audio.to(self._device(), torch.float32)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self._encoder.encode(audio, kept, self._network(audio.shape[-1]))
+
+    def _network(self, num_samples: int) -> Network:
+        """The fastest network for windows of this length: one length alone is compiled."""
+        compiled = self._compiled
+        window = self.chunk_frames + 2 * self._encoder_halo
+        if compiled is None or num_samples != window * self.hop:
+            return self._parts.encoder
+        return lambda audio: torch.cat([compiled(row[None]) for row in audio])
 
     @torch.inference_mode()
     def _decode_windows(self, codes: Tensor) -> Tensor:
