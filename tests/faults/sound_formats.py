@@ -122,6 +122,10 @@ PLAIN = [
 ODD = [
     accept("odd/192k.wav", sndfile(40, "WAV", "PCM_16", rate_hz=192_000), SECONDS),
     accept("odd/8k.wav", sndfile(41, "WAV", "PCM_16", rate_hz=8_000), SECONDS),
+    accept(
+        "odd/8 channels.wav",
+        lambda path: write(path, chords(42, channels=8), "WAV", "PCM_16"), SECONDS,
+    ),
     accept("odd/flac.mp3", sndfile(43, "FLAC", "PCM_16"), SECONDS),
     accept("odd/m4a.wav", ffmpeg(44, "aac", "ipod"), SECONDS),
     accept("odd/WAV.OGG", sndfile(45, "WAV", "PCM_16"), SECONDS),

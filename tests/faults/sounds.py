@@ -26,23 +26,25 @@ def write(path, sound, container, subtype, *, rate_hz=RATE_HZ, **settings):
     soundfile.write(path, sound.T, rate_hz, format=container, subtype=subtype, **settings)
 
 
-def encode(path, sound, codec, container, *, rate_hz=RATE_HZ, bit_rate=0, options=None):
+def encode(path, sound, codec, container, *, rate_hz=RATE_HZ, bit_rate=0, options=None, streams=1):
     """Through FFmpeg; `container` is its name for the muxer."""
     layout = "stereo" if sound.shape[0] == 2 else "mono"
     with av.open(str(path), "w", format=container, container_options=options or {}) as output:
-        stream = output.add_stream(codec, rate=rate_hz, layout=layout)
-        if bit_rate:
-            stream.bit_rate = bit_rate
-        context = stream.codec_context
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), "fltp", layout)
-        frame.sample_rate, frame.pts = rate_hz, 0
-        resampler = av.AudioResampler(
-            context.format, context.layout, rate_hz, frame_size=context.frame_size or 1024
-        )
-        for given in (frame, None):
-            for piece in resampler.resample(given):
-                output.mux(stream.encode(piece))
-        output.mux(stream.encode(None))
+        added = [output.add_stream(codec, rate=rate_hz, layout=layout) for _ in range(streams)]
+        for stream in added:
+            if bit_rate:
+                stream.bit_rate = bit_rate
+            context = stream.codec_context
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), "fltp", layout)
+            frame.sample_rate, frame.pts = rate_hz, 0
+            resampler = av.AudioResampler(
+                context.format, context.layout, rate_hz, frame_size=context.frame_size or 1024
+            )
+            for given in (frame, None):
+                for piece in resampler.resample(given):
+                    output.mux(stream.encode(piece))
+        for stream in added:
+            output.mux(stream.encode(None))
 
 
 def mp3(seed, duration_s=SECONDS, *, mode="CONSTANT", level=0.5, channels=2, rate_hz=RATE_HZ):
