@@ -37,8 +37,9 @@ class TrackRecord(Section):
     """libsndfile or FFmpeg."""
     audio_sha256: str
     """Of the decoded samples: the same recording in another lossless container has the same."""
-    loudness_lufs: float
-    peak_dbfs: float
+    loudness_lufs: float | None
+    """None for codes that came without sound."""
+    peak_dbfs: float | None
     tags: dict[str, str]
     tag_sources: dict[str, str]
     """For each tag the file it came from."""

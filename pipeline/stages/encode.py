@@ -6,12 +6,13 @@ written; the store holds the same bytes either way, whatever finishes first and 
 
 import logging
 
-from melodac.codec.load import load_codec
+from melodac.codec.load import WEIGHTS, load_codec
 from melodac.tokens.shard_cache import ShardCache
 from melodac.tokens.store_writer import write_store
 from pipeline import paths
 from pipeline.code_cache import hold_encode_scratch
 from pipeline.devices import set_up_torch
+from pipeline.imported import HANDED_ON, take_over
 from pipeline.logs import progress
 from pipeline.params import Params
 from pipeline.records import Outcome, read_normalized
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> Outcome:
-    """Encode every normalised track into the token store."""
+    """Encode every normalised track into the token store; imported codes are taken over."""
+    if HANDED_ON.is_dir():
+        return take_over(params.codec.weights, WEIGHTS)
     device = set_up_torch(params.runtime)
     codec = load_codec(params.codec.weights, device=str(device))
     rows = read_normalized(paths.NORMALIZED_TABLE)

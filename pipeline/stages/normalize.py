@@ -16,6 +16,7 @@ from melodac.audio.normalize import NormalizedFile, NormalizeJob, NormalizeTarge
 from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
 from pipeline import paths
+from pipeline.imported import HANDED_ON, find_import, hand_on
 from pipeline.logs import progress
 from pipeline.normalized_cache import Produced, open_cache, produce
 from pipeline.params import NormalizeParams, Params
@@ -38,7 +39,12 @@ DURATION_MARGIN_S = 1.0
 
 
 def run(params: Params) -> Outcome:
-    """Normalize every track of the catalogue."""
+    """Normalize every track of the catalogue; imported codes are handed on."""
+    source = paths.resolve_source(params.ingest.source)
+    imported = find_import(source)
+    if imported is not None:
+        return hand_on(imported, source)
+    shutil.rmtree(HANDED_ON, ignore_errors=True)
     tracks = read_catalogue(paths.CATALOGUE)
     _check_channels(tracks, params.normalize)
     _clear(PARTIAL_AUDIO)

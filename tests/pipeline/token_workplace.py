@@ -33,6 +33,8 @@ def make_record(position, split="train", num_frames=100, **tags):
         duration_s=num_frames * 512 / 44100,
         sample_rate_hz=44100,
         num_channels=1,
+        decoder="libsndfile",
+        audio_sha256=f"{position:064x}",
         loudness_lufs=-20.0,
         peak_dbfs=-3.0,
         tags=tags,

@@ -48,8 +48,8 @@ class StoreHeader(Section):
     """Signals of every track; the columns of the first come first."""
     codebooks: tuple[PositiveInt, ...]
     """Codebooks of each channel."""
-    target_lufs: float
-    """Loudness to which the audio was brought before it was encoded."""
+    target_lufs: float | None
+    """Loudness to which the audio was brought before it was encoded; None if nobody knows."""
 
     @model_validator(mode="after")
     def _known_channels(self) -> "StoreHeader":
