@@ -45,7 +45,12 @@ NAMES = [
     accept("names/case.WAV", wav(97), SECONDS),
     accept("names/" + "long" * 60 + ".wav", wav(98), SECONDS),
     accept("deep/" + "a/" * 120 + "x.wav", wav(99), SECONDS),
-    reject("names/caf\udce9.wav", raw(lambda: b"RIFF"), "file name: not UTF-8", shown=r"names/caf\xe9.wav"),
+    reject(
+        "names/caf\udce9.wav",
+        raw(lambda: b"RIFF"),
+        "file name: not UTF-8",
+        shown=r"names/caf\xe9.wav",
+    ),
 ]
 LINKS = [
     accept("links/real.wav", wav(101), SECONDS),

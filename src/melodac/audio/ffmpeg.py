@@ -14,7 +14,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
 
 from melodac.audio.formats import MP4, Format
 from melodac.errors import UnreadableAudioError
@@ -156,7 +156,7 @@ def _kind(frame: AudioFrame) -> tuple[int, int, str]:
 
 
 def _to_float(frame: AudioFrame) -> Float32[np.ndarray, "C N"]:
-    values: Shaped[np.ndarray, "..."] = frame.to_ndarray()
+    values = frame.to_ndarray()
     channels = frame.layout.nb_channels
     planes = values if frame.format.is_planar else values.reshape(-1, channels).T
     name = frame.format.packed.name
