@@ -80,7 +80,7 @@ def train(
 ) -> None:
     """Go on training: from the state folder, else from weights. The same command resumes."""
     from melodac.codec.training.clips import CropSource
-    from melodac.codec.training.export import begin
+    from melodac.codec.training.export import FRESH, begin
     from melodac.codec.training.loop import STATE_FILE, train_codec
     from melodac.codec.training.trainer import CodecTrainer
     from pipeline.codec_sources import find_start, open_source
@@ -99,6 +99,8 @@ def train(
         trainer = CodecTrainer(config, start.architecture, CropSource(recordings, config))
         if start.weights is not None:
             begin(trainer.state, start.weights, start.architecture, config)
+        elif fresh:
+            trainer.state.origin = FRESH
         state.mkdir(parents=True, exist_ok=True)
         with (state / "runs.jsonl").open("a", encoding="utf-8") as runs:
             record = {"sources": [str(folder) for folder in folders], "config": config.model_dump()}

@@ -1,0 +1,153 @@
+"""What codec training is given: a catalogue's split is kept, weights are what was asked for."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from melodac.codec.architecture import BUNDLED_ARCHITECTURE, build_model
+from melodac.codec.training.clips import Clip
+from melodac.codec.training.export import FRESH
+from melodac.codec.training.state import save_state
+from melodac.errors import CheckpointMismatchError, CodecWeightsError, ConfigError
+from pipeline import codec_sources, paths
+from pipeline.codec_sources import find_start, held_out_clips, is_catalogue, open_source
+from pipeline.records import NormalizedRecord, TrackRecord, write_catalogue, write_normalized
+
+RATE_HZ = 44_100
+SPLITS = {"a": "train", "b": "validation", "c": "test"}
+
+
+def track(name: str) -> TrackRecord:
+    return TrackRecord(
+        id=name * 16,
+        path=f"{name}.wav",
+        group=name,
+        split=SPLITS[name],
+        duration_s=1.0,
+        sample_rate_hz=RATE_HZ,
+        num_channels=1,
+        decoder="libsndfile",
+        audio_sha256="",
+        loudness_lufs=-20.0,
+        peak_dbfs=-3.0,
+        tags={},
+        tag_sources={},
+        licence="",
+    )
+
+
+def normalized(name: str, *, is_gain_capped: bool) -> NormalizedRecord:
+    return NormalizedRecord(
+        id=name * 16,
+        sha256="",
+        num_samples=RATE_HZ,
+        num_channels=1,
+        start_sample=0,
+        gain_db=0.0,
+        loudness_before_lufs=-20.0,
+        loudness_after_lufs=-19.0,
+        peak_dbtp=-1.0,
+        is_gain_capped=is_gain_capped,
+    )
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """Three normalised tracks at -19 LUFS, one in each split; the gain of `c` was capped."""
+    data = tmp_path / "data"
+    write_catalogue(data / paths.CATALOGUE.relative_to(paths.DATA), [track(n) for n in "abc"])
+    audio = data / paths.NORMALIZED_AUDIO.relative_to(paths.DATA)
+    audio.mkdir(parents=True)
+    table = [normalized(name, is_gain_capped=name == "c") for name in "abc"]
+    write_normalized(data / paths.NORMALIZED_TABLE.relative_to(paths.DATA), table)
+    for row in table:
+        soundfile.write(audio / f"{row.id}.flac", np.full(RATE_HZ, 0.25), RATE_HZ)
+    return data
+
+
+def test_only_the_training_split_of_a_catalogue_trains(catalogue):
+    assert is_catalogue(catalogue)
+    files = open_source(catalogue, RATE_HZ)
+    assert {file.name: file.held_out for file in files} == {
+        "a.wav": False,
+        "b.wav": True,
+        "c.wav": True,
+    }
+
+
+def test_crops_of_a_catalogue_are_at_the_loudness_the_codec_is_trained_at(catalogue):
+    levels = {file.name: file.read(0, 10)[0, 0] for file in open_source(catalogue, RATE_HZ)}
+    assert levels["a.wav"] == pytest.approx(0.25 * 10 ** (3 / 20), rel=1e-3)  # -19 to -16 LUFS
+    assert levels["c.wav"] == pytest.approx(0.25, rel=1e-3)  # could not be lifted without clipping
+
+
+def test_a_catalogue_of_another_rate_is_refused(catalogue):
+    with pytest.raises(ConfigError, match="44100 Hz"):
+        open_source(catalogue, 16_000)
+
+
+def test_a_table_that_does_not_fit_the_catalogue_is_refused(catalogue):
+    write_catalogue(catalogue / paths.CATALOGUE.relative_to(paths.DATA), [track("a")])
+    with pytest.raises(ConfigError, match="run normalize again"):
+        open_source(catalogue, RATE_HZ)
+
+
+def test_a_folder_of_music_is_no_catalogue(music):
+    assert not is_catalogue(music)
+    assert any(clip.held_out for clip in open_source(music, RATE_HZ))
+
+
+def test_long_recordings_are_measured_in_their_middle():
+    samples = np.arange(50 * 100, dtype=np.float32)
+    (clip,) = held_out_clips([Clip("long", samples, held_out=True)], 100)
+    np.testing.assert_array_equal(clip.samples, samples[1000:4000])
+
+
+def test_what_is_measured_is_spread_over_many_recordings(monkeypatch):
+    monkeypatch.setattr(codec_sources, "MOST_MEASURED", 4)
+    clips = [Clip(str(i), np.zeros(5, np.float32), held_out=i % 2 == 0) for i in range(20)]
+    assert [clip.name for clip in held_out_clips(clips, 100)] == ["0", "6", "12", "18"]
+
+
+@pytest.fixture
+def official(tmp_path, tiny_architecture):
+    """A file of the official form, tiny."""
+    kwargs = tiny_architecture.model_dump() | {"quantizer_dropout": 0.5}
+    state = build_model(tiny_architecture).state_dict()
+    torch.save({"state_dict": state, "metadata": {"kwargs": kwargs}}, tmp_path / "tiny.pth")
+    return tmp_path / "tiny.pth"
+
+
+def test_a_file_of_the_official_form_says_what_is_trained(official, tiny_architecture, tmp_path):
+    start = find_start(tmp_path / "none.pt", str(official), fresh=False)
+    assert start.architecture == tiny_architecture
+    saved = torch.load(official, weights_only=True)["state_dict"]
+    for name, tensor in start.weights.model.state_dict().items():
+        assert torch.equal(tensor, saved[name]), name
+
+
+@pytest.mark.parametrize("init", ["nowhere", "params.yaml", "48khz"])
+def test_what_is_no_weights_is_refused(tmp_path, init):
+    with pytest.raises(CodecWeightsError, match="nothing to begin from"):
+        find_start(tmp_path / "none.pt", init, fresh=False)
+
+
+def test_by_default_the_weights_of_the_package_are_trained_further(tmp_path):
+    start = find_start(tmp_path / "none.pt", None, fresh=False)
+    assert start.architecture == BUNDLED_ARCHITECTURE
+    assert start.weights.updates > 4000
+    assert find_start(tmp_path / "none.pt", None, fresh=True).weights is None
+
+
+def test_a_state_goes_on_only_as_what_it_began_from(
+    make_trainer, tiny_architecture, official, tmp_path
+):
+    trainer, path = make_trainer(), tmp_path / "state.pt"
+    trainer.state.origin = FRESH
+    save_state(path, trainer.state, tiny_architecture)
+    for init, fresh in [(None, False), (None, True)]:
+        start = find_start(path, init, fresh=fresh)
+        assert (start.architecture, start.weights) == (tiny_architecture, None)
+    with pytest.raises(CheckpointMismatchError, match="--state"):
+        find_start(path, str(official), fresh=False)
