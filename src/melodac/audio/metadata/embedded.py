@@ -47,8 +47,8 @@ _UNKNOWN_TO_MUTAGEN = (b"RF64", b"riff", b"caff", b".snd", b"dns.", b"\x1aE\xdf\
 _MPEG = (b"ID3", b"\xff")
 _HAVE_TEXT_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff")
 # Besides its own errors mutagen lets these through on hostile files, since its parsers index,
-# unpack, convert and allocate by what the file says. Tags that cannot be parsed must not cost the
-# music they belong to.
+# assert, unpack, convert, nest and allocate by what the file says. Tags that cannot be parsed must
+# not cost the music they belong to.
 _PARSER_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
     RuntimeError, TypeError, ValueError, struct.error, zlib.error,
@@ -126,7 +126,9 @@ def _parse_blocks(file: BoundedFile) -> list[object]:
                 return [parsed.tags]
         return _parse_free_blocks(file)
     except (mutagen.MutagenError, *_PARSER_ERRORS) as error:
-        raise AudioError(f"damaged ({type(error).__name__}), not used") from error
+        kind = type(error)  # mutagen calls several of its errors just "error"
+        name = kind.__module__ if kind.__name__ == "error" else kind.__name__
+        raise AudioError(f"damaged ({name}), not used") from error
 
 
 def _parse_free_blocks(file: BoundedFile) -> list[object]:
