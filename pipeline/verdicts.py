@@ -67,16 +67,14 @@ def judge(
         else:
             files[result.sha256] = recordings[result.audio_sha256] = entry.path
             verdicts.append(Verdict(entry.path, "accept"))
-    if [verdict.path for verdict in verdicts] != [entry.path for entry in entries]:
+    if len({verdict.path for verdict in verdicts}) != len(entries):
         raise MelodacError("a file has no verdict, or two: a mistake in melodac, please report it")
     return verdicts
 
 
 def _judge_unheard(entry: Entry) -> Verdict:
     if entry.kind == "audio":
-        raise MelodacError(
-            f"{entry.path}: was not examined: a mistake in melodac, please report it"
-        )
+        raise MelodacError(f"{entry.path}: not examined: a mistake in melodac, please report it")
     return Verdict(entry.path, "reject" if entry.kind == "reject" else "ignored", entry.reason)
 
 

@@ -5,29 +5,29 @@ Nothing is written before everything is known, and the music itself is only ever
 """
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from melodac.audio.examine import DurationLimits, Examination, Rejection
 from melodac.audio.groups import Membership, form_groups
-from melodac.audio.leaks import Placed, check_leaks
 from melodac.audio.metadata.collect import collect_metadata
 from melodac.audio.metadata.filters import TagFilter
-from melodac.audio.metadata.groups import group_names
 from melodac.audio.metadata.licences import UNKNOWN_LICENCE, LicenceTotal, summarize_licences
 from melodac.audio.metadata.merge import TrackMetadata
 from melodac.audio.near_duplicates import NearDuplicate, find_near_duplicates
 from melodac.audio.scan import Entry, scan_folder
-from melodac.audio.split import SplitPlan, split_groups
 from melodac.errors import AudioError
 from pipeline import paths
 from pipeline.examinations import ExaminationCache, Examined, examine
+from pipeline.grouping import check_catalogue, format_groups, list_keys, split_tracks
+from pipeline.imported import find_import
+from pipeline.imported_catalogue import catalogue_import
 from pipeline.logs import progress
 from pipeline.params import IngestParams, Params
 from pipeline.records import Outcome, TrackRecord, write_catalogue, write_text
-from pipeline.verdicts import Verdict, explain_nothing, format_report, format_table, judge
+from pipeline.verdicts import Verdict, explain_nothing, format_report, judge
 from pipeline.workers import (
     WorkerFailure,
     WorkerOutOfMemory,
@@ -44,6 +44,9 @@ PROBLEMS_LOGGED = 10
 def run(params: Params) -> Outcome:
     """Examine the source folder; write the catalogue, the groups and the report."""
     source = paths.resolve_source(params.ingest.source)
+    imported = find_import(source)
+    if imported is not None:
+        return catalogue_import(imported, params.ingest)
     tag_filter = TagFilter(params.ingest.require_tags, params.ingest.skip_tags)
     entries = scan_folder(source)
     examined = _examine(source, entries, params)
@@ -57,13 +60,13 @@ def run(params: Params) -> Outcome:
     if not accepted:
         raise AudioError(explain_nothing(source, verdicts))
     known = {path: metadata.get(path, TrackMetadata()) for path in accepted}
-    keys = {path: _keys(path, known[path], params.ingest) for path in accepted}
+    keys = {path: list_keys(path, known[path], params.ingest) for path in accepted}
     near_duplicates = _find_near_duplicates(accepted, params.ingest)
     groups = form_groups(keys, near_duplicates)
     tracks = _catalogue(accepted, known, groups, params.ingest)
-    check_leaks([_placed(track, keys[track.path]) for track in tracks], near_duplicates)
+    check_catalogue(tracks, keys, near_duplicates)
     write_text(paths.INGEST_REPORT, format_report(verdicts))
-    write_text(paths.INGEST_GROUPS, _groups_table(tracks, groups))
+    write_text(paths.INGEST_GROUPS, format_groups(tracks, groups))
     write_catalogue(paths.CATALOGUE, tracks)
     return _outcome(verdicts, tracks, problems=len(problems), near_duplicates=near_duplicates)
 
@@ -101,8 +104,8 @@ def _explain_failure(failure: WorkerFailure, params: IngestParams) -> Rejection:
         limit = f"{params.file_timeout_s:g} s (ingest.file_timeout_s)"
         return Rejection(f"too slow: not decoded within {limit}")
     if isinstance(failure, WorkerOutOfMemory):
-        limit = f"{params.file_memory_mb} MB (ingest.file_memory_mb)"
-        return Rejection(f"too large: needs more than {limit} to decode")
+        limit = f"{params.file_memory_mb} MB to decode (ingest.file_memory_mb)"
+        return Rejection(f"too large: needs more than {limit}")
     return Rejection("damaged: the decoder crashed on it")
 
 
@@ -138,15 +141,6 @@ def _accepted(
     }
 
 
-def _keys(path: str, metadata: TrackMetadata, params: IngestParams) -> tuple[str, ...]:
-    """What the track shares with those it must not be parted from."""
-    stem = path.rpartition(".")[0]  # song.wav and song.mp3 in one folder are one song
-    return (
-        *group_names(metadata, params.group_by, path.rpartition("/")[0]),
-        f"name:{stem}",
-    )
-
-
 def _find_near_duplicates(
     accepted: Mapping[str, Examination], params: IngestParams
 ) -> list[NearDuplicate]:
@@ -162,22 +156,14 @@ def _catalogue(
     groups: Mapping[str, Membership],
     params: IngestParams,
 ) -> list[TrackRecord]:
-    seconds: defaultdict[str, float] = defaultdict(float)
-    for path, track in accepted.items():
-        seconds[groups[path].group] += track.duration_s
-    plan = SplitPlan(
-        validation_frac=params.validation_frac,
-        test_frac=params.test_frac,
-        min_validation_s=params.min_validation_s,
-        seed=params.split_seed,
-    )
-    splits = split_groups(seconds, plan)
+    durations_s = {path: track.duration_s for path, track in accepted.items()}
+    splits = split_tracks(durations_s, groups, params)
     return [
         TrackRecord(
             id=track.track_id,
             path=path,
             group=groups[path].group,
-            split=splits[groups[path].group],
+            split=splits[path],
             duration_s=track.duration_s,
             sample_rate_hz=track.sample_rate_hz,
             num_channels=track.num_channels,
@@ -191,18 +177,6 @@ def _catalogue(
         )
         for path, track in accepted.items()
     ]
-
-
-def _placed(track: TrackRecord, keys: tuple[str, ...]) -> Placed:
-    return Placed(track.path, track.split, track.group, track.audio_sha256, keys)
-
-
-def _groups_table(tracks: Sequence[TrackRecord], groups: Mapping[str, Membership]) -> str:
-    rows = (
-        (track.path, track.group, track.split, "; ".join(groups[track.path].linked_by))
-        for track in tracks
-    )
-    return format_table(("path", "group", "split", "linked_by"), rows)
 
 
 def _outcome(

@@ -198,6 +198,7 @@ def test_too_little_to_validate_with_is_one_clear_line_and_nothing_written(works
 SHARED_MUSIC = ROOT.parent / "shared" / "music"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_MUSIC.is_dir(), reason="no ../shared/music beside the checkout")
 def test_every_real_recording_has_one_verdict(workspace):
     outcome = ingest.run(params_for(SHARED_MUSIC, workers=2))

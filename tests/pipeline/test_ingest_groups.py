@@ -11,6 +11,7 @@ from melodac.errors import LeakError
 from pipeline import paths
 from pipeline.records import read_catalogue
 from pipeline.stages import ingest
+from pipeline.workers import WorkerCrash, WorkerOutOfMemory, WorkerTimeout
 from tests.pipeline.music_folder import RATE_HZ, params_for, write_track
 
 FREE = {"min_validation_s": 0.0}
@@ -155,3 +156,32 @@ def test_added_music_leaves_the_others_in_their_split(music):
     after = {track.path: track.split for track in read_catalogue(paths.CATALOGUE)}
     assert after.pop("new.wav") in {"train", "validation", "test"}
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (WorkerCrash(), "damaged: the decoder crashed on it"),
+        (WorkerTimeout(), "too slow: not decoded within 600 s (ingest.file_timeout_s)"),
+        (
+            WorkerOutOfMemory(),
+            "too large: needs more than 1024 MB to decode (ingest.file_memory_mb)",
+        ),
+    ],
+    ids=["crash", "hang", "bomb"],
+)
+def test_what_a_worker_fails_on_costs_one_file_and_is_tried_again(
+    music, monkeypatch, failure, reason
+):
+    for seed in range(4):
+        write_track(music / f"{seed}.wav", seed)
+
+    def failing(function, items, **limits):
+        assert limits == {"workers": 1, "timeout_s": 600.0, "memory_mb": 1024}
+        return (failure if item.stem == "2" else function(item) for item in items)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "map_in_workers", failing)
+        ingest.run(params_for(music, ingest=FREE))
+    assert verdicts()["2.wav"] == ("reject", reason)
+    assert ingest.run(params_for(music, ingest=FREE)).metrics["accepted"] == 4
