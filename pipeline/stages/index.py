@@ -205,13 +205,13 @@ def _look_ahead(index: IndexRecord, train: TokenArray) -> Coverage:
         EPOCHS,
         many.num_distinct,
     )
-    if starts.is_fixed:
+    if starts.is_fixed and many.num_distinct < many.num_possible:
         log.warning(
             "index.offsets is fixed: %d of %d starts are never used, whatever the epochs",
             many.num_possible - many.num_distinct,
             many.num_possible,
         )
-    elif many.num_distinct == one.num_distinct < one.num_possible:
+    if not starts.is_fixed and many.num_distinct == one.num_distinct < one.num_possible:
         raise TokenError(
             f"{EPOCHS} epochs see the {one.num_distinct} windows of the first one only, of "
             f"{one.num_possible}: training windows do not move"

@@ -15,9 +15,9 @@ from pipeline import paths
 from pipeline.code_export import export_codes
 from pipeline.imported import HANDED_ON, find_import
 from pipeline.interchange import import_codes
-from pipeline.records import read_catalogue
+from pipeline.records import read_catalogue, read_normalized
 from pipeline.stages import encode, index, ingest, normalize
-from tests.pipeline.music_folder import params_for
+from tests.pipeline.music_folder import params_for, write_track
 
 RATE_HZ = 44100 / 512
 NUM_FILES = 6
@@ -203,6 +203,29 @@ def test_codes_of_an_unknown_codec_reach_the_store(codes_folder, tmp_path):
     found = import_codes(codes_folder, tmp_path / "imported", "someone's")
     assert found.record.header.weights_sha256 == "unknown"
     run_upstream(tmp_path / "imported")
+
+
+def test_music_after_an_import_leaves_nothing_of_it(codes_folder, tmp_path):
+    import_codes(codes_folder, tmp_path / "imported", "bundled")
+    run_upstream(tmp_path / "imported")
+    for seed in range(3):
+        write_track(tmp_path / "music" / f"{seed}.wav", seed)
+    params = params_for(tmp_path / "music", ingest={"min_validation_s": 0.0})
+    for stage in (ingest, normalize):
+        stage.run(params)
+    assert not HANDED_ON.exists()
+    assert len(read_normalized(paths.NORMALIZED_TABLE)) == 3
+
+
+def test_tags_filter_imported_codes_too(codes_folder, tmp_path):
+    told = {f"song{n}.npq": {"genre": "speech" if n == 0 else "jazz"} for n in range(NUM_FILES)}
+    (codes_folder / "metadata.json").write_text(json.dumps(told))
+    import_codes(codes_folder, tmp_path / "imported", "bundled")
+    given = {"skip_tags": ["genre=speech"], "min_validation_s": 0.0}
+    ingest.run(params_for(tmp_path / "imported", ingest=given))
+    kept = [track.path for track in read_catalogue(paths.CATALOGUE)]
+    assert kept == [f"song{n}.npq" for n in range(1, NUM_FILES)]
+    assert "song0.npq,reject,tags: has" in paths.INGEST_REPORT.read_text()
 
 
 def test_a_store_that_was_changed_after_the_import_is_refused(codes_folder, tmp_path):
