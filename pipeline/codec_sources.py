@@ -43,9 +43,9 @@ def open_source(folder: Path, sample_rate_hz: int) -> list[Recording]:
 
 
 def is_catalogue(folder: Path) -> bool:
-    """Whether a folder holds the results of `ingest` and `normalize`."""
-    tables = (paths.CATALOGUE, paths.NORMALIZED_TABLE)
-    return all(_within(folder, table).is_file() for table in tables)
+    """Whether a folder holds what `ingest` and `normalize` make of music (not of codes)."""
+    needed = (paths.CATALOGUE, paths.NORMALIZED_TABLE, paths.NORMALIZED_AUDIO)
+    return all(_within(folder, path).exists() for path in needed)
 
 
 def held_out_clips(recordings: Sequence[Recording], sample_rate_hz: int) -> list[Clip]:

@@ -123,3 +123,10 @@ def test_crops_are_the_same_from_memory_and_from_disk(tmp_path, training_config)
         for clip in (on_disk, in_memory)
     )
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("held_out", [[], [[True]], [[False], [True, True]]])
+def test_a_source_without_music_to_train_on_is_refused(training_config, held_out):
+    sources = [[Clip("", np.zeros(9, np.float32), held_out=one) for one in row] for row in held_out]
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        CropSource(sources, training_config)

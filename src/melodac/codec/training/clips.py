@@ -141,6 +141,8 @@ class CropSource:
     def __init__(self, sources: Sequence[Sequence[Recording]], config: CodecTrainingConfig) -> None:
         self._config = config
         self._clips = [[clip for clip in clips if not clip.held_out] for clips in sources]
+        if not self._clips or not all(self._clips):
+            raise ConfigError("nothing to train on: all recordings of a source are held out")
         self._weights = [
             torch.tensor([float(max(clip.num_samples, config.crop)) for clip in clips])
             for clips in self._clips
