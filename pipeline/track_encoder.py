@@ -111,6 +111,15 @@ class TrackEncoder:
                 found.setdefault(row.sha256, row)
         return list(found.values())
 
+    def duration_s(self, rows: Iterable[NormalizedRecord]) -> float:
+        """Seconds of sound in tracks, every signal counted."""
+        num_samples = sum(row.num_samples for row in rows)
+        return num_samples * len(self._channels) / self._codec.sample_rate_hz
+
+    def use(self, codec: Codec) -> None:
+        """Encode by another copy of the codec, which gives the same codes faster."""
+        self._codec = codec
+
     def encode(self, rows: Iterable[NormalizedRecord], *, workers: int) -> Iterator[str]:
         """Fill the cache, side by side in threads; yields the id of each track that is done.
 

@@ -183,3 +183,21 @@ def test_mono_and_stereo_do_not_go_into_one_store(make_workplace):
     place.add(track_id(50), 4000)
     with pytest.raises(AudioError, match=r"tracks of \[1, 2\] channels, a store holds one kind"):
         place.run()
+
+
+def test_much_sound_is_encoded_by_a_compiled_codec_to_the_same_bytes(make_workplace, monkeypatch):
+    plain, compiled = make_workplace("plain", LENGTHS[:2]), make_workplace("much", LENGTHS[:2])
+    plain.run()
+    asked = []
+
+    def load(*args, **options):
+        asked.append(options.get("compiled", False))
+        return build_codec()
+
+    monkeypatch.setattr(encode, "load_codec", load)
+    monkeypatch.setattr(encode, "can_compile", lambda: True)
+    monkeypatch.setattr(encode, "COMPILED_FROM_S", sum(LENGTHS[:2]) / 44_100 - 0.01)
+    compiled.run()
+    compiled.run()  # nothing is left to encode
+    assert asked == [False, True, False]
+    assert files_of(compiled.store) == files_of(plain.store)
