@@ -10,7 +10,6 @@ processor seconds, the three take turns, and the ratios are medians over turns o
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -33,6 +32,8 @@ CASES = [  # rate and channels of the source, what is made of them
     (44_100, 2, "mono"), (44_100, 2, "stereo"), (48_000, 2, "mono"), (44_100, 1, "mono"),
 ]  # fmt: skip
 BLOCK_SAMPLES = 1 << 16
+LONGEST_HELD_MIN = 10
+"""The plain calls need some 150 MB for each minute of stereo."""
 
 
 def read_music(folder):
@@ -122,9 +123,23 @@ def measure_speed(music, folder):
 
 def use_memory(work, source, destination, told):
     """In a process of its own: megabytes that the work added to the peak."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = read_peak_mb()
     work(source, destination, "stereo")
-    told.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    told.put(read_peak_mb() - before)
+
+
+def read_peak_mb():
+    # not ru_maxrss, which a process inherits from the one that started it
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def measure_apart(context, work, source, destination):
+    told = context.SimpleQueue()
+    process = context.Process(target=use_memory, args=(work, source, destination, told))
+    process.start()
+    process.join()
+    return told.get() if process.exitcode == 0 else float("nan")
 
 
 def measure_memory(music, folder):
@@ -135,16 +150,12 @@ def measure_memory(music, folder):
         with soundfile.SoundFile(source, "w", RATE_HZ, 2, "PCM_16") as file:
             for _ in range(minutes):
                 file.write(music[: 60 * RATE_HZ])
-        added = []
-        for work in (run_ours, run_plain):
-            told = context.SimpleQueue()
-            process = context.Process(
-                target=use_memory, args=(work, source, folder / "result.flac", told)
-            )
-            process.start()
-            process.join()
-            added.append(told.get() if process.exitcode == 0 else float("nan"))
-        lines.append(f"{minutes:3} min: melodac {added[0]:5.0f}   plain calls {added[1]:6.0f}")
+        added: dict[str, float] = {}
+        for name, work in (("melodac", run_ours), ("plain calls", run_plain)):
+            if name == "melodac" or minutes <= LONGEST_HELD_MIN:
+                added[name] = measure_apart(context, work, source, folder / "result.flac")
+        told = "   ".join(f"{name} {megabytes:.0f}" for name, megabytes in added.items())
+        lines.append(f"{minutes:3} min: {told}")
     return lines
 
 
