@@ -1,20 +1,17 @@
 """What ingest does with imported codes: filter by tags, group, split, write the catalogue."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 
 from melodac.audio.groups import Membership, form_groups
-from melodac.audio.leaks import Placed, check_leaks
 from melodac.audio.metadata.filters import TagFilter
-from melodac.audio.metadata.groups import group_names
 from melodac.audio.metadata.merge import TrackMetadata
-from melodac.audio.split import SplitPlan, split_groups
 from melodac.errors import TokenError
 from pipeline import paths
+from pipeline.grouping import check_catalogue, format_groups, list_keys, split_tracks
 from pipeline.imported import ImportedTrack, ImportRecord
 from pipeline.params import IngestParams
 from pipeline.records import Outcome, TrackRecord, write_catalogue, write_text
-from pipeline.verdicts import Verdict, format_report, format_table
+from pipeline.verdicts import Verdict, format_report
 
 DECODER = "codes"
 """Of a track that came without sound."""
@@ -31,24 +28,15 @@ def catalogue_import(record: ImportRecord, params: IngestParams) -> Outcome:
     kept = {track.path: track for track in record.tracks if not reasons[track.path]}
     if not kept:
         raise TokenError(f"the tags leave none of {len(reasons)} imported tracks")
-    keys = {
-        path: (
-            *group_names(_metadata(track), params.group_by, path.rpartition("/")[0]),
-            f"name:{path.rpartition('.')[0]}",
-        )
-        for path, track in kept.items()
-    }
+    keys = {path: list_keys(path, _metadata(track), params) for path, track in kept.items()}
     groups = form_groups(keys, [])
     tracks = _to_records(record, kept, groups, params)
-    check_leaks(
-        [Placed(t.path, t.split, t.group, t.audio_sha256, keys[t.path]) for t in tracks], []
-    )
+    check_catalogue(tracks, keys, [])
     verdicts = [
         Verdict(path, "reject" if reason else "accept", reason) for path, reason in reasons.items()
     ]
     write_text(paths.INGEST_REPORT, format_report(verdicts))
-    rows = ((t.path, t.group, t.split, "; ".join(groups[t.path].linked_by)) for t in tracks)
-    write_text(paths.INGEST_GROUPS, format_table(("path", "group", "split", "linked_by"), rows))
+    write_text(paths.INGEST_GROUPS, format_groups(tracks, groups))
     write_catalogue(paths.CATALOGUE, tracks)
     seconds: dict[str, float] = dict.fromkeys(("train", "validation", "test"), 0.0)
     for track in tracks:
@@ -75,23 +63,15 @@ def _to_records(
     params: IngestParams,
 ) -> list[TrackRecord]:
     frame_s = record.header.hop / record.header.sample_rate_hz
-    seconds: defaultdict[str, float] = defaultdict(float)
-    for path, track in kept.items():
-        seconds[groups[path].group] += track.num_frames * frame_s
-    plan = SplitPlan(
-        validation_frac=params.validation_frac,
-        test_frac=params.test_frac,
-        min_validation_s=params.min_validation_s,
-        seed=params.split_seed,
-    )
-    splits = split_groups(seconds, plan)
+    durations_s = {path: track.num_frames * frame_s for path, track in kept.items()}
+    splits = split_tracks(durations_s, groups, params)
     return [
         TrackRecord(
             id=track.id,
             path=path,
             group=groups[path].group,
-            split=splits[groups[path].group],
-            duration_s=track.num_frames * frame_s,
+            split=splits[path],
+            duration_s=durations_s[path],
             sample_rate_hz=record.header.sample_rate_hz,
             num_channels=1 if record.header.channels == ("mono",) else 2,
             decoder=DECODER,
