@@ -165,17 +165,38 @@ def _walk(file: BinaryIO, layout: _Layout, start: int, end: int) -> Iterator[_Ch
 
 def _check_boxes(file: BinaryIO, start: int, end: int) -> None:
     """ISO/IEC 14496-12: boxes tile the file; a size of 0 means up to the end."""
-    offset = start
+    offset, name = start, b""
+    indexed_end: int | None = None
+    is_fragmented = False
     for _ in range(MAX_CHUNKS):
         header = _read_at(file, offset, 16)
         size = int.from_bytes(header[:4], "big")
         if size == 1:
             size = int.from_bytes(header[8:16], "big")
         if size == 0 or offset >= end:
-            return
-        if offset + size > end:
-            _check_size(size, end - offset)
+            break
+        _check_size(size, end - offset)
+        name = header[4:8]
         offset += max(size, 8)
+        is_fragmented = is_fragmented or name == b"moof"
+        if name == b"sidx" and indexed_end is None:
+            indexed_end = offset + _indexed_bytes(_read_at(file, offset - size, size))
+    if is_fragmented and name != b"mfra":
+        if indexed_end is None:
+            raise UnreadableAudioError(
+                "no index: a fragmented MP4 cannot tell whether it is whole, export it anew"
+            )
+        _check_size(indexed_end - start, end - start)
+
+
+def _indexed_bytes(box: bytes) -> int:
+    """Bytes of the fragments that a segment index box lists, ISO/IEC 14496-12 8.16.3."""
+    is_long = box[8:9] != b"\0"
+    fields = 12 + 8 + (16 if is_long else 8)  # up to the count of references
+    first_offset = int.from_bytes(box[fields - (8 if is_long else 4) : fields])
+    references = box[fields + 4 :]
+    sizes = (references[at : at + 4] for at in range(0, len(references) - 11, 12))
+    return first_offset + sum(int.from_bytes(size) & 0x7FFF_FFFF for size in sizes)
 
 
 def _check_segment(file: BinaryIO, start: int, end: int) -> None:
