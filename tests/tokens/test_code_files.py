@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from melodac.errors import TokenError
 from melodac.tokens.code_files import read_code_file, write_code_file
+from melodac.tokens.npq import encode_npq, make_npq
 
 
 @given(suffix=st.sampled_from(["npy", "pt"]), num_frames=st.integers(1, 9), seed=st.integers(0, 99))
@@ -138,6 +139,30 @@ def test_a_tensor_file_cut_anywhere_is_refused(tmp_path_factory, cut):
     path.write_bytes(path.read_bytes()[: min(cut, path.stat().st_size - 1)])
     with pytest.raises(TokenError):
         read_code_file(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", ["npy", "pt", "npq"])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    codes = np.random.default_rng(0).integers(0, 1024, (9, 20), dtype=np.uint16)
+    if suffix == "npq":
+        path.write_bytes(encode_npq(make_npq(codes, num_side=0, rate_hz=86.0, codebook_size=1024)))
+    else:
+        write_code_file(path, codes)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(1)
+    num_refused = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, len(whole), generator.integers(1, 4)):
+            damaged[place] = generator.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            read_code_file(path)
+        except TokenError:
+            num_refused += 1
+    assert num_refused > 100
 
 
 def test_links_and_folders_are_refused(tmp_path):

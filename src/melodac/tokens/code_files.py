@@ -8,6 +8,7 @@ its bytes. Interchange imports this.
 import pickle
 import stat
 import struct
+import tokenize
 import zipfile
 from pathlib import Path
 
@@ -54,7 +55,14 @@ def _read_npy(path: Path) -> np.ndarray:
     try:
         # maps the file, so a header that asks for more than there is allocates nothing
         table = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
+    except (
+        ValueError,
+        EOFError,
+        SyntaxError,
+        MemoryError,
+        OverflowError,
+        tokenize.TokenError,
+    ) as error:
         raise TokenError(f"{path}: no array of numbers: {_first_line(error)}") from error
     rest = path.stat().st_size - table.offset - table.nbytes
     if rest:
