@@ -68,16 +68,13 @@ def hash_recipe(target: NormalizeTarget) -> str:
 def open_cache(root: Path, target: NormalizeTarget) -> Generator[Path]:
     """The folder for a recipe, locked against removal; afterwards old recipes are removed.
 
-    Raises:
-        OutputError: If the place cannot be written.
+    A place that cannot be written is an `OutputError`.
     """
     folder = root / hash_recipe(target)
-    try:
+    with _plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)  # used now
         lock = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield folder
@@ -96,17 +93,14 @@ def produce(
     entry = _Entry(cache, job.track_id)
     is_known = entry.record.exists()
     result = entry.read() if is_known else None
-    try:
-        if result is not None:
-            if isinstance(result, NormalizedFile):
+    if result is not None:
+        if isinstance(result, NormalizedFile):
+            with _plain_errors(job.destination):
                 _share(entry.audio, job.destination)
-            return Produced(result, "reused")
-        result = normalize_file(job, target=target, max_duration_s=max_duration_s)
+        return Produced(result, "reused")
+    result = normalize_file(job, target=target, max_duration_s=max_duration_s)
+    with _plain_errors(entry.audio):
         entry.write(result, job.destination)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{cache}: cannot be written: {error.strerror}") from error
     return Produced(result, "made again" if is_known else "made")
 
 
@@ -135,8 +129,8 @@ class _Entry:
             _share(audio, self.audio)
         plain = _to_json(result)
         partial = self.record.with_name(f".{self.record.name}.{os.getpid()}.partial")
+        # not forced to disk: what a power cut leaves of it is found out by its hash
         partial.write_text(json.dumps({"result": plain, "sha256": _hash_json(plain)}))
-        sync(partial)
         partial.replace(self.record)
 
 
@@ -151,6 +145,14 @@ def _share(source: Path, destination: Path) -> None:
         shutil.copyfile(source, partial)
         sync(partial)
         partial.replace(destination)
+
+
+@contextmanager
+def _plain_errors(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _remove_old(root: Path, used: Path) -> None:

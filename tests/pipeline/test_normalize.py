@@ -133,6 +133,12 @@ def test_a_file_changed_since_ingest_is_refused_by_name(music):
     assert not paths.NORMALIZED_TABLE.exists()
 
 
+def test_a_file_gone_since_ingest_is_named(music):
+    (music / "0.wav").unlink()
+    with pytest.raises(AudioError, match=r"0\.wav: cannot be opened: No such file"):
+        normalize.run(params_for(music))
+
+
 def test_a_crash_names_the_track(music, monkeypatch):
     crash = normalize.WorkerCrash()
     monkeypatch.setattr(normalize, "map_in_workers", lambda _, jobs, workers: (crash for _ in jobs))
