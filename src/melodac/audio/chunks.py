@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from melodac.audio.formats import AIFF, AU, CAF, MATROSKA, MP4, W64, WAV, Format
+from melodac.audio.formats import AIFF, ASF, AU, CAF, MATROSKA, MP4, W64, WAV, Format
 from melodac.errors import UnreadableAudioError
 
 OPEN_SIZES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
@@ -46,6 +46,7 @@ _LAYOUTS = {
     CAF: _Layout(8, 4, 8, "big", align=1),
     W64: _Layout(40, 16, 8, "little", align=8, counts_itself=True),
 }
+_ASF_LAYOUT = _Layout(0, 16, 8, "little", align=1, counts_itself=True)
 _SOUND = {WAV: b"data", AIFF: b"SSND", CAF: b"data", W64: b"data"}
 
 
@@ -65,6 +66,8 @@ def check_whole(file: BinaryIO, known: Format, start: int) -> bool:
     end = file.seek(0, os.SEEK_END)
     if known == MP4:
         _check_boxes(file, start, end)
+    elif known == ASF:
+        _check_objects(file, start, end)
     elif known == MATROSKA:
         _check_segment(file, start, end)
     elif known == AU:
@@ -197,6 +200,14 @@ def _indexed_bytes(box: bytes) -> int:
     references = box[fields + 4 :]
     sizes = (references[at : at + 4] for at in range(0, len(references) - 11, 12))
     return first_offset + sum(int.from_bytes(size) & 0x7FFF_FFFF for size in sizes)
+
+
+def _check_objects(file: BinaryIO, start: int, end: int) -> None:
+    """ASF specification, section 2: objects tile the file; FFmpeg shortens what it announces."""
+    for number, chunk in enumerate(_walk(file, _ASF_LAYOUT, start, end)):
+        if number == 1 and chunk.size == 0:
+            raise UnreadableAudioError("no length: the recording was never closed, export it anew")
+        _check_size(chunk.size, end - chunk.start)
 
 
 def _check_segment(file: BinaryIO, start: int, end: int) -> None:

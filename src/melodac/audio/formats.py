@@ -26,6 +26,8 @@ class Format:
     backend: Backend = "FFmpeg"
     is_length_exact: bool = True
     """Whether FFmpeg reads the length in a header; otherwise it guesses from the bit rate."""
+    tolerance_s: float = 0.1
+    """So much less may be decoded than a header announces: some count an encoder's padding."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ FLAC = Format("FLAC", "flac", "libsndfile")
 OGG = Format("OGG", "ogg", "libsndfile", is_length_exact=False)
 MP3 = Format("MP3", "mp3", "libsndfile", is_length_exact=False)
 MP4 = Format("MP4", "mov")
-MATROSKA = Format("MATROSKA", "matroska")
+ASF = Format("ASF", "asf")
+MATROSKA = Format("MATROSKA", "matroska", tolerance_s=0.03)
 AAC = Format("AAC", "aac", is_length_exact=False)
 
 W64_GUID = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -62,7 +65,7 @@ _MAGIC = (
     (4, b"mdat", MP4),
     (4, b"wide", MP4),
     (4, b"free", MP4),
-    (0, bytes.fromhex("3026b2758e66cf11"), Format("ASF", "asf")),
+    (0, bytes.fromhex("3026b2758e66cf11"), ASF),
     (0, bytes.fromhex("1a45dfa3"), MATROSKA),
     (0, b"wvpk", Format("WAVPACK", "wv")),
     (0, b"MAC ", Format("APE", "ape")),

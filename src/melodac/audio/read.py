@@ -30,8 +30,6 @@ BLOCK_VALUES = 1 << 20
 MIN_RATE_HZ = 4_000
 MAX_RATE_HZ = 768_000
 MAX_CHANNELS = 64
-ANNOUNCED_TOLERANCE_S = 0.1
-"""Where nothing but a header tells: some count an encoder's padding, some do not."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class AudioFile:
         self._path = path
         self._decoder = opened.decoder
         self._counted = opened.counted_samples
+        self._tolerance_s = opened.tolerance_s
         self.info = opened.info
 
     def blocks(self, max_duration_s: float) -> Iterator[Float32[np.ndarray, "C N"]]:
@@ -100,7 +99,7 @@ class AudioFile:
         rate_hz = self.info.sample_rate_hz
         decoded_s = num_samples / rate_hz
         announced_s = self.info.announced_samples / rate_hz
-        if announced_s - decoded_s > ANNOUNCED_TOLERANCE_S:
+        if announced_s - decoded_s > self._tolerance_s:
             raise UnreadableAudioError(
                 f"cut off: {decoded_s:.2f} s could be decoded, "
                 f"its header announces {announced_s:.2f} s"
@@ -154,6 +153,8 @@ class _Opened:
     info: AudioInfo
     counted_samples: int
     """What must be decoded at the least, at the decoder's rate; 0 if nothing was counted."""
+    tolerance_s: float
+    """How much less than its header announces it may be."""
 
 
 def _open_regular(path: Path) -> int:
@@ -247,7 +248,7 @@ def _opened(
         decoder="FFmpeg" if isinstance(decoder, FfmpegDecoder) else "libsndfile",
         codec=decoder.codec,
     )
-    return _Opened(decoder, info, counted)
+    return _Opened(decoder, info, counted, known.tolerance_s)
 
 
 def _check_info(info: AudioInfo) -> None:
