@@ -1,8 +1,9 @@
-"""Train, measure and export the bundled codec: `make codec`, or `python pipeline/codec.py --help`.
+"""Train, measure and export a codec: `make codec`, or `python pipeline/codec.py --help`.
 
-No DVC stage: its result is committed with the package and changes a few times in the project's
-life. Training goes on where it stopped, for as many minutes as it is given; settings and music may
-change from one run to the next.
+The bundled codec is grown, or any weights are trained further, on any music. No DVC stage: the
+result is committed with the package and changes a few times in the project's life. Training goes on
+where it stopped, for as many minutes as it is given; settings and music may change from one run to
+the next.
 """
 
 import csv
@@ -58,7 +59,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def _describe() -> None:
-    """Train, measure and export the small codec that comes with melodac."""
+    """Train, measure and export the small codec that comes with melodac, or one of your own."""
 
 
 @app.command()
@@ -94,6 +95,8 @@ def train(
             raise typer.BadParameter("--fresh begins from nothing, --init from weights: choose one")
         start = find_start(state / STATE_FILE, init, fresh=fresh)
         config = _config(setting, start.architecture)
+        if fresh and not config.plain_updates:
+            raise typer.BadParameter("plain_updates=0 is for weights that have codebooks already")
         folders = _sources(source)
         recordings = [open_source(folder, start.architecture.sample_rate) for folder in folders]
         trainer = CodecTrainer(config, start.architecture, CropSource(recordings, config))
@@ -117,8 +120,12 @@ def export(
     ] = None,
     state: StateFolder = DEFAULT_STATE,
     sources: Annotated[
-        str, typer.Option(help="What the weights were trained on, kept with them.")
-    ] = SOURCES_OF_BUNDLED,
+        str | None,
+        typer.Option(
+            help="What the weights were trained on, kept with them; by default the names of the "
+            "folders."
+        ),
+    ] = None,
 ) -> None:
     """Write the averaged weights of the state folder as a codec."""
     from melodac.codec.load import BUNDLED_FOLDER
@@ -129,8 +136,12 @@ def export(
     target = folder or BUNDLED_FOLDER
     with _clear_errors():
         saved = read_saved_codec(state / STATE_FILE)
-        name = "bundled" if folder is None else folder.name
-        config = export_codec(saved, target, name=name, sources=sources)
+        config = export_codec(
+            saved,
+            target,
+            name="bundled" if folder is None else folder.name,
+            sources=sources or (SOURCES_OF_BUNDLED if folder is None else _folders_of(state)),
+        )
     typer.echo(f"{target}: update {saved.update}, {config.sha256}")
 
 
@@ -168,6 +179,13 @@ def evaluate(
         typer.echo(f"{column}: {mean:.3f}")
     typer.echo("codes used: " + " ".join(f"{book.used_share:.2f}" for book in codebooks))
     typer.echo("perplexity: " + " ".join(f"{book.perplexity:.0f}" for book in codebooks))
+
+
+def _folders_of(state: Path) -> str:
+    """The names, not the places, of the folders of all runs."""
+    runs = (state / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    names = [Path(source).name for run in runs for source in json.loads(run)["sources"]]
+    return ", ".join(dict.fromkeys(names))
 
 
 def _file_row(report: "ClipReport") -> dict[str, Any]:

@@ -74,12 +74,12 @@ def test_weights_of_the_official_form_are_trained_further(music, official, tmp_p
     results = [
         run(app, [*train, "--minutes", "0.02"]),
         run(app, [*train, "--minutes", "0.02"]),  # the same command resumes
-        run(app, ["export", "--state", str(state), "--folder", str(weights), "--sources", "mine"]),
+        run(app, ["export", "--state", str(state), "--folder", str(weights)]),
         run(app, ["evaluate", "--source", str(music), "--weights", str(weights)]),
     ]
     assert [result.exit_code for result in results] == [0] * 4, [r.output for r in results]
     exported = json.loads((weights / "config.json").read_text())
-    assert exported["name"] == "mine"
+    assert (exported["name"], exported["training"]["sources"]) == ("mine", "music")
     assert exported["training"]["updates"] > 1
     assert exported["training"]["begun_from"] == file_sha256(official)
     runs = [json.loads(line) for line in (state / "runs.jsonl").read_text().splitlines()]
@@ -95,6 +95,8 @@ def test_what_cannot_go_on_is_one_line(music, official, tmp_path):
     assert "Traceback" not in result.output
     result = CliRunner().invoke(app, [*train, "--init", str(official), "--fresh"])
     assert result.exit_code == 2
+    result = CliRunner().invoke(app, ["export", "--state", str(tmp_path), "--folder", "x"])
+    assert (result.exit_code, "nothing was trained there" in result.output) == (1, True)
 
 
 @pytest.mark.slow

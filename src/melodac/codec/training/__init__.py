@@ -1,4 +1,4 @@
-"""Training of the bundled codec: audio in memory, losses, quantiser care, resumable loop, export.
+"""Training of codecs: crops, losses, discriminators, quantiser care, resumable loop, export.
 
 Nothing at run time of the pipeline needs this package; `pipeline/codec.py` drives it.
 """

@@ -18,7 +18,7 @@ class LossWeights(Section):
 
     mel: NonNegative = 2.0
     """Multi-scale log10 mel distance, summed over seven windows."""
-    log_magnitude: NonNegative = 0.3
+    log_magnitude: NonNegative = 0.5
     """Log10 magnitude distance, summed over the three longest windows."""
     complex_spectrum: NonNegative = 0.8
     """Complex spectrum distance relative to the target's, which carries phase."""
@@ -69,7 +69,7 @@ class CodecTrainingConfig(Section):
     """Crops an update."""
     crop: Annotated[int, Field(ge=4096, le=1 << 20)] = 16_384
     """Samples a crop; a multiple of the hop."""
-    learning_rate: Positive = 4e-4
+    learning_rate: Positive = 3e-4
     """Peak learning rate."""
     warmup_updates: Annotated[int, Field(ge=0)] = 200
     """Updates of linear warm-up."""
@@ -81,7 +81,7 @@ class CodecTrainingConfig(Section):
     """Learning rate after the decay."""
     gradient_clip: Positive = 20.0
     """Largest gradient norm."""
-    plain_updates: Annotated[int, Field(ge=0)] = 1500
+    plain_updates: Annotated[int, Field(ge=0)] = 1750
     """Updates without the quantiser, before its codebooks are initialised from data; 0 takes the
     codebooks as they are, of weights that are trained further."""
     plain_noise: NonNegative = 0.3
@@ -110,8 +110,9 @@ class CodecTrainingConfig(Section):
     """Share of crops that are the sum of two."""
     first_source_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
     """Share of crops from the first source when there are several."""
-    phase_below_hz: Positive = 24_000.0
-    """Frequency up to which the complex spectrum counts."""
+    phase_below_hz: Positive = 2500.0
+    """Frequency up to which the complex spectrum counts. Over all frequencies it left 2 to 8 kHz
+    6.5 dB too quiet, 240 updates with this limit 4.8 dB."""
     weights: LossWeights = LossWeights()
     adversarial: AdversarialConfig = AdversarialConfig()
     compiled: bool = True

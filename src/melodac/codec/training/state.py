@@ -17,7 +17,7 @@ from melodac.codec.architecture import DacArchitecture, build_model
 from melodac.codec.training.adversary import Adversary
 from melodac.codec.training.quantizer import Codebooks
 from melodac.durable import sync
-from melodac.errors import CheckpointCorruptError, CheckpointMismatchError
+from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
 
 _log = logging.getLogger(__name__)
 
@@ -129,6 +129,8 @@ def read_saved_codec(path: Path) -> SavedCodec:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing: nothing was trained there so far") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointCorruptError(
             f"{path} is damaged ({error}); choose another state folder or delete it"
