@@ -24,6 +24,7 @@ app = typer.Typer(
 
 STARTED_IN = Path.cwd()
 """Where the user is; commands then go to the root of the checkout."""
+REJECTED_SHOWN = 10
 
 
 @app.command(
@@ -107,6 +108,56 @@ def verify() -> None:
     for line in damaged:
         typer.echo(f"DAMAGED  {line}", err=True)
     raise typer.Exit(1 if damaged else 0)
+
+
+@app.command()
+def repair() -> None:
+    """Encode again what `verify` found damaged in the token store, and nothing else.
+
+    The repaired store has the bytes it had before the damage.
+    """
+    from pipeline.repair import repair as encode_again
+
+    for line in encode_again():
+        typer.echo(line)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder of .npq, .npy or .pt files of codes.")],
+    codec: Annotated[
+        str, typer.Option(help="Codec that made the codes: 44khz, bundled or a name.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the import.")] = Path("imported"),
+) -> None:
+    """Take codes from elsewhere: what `ingest.source` may then name instead of music.
+
+    Then: melodac run -S ingest.source=imported -S codec.weights=44khz
+    """
+    from pipeline.interchange import import_codes
+
+    target = STARTED_IN / output
+    found = import_codes(STARTED_IN / folder, target, codec)
+    rejected = [verdict for verdict in found.verdicts if verdict.verdict != "accept"]
+    typer.echo(f"{len(found.record.tracks)} tracks in {target}, {len(rejected)} files rejected")
+    for verdict in rejected[:REJECTED_SHOWN]:
+        typer.echo(f"rejected  {verdict.path}: {verdict.reason}", err=True)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    form: Annotated[str, typer.Option("--format", help="npq, npy or pt.")] = "npq",
+) -> None:
+    """Write the token store as files that other programs read."""
+    from typing import cast, get_args
+
+    from pipeline.code_export import Format, export_codes
+
+    if form not in get_args(Format):
+        raise typer.BadParameter(f"{form!r}, allowed are {', '.join(get_args(Format))}")
+    written = export_codes(STARTED_IN / output, cast("Format", form))
+    typer.echo(f"{len(written)} files in {output}")
 
 
 @app.callback()
