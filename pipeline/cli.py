@@ -116,18 +116,18 @@ def repair() -> None:
 
     The repaired store has the bytes it had before the damage.
     """
+    from pipeline import paths
+    from pipeline.params import load_params
     from pipeline.repair import repair as encode_again
 
-    for line in encode_again():
+    for line in encode_again(load_params(paths.PARAMS)):
         typer.echo(line)
 
 
 @app.command("import")
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder of .npq, .npy or .pt files of codes.")],
-    codec: Annotated[
-        str, typer.Option(help="Codec that made the codes: 44khz, bundled or a name.")
-    ],
+    codec: Annotated[str, typer.Option(help="Codec that made them: 44khz, bundled or a name.")],
     output: Annotated[Path, typer.Option(help="Folder of the import.")] = Path("imported"),
 ) -> None:
     """Take codes from elsewhere: what `ingest.source` may then name instead of music.
