@@ -1,15 +1,19 @@
 """A DAC small enough to build and train in every test, and real music where there is some."""
 
+import copy
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from torch import nn
 
-from melodac.codec.architecture import DacArchitecture, build_model
+from melodac.codec.architecture import DacArchitecture
 from melodac.codec.dac import DacCodec
+from tests.reference.official_codec import build_spread
 from melodac.codec.training.clips import CropSource, load_clips
 from melodac.codec.training.config import CodecTrainingConfig
 from melodac.codec.training.export import export_codec
@@ -40,12 +44,17 @@ def make_tiny():
 
 
 def build_tiny(**options: int) -> DacCodec:
-    """Build a codec of the tiny shape, always with the same random weights."""
-    torch.manual_seed(0)
-    model = build_model(TINY)
-    for parameter in model.parameters():  # initial weights are too small to tell codes apart
-        torch.nn.init.normal_(parameter, std=0.5)
+    """Build a codec of the tiny shape, always with the same weights; noise spreads its codes."""
+    model = copy.deepcopy(build_tiny_model())
     return DacCodec(model, TINY, name="tiny", weights_sha256="0" * 64, **options)
+
+
+@cache
+def build_tiny_model() -> nn.Module:
+    """Build its model once, weight norm folded already."""
+    return build_spread(
+        TINY, 0.3 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from melodac.codec.architecture import build_model
 from melodac.codec.dac import DacCodec
 from melodac.codec.load import load_codec
 from melodac.errors import CodecError
+from tests.codec.conftest import build_tiny, build_tiny_model
 
 HOP = 8  # of the tiny codec
 
@@ -35,12 +36,8 @@ def test_chunked_coding_equals_whole_file_coding(samples, channels, chunk, batch
     torch.testing.assert_close(codec.decode(codes), whole.decode(codes), rtol=1e-4, atol=1e-4)
 
 
-def test_codes_and_audio_equal_those_of_the_plain_dac(make_tiny, tiny_architecture):
-    torch.manual_seed(0)
-    plain = build_model(tiny_architecture)
-    for parameter in plain.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    plain.eval()
+def test_codes_and_audio_equal_those_of_the_plain_dac(make_tiny):
+    plain = build_tiny_model()
     codec, audio = make_tiny(), noise(1, 4001)
     with torch.no_grad():
         latents, codes, *_ = plain.encode(plain.preprocess(audio[None], None))
@@ -84,8 +81,16 @@ def test_the_model_is_frozen(make_tiny):
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_weight_norm_is_folded(make_tiny):
-    names = [name for name, _ in make_tiny().model.named_parameters()]
+def test_the_codes_of_noise_are_spread(make_tiny):
+    codes = make_tiny().encode(noise(1, 4000))
+    assert all(len(book.unique()) > 16 for book in codes[0])  # else equal codes would prove nothing
+
+
+def test_weight_norm_is_folded(tiny_architecture):
+    codec = DacCodec(
+        build_model(tiny_architecture), tiny_architecture, name="tiny", weights_sha256="0" * 64
+    )
+    names = [name for name, _ in codec.model.named_parameters()]
     assert not any(name.endswith(("weight_g", "weight_v")) for name in names)
 
 
@@ -145,8 +150,6 @@ def with_chunks(chunk_frames: int) -> DacCodec:
 
 
 def tiny(**options: int) -> DacCodec:
-    from tests.codec.conftest import build_tiny
-
     return build_tiny(**options)
 
 
