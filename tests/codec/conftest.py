@@ -13,12 +13,12 @@ from torch import nn
 
 from melodac.codec.architecture import DacArchitecture
 from melodac.codec.dac import DacCodec
-from tests.reference.official_codec import build_spread
 from melodac.codec.training.clips import CropSource, load_clips
 from melodac.codec.training.config import CodecTrainingConfig
 from melodac.codec.training.export import export_codec
 from melodac.codec.training.state import read_saved_codec, save_state
 from melodac.codec.training.trainer import CodecTrainer
+from tests.reference.official_codec import build_spread
 
 TINY = DacArchitecture(
     encoder_dim=4,

@@ -1,0 +1,169 @@
+"""Speed of encoding on one thread, beside the plain calls of the `dac` package.
+
+    python tests/benchmarks/encode.py bundled|official [--seconds 12] [--rounds 3] music.ogg
+
+Times are processor seconds, so that a busy machine distorts them little; the ways take turns and the
+least of each is kept. The ceiling is the convolutions' arithmetic at the rate of a large matrix
+product, timed between them. `official` has the release's size and stand-in weights.
+"""
+
+import argparse
+import copy
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))  # run as a script, not a module
+
+from official_codec import OFFICIAL, build_spread
+
+from melodac.audio.read import read_audio
+from melodac.codec.architecture import BUNDLED_ARCHITECTURE, DacArchitecture
+from melodac.codec.dac import DacCodec, fold_weight_norm
+from melodac.codec.dac_import import build_dac, dac_model_class
+from melodac.codec.load import BUNDLED_FOLDER
+from melodac.codec.weights import read_weights_folder
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def build_model(size: str, audio: Tensor) -> tuple[nn.Module, DacArchitecture]:
+    if size == "official":
+        return build_spread(OFFICIAL, audio[:, : 4 * 44_100]), OFFICIAL
+    return fold_weight_norm(read_weights_folder(BUNDLED_FOLDER)[0]), BUNDLED_ARCHITECTURE
+
+
+def build_plain(folded: nn.Module, architecture: DacArchitecture) -> nn.Module:
+    """Build the DAC of the package, weight norm, Snake and all, with the weights of `folded`."""
+    kwargs = architecture.model_dump()
+    kwargs |= {name: list(kwargs[name]) for name in ("encoder_rates", "decoder_rates")}
+    plain = build_dac(**kwargs).eval()
+    weights = folded.state_dict()
+    for name, module in plain.named_modules():
+        if hasattr(module, "weight_g"):
+            weight = weights.pop(f"{name}.weight")
+            axes = tuple(range(1, weight.ndim))
+            weights[f"{name}.weight_v"] = weight
+            weights[f"{name}.weight_g"] = weight.norm(dim=axes, keepdim=True)
+    plain.load_state_dict(weights)
+    return plain
+
+
+def compress(plain: nn.Module, audio: Tensor, window_s: float) -> Tensor:
+    dac_model_class()  # audiotools imports torchaudio, which may need the stand-in
+    from audiotools import AudioSignal
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        signal = AudioSignal(audio[None], 44_100)
+        return plain.compress(signal, win_duration=window_s, normalize_db=None).codes
+
+
+def count_conv_flops(encoder: nn.Module, num_samples: int) -> int:
+    total = 0
+
+    def count(layer: nn.Conv1d, _: object, output: Tensor) -> None:
+        nonlocal total
+        total += 2 * layer.in_channels * layer.kernel_size[0] * output.numel()
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in encoder.modules()
+        if isinstance(layer, nn.Conv1d)
+    ]
+    with torch.inference_mode():
+        encoder(torch.zeros(1, 1, num_samples))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def share_equal(codes: Tensor, whole: Tensor) -> float:
+    frames = min(codes.shape[-1], whole.shape[-1])
+    return float((codes[..., :frames] == whole[..., :frames]).float().mean())
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("size", choices=("bundled", "official"))
+    parser.add_argument("music", type=Path)
+    parser.add_argument("--seconds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+def ways_to_encode(
+    model: nn.Module, architecture: DacArchitecture, audio: Tensor
+) -> dict[str, Callable[[], Tensor]]:
+    def codec(chunk_frames: int, *, is_compiled: bool) -> DacCodec:
+        return DacCodec(
+            copy.deepcopy(model),
+            architecture,
+            name="any",
+            weights_sha256="0" * 64,
+            chunk_frames=chunk_frames,
+            is_compiled=is_compiled,
+        )
+
+    eager, compiled = codec(128, is_compiled=False), codec(256, is_compiled=True)
+    plain = build_plain(eager.model, architecture)
+    padded = functional.pad(audio, (0, -audio.shape[1] % architecture.hop))[None]
+
+    def whole() -> Tensor:
+        with torch.inference_mode():
+            return plain.encode(padded)[1]
+
+    return {
+        "dac, whole file": whole,
+        "melodac, compiled": lambda: compiled.encode(audio),
+        "melodac, eager": lambda: eager.encode(audio),
+        "dac compress, 1 s": lambda: compress(plain, audio, 1.0),
+        "dac compress, 5 s": lambda: compress(plain, audio, 5.0),
+    }
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(1)
+    samples, _ = read_audio(args.music, max_duration_s=3600.0)
+    audio = torch.from_numpy(samples[:1, : args.seconds * 44_100])
+    model, architecture = build_model(args.size, audio)
+    ways = ways_to_encode(model, architecture, audio)
+    codes = {name: way() for name, way in ways.items()}  # compiles, and warms up
+    left, right = torch.randn(2, 1024, 1024)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    gemms: list[float] = []
+    for _ in range(args.rounds):
+        for name, way in ways.items():
+            times[name].append(seconds(way))
+            gemms.append(seconds(lambda: [left @ right for _ in range(5)]) / 5)
+    duration_s, rate = audio.shape[1] / 44_100, 2 * 1024**3 / min(gemms)
+    flops = count_conv_flops(model.encoder, 44_032) * 44_100 / 44_032
+    speeds = {name: duration_s / min(taken) for name, taken in times.items()}
+    lines = [
+        f"{args.size}: torch {torch.__version__}, 1 thread, {duration_s:.0f} s, best of "
+        f"{args.rounds}; {flops / 1e9:.1f} GFLOP a second of audio, GEMM {rate / 1e9:.0f} GFLOP/s",
+        "| way | x real time | of ceiling | x compress, 1 s | codes equal to whole file |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, speed in speeds.items():
+        lines.append(
+            f"| {name} | {speed:.2f} | {speed * flops / rate:.2f} | "
+            f"{speed / speeds['dac compress, 1 s']:.2f} | "
+            f"{share_equal(codes[name], codes['dac, whole file']):.5f} |"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
