@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, UInt8
 
 from melodac.audio.ogg import Link
 from melodac.audio.section import open_section
@@ -68,13 +68,14 @@ class LibsndfileDecoder:
     def _read(self, max_samples: int) -> Float32[np.ndarray, "N C"]:
         if not self._flac_md5:
             return self._file.read(max_samples, dtype="float32", always_2d=True)
+        if self.codec == "PCM_16":
+            short = self._file.read(max_samples, dtype="int16", always_2d=True)
+            self._hash.update(short.astype("<i2", copy=False).tobytes())
+            return np.multiply(short, np.float32(1.0 / (1 << 15)), dtype=np.float32)
         exact: Int32[np.ndarray, "N C"]
         exact = self._file.read(max_samples, dtype="int32", always_2d=True)
-        num_bytes = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}[self.codec]
-        # libsndfile puts samples at the upper end of 32 bits, FLAC hashes them packed
-        packed = exact.astype("<i4", copy=False).view(np.uint8).reshape(-1, 4)[:, 4 - num_bytes :]
-        self._hash.update(packed.tobytes())
-        return exact.astype(np.float32) / np.float32(1 << 31)
+        self._hash.update(_pack(exact, 3 if self.codec == "PCM_24" else 1).tobytes())
+        return np.multiply(exact, np.float32(1.0 / (1 << 31)), dtype=np.float32, casting="unsafe")
 
 
 class ChainDecoder:
@@ -134,6 +135,15 @@ def read_flac_md5(file: BinaryIO, start: int) -> bytes | None:
     num_samples = (head[21] & 0x0F) << 32 | int.from_bytes(head[22:26]) if bits else 0
     md5 = head[26:42]
     return md5 if bits in {8, 16, 24} and num_samples and any(md5) else None
+
+
+def _pack(samples: Int32[np.ndarray, "N C"], num_bytes: int) -> UInt8[np.ndarray, "_ _"]:
+    """The upper bytes of each sample, as FLAC hashes them; column by column is ten times faster."""
+    whole = samples.astype("<i4", copy=False).view(np.uint8).reshape(-1, 4)
+    packed = np.empty((samples.size, num_bytes), np.uint8)
+    for column in range(num_bytes):
+        packed[:, column] = whole[:, column + 4 - num_bytes]
+    return packed
 
 
 def _translate(error: soundfile.LibsndfileError, what: str) -> UnreadableAudioError:
