@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from melodac.errors import SamplingError
 from melodac.sampling.generate import generate, lay_out
 from melodac.sampling.settings import SamplingSettings
-from melodac.tokens.delay import apply_delay, build_pattern, cell_exists
-from melodac.tokens.vocabulary import PAD, is_code
+from melodac.tokens.delay import apply_delay, build_pattern, cell_exists, is_code
+from melodac.tokens.vocabulary import PAD
 from tests.reference import generate as reference
 
 PLAIN = SamplingSettings(temperature=1.0, top_k=0, top_p=1.0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from melodac.errors import DelayError, TokenError
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.batches import counted_cells, read_batch, to_sequence
-from melodac.tokens.delay import PATTERN_NAMES, apply_delay, build_pattern, cell_frames
-from melodac.tokens.vocabulary import PAD, is_code
+from melodac.tokens.delay import PATTERN_NAMES, apply_delay, build_pattern, cell_frames, is_code
+from melodac.tokens.vocabulary import PAD
 from melodac.tokens.windows import WindowTable, evaluation_windows, training_windows
 from tests.reference import windows as reference
 

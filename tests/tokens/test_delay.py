@@ -15,9 +15,10 @@ from melodac.tokens.delay import (
     cell_exists,
     cell_frames,
     cell_steps,
+    is_code,
     undo_delay,
 )
-from melodac.tokens.vocabulary import BOS, PAD, is_code
+from melodac.tokens.vocabulary import BOS, PAD
 from tests.reference import delay as reference
 
 NINE = tuple(range(9))

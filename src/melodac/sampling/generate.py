@@ -18,8 +18,8 @@ from melodac.models.cache import KeyValueCache
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.logits import sample_codes
 from melodac.sampling.settings import SamplingSettings
-from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, undo_delay
-from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD, is_code
+from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, is_code, undo_delay
+from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
 
 
 class Layout(NamedTuple):

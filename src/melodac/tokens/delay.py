@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from melodac.errors import DelayError
-from melodac.tokens.vocabulary import BOS, PAD
+from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
 
 BEFORE = -1
 """Frame index of a cell that lies before frame 0."""
@@ -227,6 +227,16 @@ def cell_steps(pattern: DelayPattern, num_frames: int) -> Int64[Tensor, "K T"]:
     if pattern.is_flat:
         return frames * pattern.num_codebooks + torch.arange(pattern.num_codebooks).unsqueeze(1)
     return frames + torch.tensor(pattern.delays).unsqueeze(1)
+
+
+def is_code(tokens: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    """True where a cell holds a code of the codec and no special token.
+
+    Example:
+        >>> is_code(torch.tensor([0, 1023, BOS, PAD, -1]))
+        tensor([ True,  True, False, False, False])
+    """
+    return (tokens >= 0) & (tokens < CODEBOOK_SIZE)
 
 
 def _check_rows(num_rows: int, pattern: DelayPattern) -> None:

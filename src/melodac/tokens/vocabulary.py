@@ -4,9 +4,6 @@ A cell holds a code of the codec or one of two special tokens. The specials lie 
 a head that emits `CODEBOOK_SIZE` logits cannot sample one.
 """
 
-from jaxtyping import Bool, Int
-from torch import Tensor
-
 CODEBOOK_SIZE = 1024
 """Codes of one codebook: 0 .. 1023."""
 
@@ -21,14 +18,3 @@ VOCABULARY_SIZE = 1026
 
 FILL = 65535
 """What a missing chunk of a store reads as; on disk only, never given to a model."""
-
-
-def is_code(tokens: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """True where a cell holds a code of the codec and no special token.
-
-    Example:
-        >>> import torch
-        >>> is_code(torch.tensor([0, 1023, BOS, PAD, FILL, -1]))
-        tensor([ True,  True, False, False, False, False])
-    """
-    return (tokens >= 0) & (tokens < CODEBOOK_SIZE)
