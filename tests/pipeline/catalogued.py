@@ -16,7 +16,9 @@ def catalogue(folder):
 def _to_track(folder, path):
     info = soundfile.info(path)
     # what these stages do not read is empty
-    texts = {name: "" for name, field in TrackRecord.model_fields.items() if field.annotation is str}
+    texts = {
+        name: "" for name, field in TrackRecord.model_fields.items() if field.annotation is str
+    }
     known = {
         "id": hash_file(path)[:16],
         "path": path.relative_to(folder).as_posix(),
