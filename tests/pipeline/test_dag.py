@@ -14,6 +14,7 @@ def test_the_source_stands_for_the_user_s_folder():
 def test_inputs_are_data_not_code():
     assert stage_inputs("index", "music", DVC_FILE) == [
         Path("data/ingest/catalogue.parquet"),
+        Path("data/normalize/normalized.parquet"),
         Path("data/encode/tokens"),
     ]
 
