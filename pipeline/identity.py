@@ -5,6 +5,7 @@ and the checkpoint carries them.
 """
 
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -48,9 +49,10 @@ def fingerprint_inputs(paths: Iterable[Path]) -> str:
             if not file.is_file():
                 continue
             size_bytes = file.stat().st_size
-            name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-            digest.update(f"{name}\0{size_bytes}\0".encode())
-            if size_bytes <= WHOLE_CONTENT_LIMIT_BYTES:
+            # as bytes: a name need not be UTF-8
+            name = os.fsencode(file.relative_to(path) if path.is_dir() else file.name)
+            digest.update(name + f"\0{size_bytes}\0".encode())
+            if size_bytes <= WHOLE_CONTENT_LIMIT_BYTES and os.access(file, os.R_OK):
                 digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
