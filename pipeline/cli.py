@@ -124,6 +124,23 @@ def repair() -> None:
         typer.echo(line)
 
 
+@app.command()
+def scan(
+    folder: Annotated[Path, typer.Argument(help="Folder of music.")],
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("music.json"),
+) -> None:
+    """List a folder of music in one file, which `ingest.source` may then name instead.
+
+    For folders with names at which DVC stops (pipes, sockets, links to nothing, names that are not
+    UTF-8), and for very many files: DVC then hashes one file only. Scan again when music changes.
+    """
+    from pipeline.listing import write_listing
+
+    target = STARTED_IN / output
+    listing = write_listing(STARTED_IN / folder, target)
+    typer.echo(f"{len(listing.files)} files listed in {target}; set ingest.source to it")
+
+
 @app.command("import")
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder of .npq, .npy or .pt files of codes.")],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from melodac.errors import ConfigError, UnreadableAudioError
 from pipeline import paths
+from pipeline.listing import find_folder, find_unhashable
 from pipeline.params import Params, load_params
 from pipeline.yaml_reader import read_yaml
 
@@ -16,19 +17,26 @@ from pipeline.yaml_reader import read_yaml
 def check(arguments: Sequence[str]) -> None:
     """Check params.yaml as the `-S` options in `arguments` would change it.
 
-    A wrong value or option is a `ConfigError` with one line for each.
-
-    Raises:
-        UnreadableAudioError: If `ingest.source` is no folder.
+    A wrong value or option is a `ConfigError` with one line for each; a source that is no folder,
+    or one that DVC cannot hash, is an `UnreadableAudioError`.
     """
     for overrides in _expand_sweeps(list(_overrides(arguments))):
         params = _load_changed(overrides)
-        source = paths.resolve_source(params.ingest.source)
-        if not source.is_dir():
-            raise UnreadableAudioError(
-                f"ingest.source = {params.ingest.source!r}: no such folder ({source.absolute()}), "
-                "give a folder of music, absolute or relative to the checkout"
-            )
+        _check_source(params.ingest.source)
+
+
+def _check_source(given: str) -> None:
+    source = paths.resolve_source(given)
+    if not source.exists() or not (folder := find_folder(source)).is_dir():
+        raise UnreadableAudioError(
+            f"ingest.source = {given!r}: no such folder ({source.absolute()}), "
+            "give a folder of music, absolute or relative to the checkout"
+        )
+    if source == folder and (odd := find_unhashable(folder)):
+        raise UnreadableAudioError(
+            f"ingest.source = {given!r}: DVC cannot read some of its names ({odd}): run "
+            f"`melodac scan {given}` and give the listing that it writes"
+        )
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[str]:

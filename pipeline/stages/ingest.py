@@ -24,6 +24,7 @@ from pipeline.examinations import ExaminationCache, Examined, examine
 from pipeline.grouping import check_catalogue, format_groups, list_keys, split_tracks
 from pipeline.imported import find_import
 from pipeline.imported_catalogue import catalogue_import
+from pipeline.listing import check_unchanged, find_folder
 from pipeline.logs import progress
 from pipeline.params import IngestParams, Params
 from pipeline.records import Outcome, TrackRecord, write_catalogue, write_text
@@ -43,12 +44,14 @@ PROBLEMS_LOGGED = 10
 
 def run(params: Params) -> Outcome:
     """Examine the source folder; write the catalogue, the groups and the report."""
-    source = paths.resolve_source(params.ingest.source)
+    given = paths.resolve_source(params.ingest.source)
+    source = find_folder(given)
     imported = find_import(source)
     if imported is not None:
         return catalogue_import(imported, params.ingest)
     tag_filter = TagFilter(params.ingest.require_tags, params.ingest.skip_tags)
     entries = scan_folder(source)
+    check_unchanged(given, entries)
     examined = _examine(source, entries, params)
     metadata, problems = _read_metadata(source, entries, examined)
     verdicts = judge(

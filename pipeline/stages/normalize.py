@@ -17,6 +17,7 @@ from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
 from pipeline import paths
 from pipeline.imported import HANDED_ON, find_import, hand_on
+from pipeline.listing import find_folder
 from pipeline.logs import progress
 from pipeline.normalized_cache import Produced, open_cache, produce
 from pipeline.params import NormalizeParams, Params
@@ -40,7 +41,7 @@ DURATION_MARGIN_S = 1.0
 
 def run(params: Params) -> Outcome:
     """Normalize every track of the catalogue; imported codes are handed on."""
-    source = paths.resolve_source(params.ingest.source)
+    source = find_folder(paths.resolve_source(params.ingest.source))
     imported = find_import(source)
     if imported is not None:
         return hand_on(imported, source)
@@ -101,7 +102,7 @@ def _check_channels(tracks: Sequence[TrackRecord], params: NormalizeParams) -> N
 
 
 def _produce(tracks: Sequence[TrackRecord], params: Params) -> list[Produced]:
-    source = paths.resolve_source(params.ingest.source).absolute()
+    source = find_folder(paths.resolve_source(params.ingest.source)).absolute()
     target = NormalizeTarget(rate_hz=CODEC_RATE_HZ, **params.normalize.model_dump())
     longest_s = max(track.duration_s for track in tracks)
     jobs = [
