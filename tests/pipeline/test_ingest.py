@@ -163,7 +163,7 @@ def lyrics_only(music):
     ("fill", "message"),
     [
         (lambda music: music.rmdir(), "music: no such folder, set ingest.source"),
-        (lambda music: (music.rmdir(), music.touch()), "music: not a folder, set ingest.source"),
+        (lambda music: (music.rmdir(), music.touch()), "music: neither a folder nor a listing"),
         (lambda music: None, "music: empty folder, put music into it"),
         (lyrics_only, r"none of 12 files can be used: not music \(12\)$"),
     ],
