@@ -45,7 +45,7 @@ def compile_network(network: nn.Module) -> Network:
     if not can_compile():
         raise CodecError(
             "compiling the codec needs a C++ compiler and there is none: install g++, or load the "
-            "codec with compiled=False (half the speed, equal codes)"
+            "codec with compiled=False (about a quarter slower, equal codes)"
         )
     if next(network.parameters()).device.type != "cpu":
         raise CodecError("only a codec on a CPU is compiled: load it with compiled=False")

@@ -48,8 +48,8 @@ class DacCodec(Codec):
             weights_sha256: Hash of the weights file.
             chunk_frames: Frames coded at once, without halo; never changes a result.
             batch_chunks: Chunks coded side by side; more than one pays on a GPU.
-            is_compiled: Encode by compiled code: half a minute at the first chunk, then about
-                one and a half times the speed, and equal codes.
+            is_compiled: Encode by compiled code: half a minute at the first chunk, then about a
+                third faster, with equal codes.
 
         Raises:
             CodecError: A chunk would be empty, or nothing can be compiled here.
