@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# what is encoded by the benchmarks
+BENCH_MUSIC ?= data/sample/audio/first-snow_full.ogg
 # nothing of ours calls home
 export DO_NOT_TRACK = 1
 export DVC_NO_ANALYTICS = 1
@@ -31,8 +33,11 @@ test: env        ## lint, types, import direction, the fast tests
 	PYTHONPATH=src:. $(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-bench: env       ## the model's speed beside the machine's own, as ratios
+bench: env       ## speed of every heavy part beside peers and the machine's own, as ratios
 	PYTHONPATH=src $(BIN)/python tests/benchmarks/language_model.py
+	PYTHONPATH=src OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/benchmarks/normalize.py
+	PYTHONPATH=src $(BIN)/python tests/benchmarks/encode.py bundled $(BENCH_MUSIC)
+	PYTHONPATH=src $(BIN)/python tests/benchmarks/encode.py official $(BENCH_MUSIC)
 
 faults: env      ## the slow tests: real servers, compiling, the pipeline end to end
 	$(BIN)/python -m pytest tests -m slow
