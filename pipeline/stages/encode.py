@@ -6,7 +6,7 @@ written; the store holds the same bytes either way, whatever finishes first and 
 
 import logging
 
-from melodac.codec.compiled import can_compile
+from melodac.codec.compiled import PAYS_FROM_S, can_compile
 from melodac.codec.load import WEIGHTS, load_codec
 from melodac.tokens.shard_cache import ShardCache
 from melodac.tokens.store_writer import write_store
@@ -21,9 +21,6 @@ from pipeline.track_encoder import TrackEncoder, build_header, choose_threads
 
 log = logging.getLogger(__name__)
 
-COMPILED_FROM_S = 3600.0
-"""Seconds of sound from which the half minute that compiling takes is won back."""
-
 
 def run(params: Params) -> Outcome:
     """Encode every normalised track into the token store; imported codes are taken over."""
@@ -36,7 +33,7 @@ def run(params: Params) -> Outcome:
     with hold_encode_scratch() as scratch:
         encoder = TrackEncoder(codec, scratch.codes, header.channels, device=device)
         missing = encoder.missing(rows)
-        if device.type == "cpu" and can_compile() and encoder.duration_s(missing) > COMPILED_FROM_S:
+        if device.type == "cpu" and can_compile() and encoder.duration_s(missing) > PAYS_FROM_S:
             log.info("compiling the codec, as there is much to encode")
             encoder.use(load_codec(params.codec.weights, compiled=True))
         encoded = encoder.encode(missing, workers=choose_threads(params.runtime, device))

@@ -196,7 +196,7 @@ def test_much_sound_is_encoded_by_a_compiled_codec_to_the_same_bytes(make_workpl
 
     monkeypatch.setattr(encode, "load_codec", load)
     monkeypatch.setattr(encode, "can_compile", lambda: True)
-    monkeypatch.setattr(encode, "COMPILED_FROM_S", sum(LENGTHS[:2]) / 44_100 - 0.01)
+    monkeypatch.setattr(encode, "PAYS_FROM_S", sum(LENGTHS[:2]) / 44_100 - 0.01)
     compiled.run()
     compiled.run()  # nothing is left to encode
     assert asked == [False, True, False]
