@@ -16,7 +16,7 @@ from melodac.codec.weights import read_weights_folder
 from melodac.errors import CodecError
 from tests.reference.official_codec import OFFICIAL, build_spread
 
-CHUNKS = (1, 7, 32, 64, 100, 512, 1000)
+CHUNKS = (1, 7, 20, 32, 50, 64, 99, 512)
 RATE = 44_100
 
 
@@ -64,7 +64,7 @@ def test_every_chunk_length_gives_the_same_codes_at_the_official_size(official, 
     audio = music[:channels, : 100 * official.hop]
     whole = plain_codes(official, audio)
     for official.chunk_frames in CHUNKS:
-        frames = 6 if official.chunk_frames < 10 else 100
+        frames = 20 if official.chunk_frames < 10 else 100  # all but the last length cut it
         part = audio[:, : (frames + 20) * official.hop]
         assert torch.equal(official.encode(part)[..., :frames], whole[..., :frames])
 
