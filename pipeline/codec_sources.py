@@ -14,7 +14,7 @@ from melodac.codec.load import BUNDLED_FOLDER
 from melodac.codec.training.clips import TARGET_LUFS, Clip, FlacFile, Recording, load_clips
 from melodac.codec.training.export import FRESH, Beginning, read_folder, read_official
 from melodac.codec.training.state import read_saved_codec
-from melodac.codec.weights import file_sha256
+from melodac.durable import hash_file
 from melodac.errors import CheckpointMismatchError, CodecWeightsError, ConfigError
 from pipeline import paths
 from pipeline.records import NormalizedRecord, TrackRecord, read_catalogue, read_normalized
@@ -93,7 +93,7 @@ def _read_weights(init: str) -> Beginning:
     if path.is_dir():
         return read_folder(path)
     if path.suffix == ".pth" and path.is_file():
-        return read_official(path, file_sha256(path))
+        return read_official(path, hash_file(path))
     raise CodecWeightsError(
         f"{init!r} is neither {OFFICIAL!r} nor a weights folder nor a .pth file: nothing to begin "
         "from"

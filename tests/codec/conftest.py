@@ -1,9 +1,7 @@
-"""A DAC small enough to build and train in every test, and real music where there is some."""
+"""A DAC small enough to build and train in every test."""
 
 import copy
-import os
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,16 +53,6 @@ def build_tiny_model() -> nn.Module:
     return build_spread(
         TINY, 0.3 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
     )
-
-
-@pytest.fixture(scope="session")
-def real_music() -> Path:
-    """Folder of real recordings."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "music"
-    folder = Path(os.environ.get("MELODAC_TEST_MUSIC", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no real music: {folder} is absent (set MELODAC_TEST_MUSIC)")
-    return folder
 
 
 TRAINING = CodecTrainingConfig(

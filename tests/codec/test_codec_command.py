@@ -18,7 +18,7 @@ from melodac.codec.load import BUNDLED_FOLDER
 from melodac.codec.training.clips import is_held_out
 from melodac.codec.training.config import DAC_RECIPE
 from melodac.codec.training.state import read_saved_codec
-from melodac.codec.weights import file_sha256
+from melodac.durable import hash_file
 from pipeline.codec import _config, app
 
 
@@ -81,7 +81,7 @@ def test_weights_of_the_official_form_are_trained_further(music, official, tmp_p
     exported = json.loads((weights / "config.json").read_text())
     assert (exported["name"], exported["training"]["sources"]) == ("mine", "music")
     assert exported["training"]["updates"] > 1
-    assert exported["training"]["begun_from"] == file_sha256(official)
+    assert exported["training"]["begun_from"] == hash_file(official)
     runs = [json.loads(line) for line in (state / "runs.jsonl").read_text().splitlines()]
     assert runs[0]["config"]["weights"]["mel"] == DAC_RECIPE.weights.mel
     assert runs[0] == runs[1]
@@ -112,7 +112,7 @@ def test_a_stopped_run_keeps_its_state_and_says_so(music, official, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert "state kept" in errors
-    assert read_saved_codec(tmp_path / "state" / "state.pt").origin == file_sha256(official)
+    assert read_saved_codec(tmp_path / "state" / "state.pt").origin == hash_file(official)
 
 
 @pytest.mark.parametrize(

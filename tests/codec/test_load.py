@@ -6,7 +6,8 @@ import torch
 from melodac.codec import load
 from melodac.codec.architecture import BUNDLED_ARCHITECTURE
 from melodac.codec.load import BUNDLED_FOLDER, load_codec
-from melodac.codec.weights import CONFIG_FILE, WEIGHTS_FILE, WeightsConfig, file_sha256
+from melodac.codec.weights import CONFIG_FILE, WEIGHTS_FILE, WeightsConfig
+from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
 
 
@@ -19,7 +20,7 @@ def test_the_bundled_codec_has_the_token_shape_of_the_official_one():
 
 def test_the_bundled_weights_are_those_pinned_and_named():
     config = WeightsConfig.model_validate_json((BUNDLED_FOLDER / CONFIG_FILE).read_bytes())
-    assert file_sha256(BUNDLED_FOLDER / WEIGHTS_FILE) == config.sha256
+    assert hash_file(BUNDLED_FOLDER / WEIGHTS_FILE) == config.sha256
     assert load_codec("bundled").weights_sha256 == config.sha256
     assert config.architecture == BUNDLED_ARCHITECTURE
 

@@ -14,11 +14,11 @@ from melodac.codec.dac import DacCodec
 from melodac.codec.weights import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    file_sha256,
     read_official_weights,
     read_weights_folder,
     write_weights_folder,
 )
+from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
 
 TINY_KWARGS = {
@@ -63,7 +63,7 @@ def official(tmp_path, tiny_architecture):
 def test_an_official_file_loads_all_its_tensors(official, tiny_architecture):
     path = official()
     saved = torch.load(path, weights_only=True)["state_dict"]
-    model, architecture = read_official_weights(path, file_sha256(path))
+    model, architecture = read_official_weights(path, hash_file(path))
     assert architecture == tiny_architecture
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, saved[name])
@@ -73,7 +73,7 @@ def test_a_missing_latent_dim_is_that_of_dac(official, tiny_architecture):
     kwargs = {"latent_dim": None}
     path = official(kwargs)
     with pytest.raises(CodecWeightsError, match="does not fit"):  # 16, the file holds 12
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
 
 
 def test_another_hash_is_refused(official):
@@ -84,7 +84,7 @@ def test_another_hash_is_refused(official):
 def test_missing_tensors_are_refused(official):
     path = official(drop=5)
     with pytest.raises(CodecWeightsError, match="does not fit"):
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_missing_tensors_are_refused(official):
 def test_arguments_out_of_bounds_are_refused_before_anything_is_built(official, kwargs):
     path = official(kwargs)
     with pytest.raises(CodecWeightsError, match="melodac does not build"):
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
@@ -111,14 +111,14 @@ def test_a_truncated_file_is_refused_even_with_its_own_hash(official, keep):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(CodecWeightsError):
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
 
 
 def test_a_pickled_payload_is_not_executed(tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "weights.pth"
     path.write_bytes(pickle.dumps({"state_dict": MarkerPayload(marker)}, protocol=2))
     with pytest.raises(CodecWeightsError, match="was not loaded"):
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
     assert not marker.exists()
 
 
@@ -126,7 +126,7 @@ def test_a_payload_inside_a_torch_file_is_not_executed(official, tmp_path):
     marker = tmp_path / "marker"
     path = official(extra={"history": MarkerPayload(marker)})
     with pytest.raises(CodecWeightsError, match="was not loaded"):
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
     assert not marker.exists()
 
 
@@ -137,7 +137,7 @@ def test_a_torch_package_is_not_executed(tmp_path):
         exporter.save_source_string("payload", code)
         exporter.save_pickle("DAC", "DAC.pth", {"a": 1})
     with pytest.raises(CodecWeightsError):
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
     assert not marker.exists()
 
 
@@ -146,7 +146,7 @@ def test_files_of_another_form_are_refused(tmp_path, content):
     path = tmp_path / "weights.pth"
     torch.save(content, path)
     with pytest.raises(CodecWeightsError):
-        read_official_weights(path, file_sha256(path))
+        read_official_weights(path, hash_file(path))
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_a_written_folder_reads_back_in_fp32(folder, tiny_architecture):
     expected = build_model(tiny_architecture).state_dict()
     model, config = read_weights_folder(folder)
     assert config.architecture == tiny_architecture
-    assert config.sha256 == file_sha256(folder / WEIGHTS_FILE)
+    assert config.sha256 == hash_file(folder / WEIGHTS_FILE)
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, expected[name].half().float())

@@ -1,6 +1,6 @@
 """Decoding through libsndfile: WAV, AIFF, CAF, AU, FLAC, Ogg Vorbis and Opus, MP3.
 
-The only module that reads with it; `read.py` is the front door. FLAC is compared with the checksum
+Tracks are read with it here alone; `read.py` is the front door. FLAC is compared with the checksum
 of its own sound, a chain of Ogg streams is read link after link.
 """
 

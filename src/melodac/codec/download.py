@@ -8,7 +8,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from melodac.codec.weights import file_sha256
+from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
 
 URL = "https://github.com/descriptinc/descript-audio-codec/releases/download/0.0.1/weights.pth"
@@ -67,7 +67,7 @@ def _fetch(url: str, path: Path) -> None:
 
 
 def _check(path: Path, url: str, sha256: str) -> None:
-    found = file_sha256(path)
+    found = hash_file(path)
     if found != sha256:
         raise CodecWeightsError(
             f"{url} gave {path.stat().st_size} bytes with sha256 {found}, but {sha256} is pinned; "

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from melodac.codec.architecture import DacArchitecture, build_model
 from melodac.config import Section
+from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
 
 CONFIG_FILE = "config.json"
@@ -39,12 +40,6 @@ class WeightsConfig(Section):
     architecture: DacArchitecture
     training: dict[str, str | int | float]
     """Where the weights come from; for readers, not for code."""
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file, block by block."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights_folder(folder: Path) -> tuple[nn.Module, WeightsConfig]:
@@ -155,7 +150,7 @@ def _read_config(path: Path) -> WeightsConfig:
 
 def _check_hash(path: Path, sha256: str) -> None:
     try:
-        found = file_sha256(path)
+        found = hash_file(path)
     except FileNotFoundError as error:
         raise CodecWeightsError(f"{path} is missing") from error
     if found != sha256.lower():
