@@ -53,6 +53,15 @@ def test_phase_counts_only_up_to_its_limit():
     assert float(spectral_terms(high - low, low + high, RATE_HZ, 3000.0).complex_spectrum) > 1
 
 
+def test_only_a_louder_line_counts_as_one():
+    time_s = torch.arange(8192) / RATE_HZ
+    line, beside = (1e-3 * torch.sin(2 * torch.pi * hz * time_s)[None] for hz in (2756.25, 3100.0))
+    music = noise(0, 8192)
+    quiet = float(spectral_terms(music, music + line, RATE_HZ).lines)
+    assert float(spectral_terms(music + 10 * line, music, RATE_HZ).lines) > quiet + 0.02
+    assert float(spectral_terms(music + 10 * beside, music, RATE_HZ).lines) < 0.01
+
+
 def test_silence_gives_finite_gradients():
     silence = torch.zeros(1, 5000, requires_grad=True)
     terms = spectral_terms(silence, torch.zeros(1, 5000), RATE_HZ)

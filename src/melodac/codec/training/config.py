@@ -22,6 +22,8 @@ class LossWeights(Section):
     """Log10 magnitude distance, summed over the three longest windows."""
     complex_spectrum: NonNegative = 0.8
     """Complex spectrum distance relative to the target's, which carries phase."""
+    lines: NonNegative = 0.0
+    """Log10 magnitude by which the decoder's stride rings above the target, 2756 Hz and up."""
     waveform: NonNegative = 2.0
     """Mean absolute sample difference."""
     commitment: NonNegative = 1.0

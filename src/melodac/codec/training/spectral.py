@@ -34,6 +34,12 @@ class SpectralTerms:
 
     Where phase cannot be coded, its minimum is silence: too far up it makes a codec dull.
     """
+    lines: Float[Tensor, ""]
+    """Log10 magnitude by which multiples of one frequency are louder than in the target.
+
+    A transposed convolution whistles at the rate of its stride; averaged over all bins no distance
+    hears it.
+    """
 
 
 def spectrum(audio: Float[Tensor, "B N"], window: int) -> Complex[Tensor, "B _ _"]:
@@ -54,6 +60,7 @@ def spectral_terms(
     target: Float[Tensor, "B N"],
     sample_rate_hz: int,
     phase_below_hz: float = math.inf,
+    line_period: int = 16,
 ) -> SpectralTerms:
     """Measure all spectral distances at once; differentiable in `reconstruction`.
 
@@ -62,10 +69,12 @@ def spectral_terms(
         target: What went in.
         sample_rate_hz: Of both.
         phase_below_hz: Frequency up to which the complex spectrum is compared.
+        line_period: Samples of the lowest line; divides the longest window.
     """
     mel = reconstruction.new_zeros(())
     log_magnitude = reconstruction.new_zeros(())
     complex_spectrum = reconstruction.new_zeros(())
+    lines = reconstruction.new_zeros(())
     for window, bands in zip(WINDOWS, MEL_BANDS, strict=True):
         ours, theirs = spectrum(reconstruction, window), spectrum(target, window)
         ours_magnitude, theirs_magnitude = ours.abs(), theirs.abs()
@@ -77,11 +86,19 @@ def spectral_terms(
             difference = (ours[:, :bins] - theirs[:, :bins]).abs().mean()
             level = theirs_magnitude[:, :bins].mean() + FLOOR
             complex_spectrum = complex_spectrum + difference / level
-    return SpectralTerms(mel, log_magnitude, complex_spectrum)
+        if window == WINDOWS[-1]:
+            step = window // line_period
+            lines = _excess(ours_magnitude[:, step::step], theirs_magnitude[:, step::step])
+    return SpectralTerms(mel, log_magnitude, complex_spectrum, lines)
 
 
 def _log_distance(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours.clamp(min=FLOOR).log10() - theirs.clamp(min=FLOOR).log10()).abs().mean()
+
+
+def _excess(ours: Tensor, theirs: Tensor) -> Tensor:
+    louder = ours.clamp(min=FLOOR).log10() - theirs.clamp(min=FLOOR).log10()
+    return louder.clamp(min=0.0).mean()
 
 
 @cache

@@ -150,6 +150,7 @@ class CodecTrainer:
             "mel": weights.mel * spectral.mel,
             "log_magnitude": weights.log_magnitude * spectral.log_magnitude,
             "complex_spectrum": weights.complex_spectrum * spectral.complex_spectrum,
+            "lines": weights.lines * spectral.lines,
             "waveform": weights.waveform * (output - audio).abs().mean(),
         }
 
