@@ -60,6 +60,7 @@ def spectral_terms(
     target: Float[Tensor, "B N"],
     sample_rate_hz: int,
     phase_below_hz: float = math.inf,
+    *,
     line_period: int = 16,
 ) -> SpectralTerms:
     """Measure all spectral distances at once; differentiable in `reconstruction`.
