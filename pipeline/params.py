@@ -121,6 +121,7 @@ class DemosParams(Section):
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     top_k: NonNegativeInt
     top_p: Annotated[float, Field(gt=0.0, le=1.0)]
+    guidance: NonNegativeFloat
 
     @model_validator(mode="after")
     def _prefix_leaves_room(self) -> "DemosParams":
@@ -136,6 +137,8 @@ class RuntimeParams(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     workers: NonNegativeInt
+    processes: PositiveInt
+    sharding: Literal["ddp", "fsdp"]
     threads: NonNegativeInt
     wandb: Literal["off", "offline", "online"]
 

@@ -4,7 +4,8 @@ Every schedule counts updates. No key has a default, params.yaml is the whole tr
 the pipeline may import this file.
 """
 
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -16,8 +17,15 @@ from pydantic import (
 )
 
 from melodac.config import Section
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+from melodac.training.sections import (
+    CollapseConfig,
+    ComputeConfig,
+    CorruptionConfig,
+    Fraction,
+    ObjectiveConfig,
+    Share,
+    StabilityConfig,
+)
 
 
 class TrainConfig(Section):
@@ -29,12 +37,20 @@ class TrainConfig(Section):
     """Windows whose mean loss one update follows."""
     micro_batch: PositiveInt
     """Windows in memory at once; divides `windows_per_update`."""
+    context: tuple[tuple[PositiveInt, PositiveInt], ...]
+    """First update and window frames of each stage; empty: the index's frames all along."""
+    optimizer: Literal["adamw", "muon"]
+    """muon: matrices of the blocks by orthogonalised momentum, all else by AdamW."""
     learning_rate: PositiveFloat
     """Peak rate, reached after the warm-up."""
-    min_learning_rate_ratio: Annotated[float, Field(ge=0.0, le=1.0)]
-    """Rate of the last update as a fraction of the peak."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"]
+    """Way down from the peak; wsd stays there until the last `decay_updates`."""
+    min_learning_rate_ratio: Share
+    """Rate of the last update as a fraction of the peak; constant never leaves the peak."""
     warmup_updates: NonNegativeInt
     """Updates of linear rise; below `updates`."""
+    decay_updates: NonNegativeInt
+    """Updates of linear fall at the end of wsd."""
     weight_decay: NonNegativeFloat
     """Decoupled decay of matrices; embeddings, norms and biases have none."""
     beta1: Fraction
@@ -47,14 +63,31 @@ class TrainConfig(Section):
     """Memory of the averaged weights that are validated and sampled; 0 turns averaging off."""
     dropout: Fraction
     """Share of activations dropped in training; the model is built with it."""
+    condition: Literal["none", "tags"]
+    """What the model reads beside codes."""
+    unconditional_frac: Share
+    """Share of items whose condition is dropped; guidance needs some."""
+    tag_shuffle: bool
+    """Draw the order of an item's tags anew each time."""
+    tag_dropout: Fraction
+    """Share of tags left out."""
+    tag_limit: NonNegativeInt
+    """Most tags of an item; 0 takes all."""
+    objective: ObjectiveConfig
+    corruption: CorruptionConfig
+    stability: StabilityConfig
+    collapse: CollapseConfig
+    compute: ComputeConfig
     validate_every: PositiveInt
     """Updates between validations; the last update is always validated."""
     checkpoint_every: PositiveInt
     """Updates between checkpoints; the last update is always kept."""
     keep_checkpoints: Annotated[int, Field(ge=2)]
     """Newest checkpoints kept; at least 2, so that a damaged one has a forerunner."""
+    keep_checkpoints_mb: NonNegativeInt
+    """Megabytes that older ones may fill; 2 stay in any case, 0 sets no limit."""
     seed: NonNegativeInt
-    """Seed of initialisation, window order and dropout."""
+    """Seed of initialisation, window order, dropout and all else that is drawn."""
 
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> "TrainConfig":
@@ -73,6 +106,26 @@ class TrainConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _decay_fits(self) -> "TrainConfig":
+        if self.warmup_updates + self.decay_updates > self.updates:
+            raise ValueError(
+                f"warmup_updates ({self.warmup_updates}) and decay_updates ({self.decay_updates}) "
+                f"together must not exceed updates ({self.updates})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _context_grows_in_order(self) -> "TrainConfig":
+        firsts = [first for first, _ in self.context]
+        is_ordered = all(one < other for one, other in pairwise(firsts))
+        if firsts and (firsts[0] != 1 or not is_ordered or firsts[-1] > self.updates):
+            raise ValueError(
+                f"context must begin at update 1 and rise, up to updates ({self.updates}): its "
+                f"stages begin at {firsts}"
+            )
+        return self
+
 
 class OverfitConfig(Section):
     """The gate before a long run: a few windows must be memorised and freely run back."""
@@ -84,25 +137,13 @@ class OverfitConfig(Section):
     prefix_frames: PositiveInt
     """Frames given to the free run, so that it knows which window to run back; not scored."""
     updates: PositiveInt
-    """Most updates the gate may take."""
-    learning_rate: PositiveFloat
-    """Peak rate of the gate's own schedule."""
-    warmup_updates: NonNegativeInt
-    """Updates of linear rise; below `updates`."""
+    """Most updates the gate may take; all else is taken from the real run."""
     stop_loss: NonNegativeFloat
     """Teacher-forced nats per code at which memorising ends early; 0 never ends early."""
     min_accuracy: Annotated[float, Field(gt=0.0, le=1.0)]
     """Share of freely run cells that must equal the truth."""
     seed: NonNegativeInt
     """Seed of the gate's initialisation."""
-
-    @model_validator(mode="after")
-    def _warmup_ends_in_the_run(self) -> "OverfitConfig":
-        if self.warmup_updates >= self.updates:
-            raise ValueError(
-                f"warmup_updates ({self.warmup_updates}) must be below updates ({self.updates})"
-            )
-        return self
 
     @model_validator(mode="after")
     def _prefix_leaves_frames(self) -> "OverfitConfig":
