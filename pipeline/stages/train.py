@@ -12,7 +12,8 @@ from melodac.errors import CheckpointCorruptError
 from melodac.models.config import LanguageModelConfig, count_parameters
 from melodac.models.estimates import codes_per_parameter
 from melodac.training.checkpoint import latest_checkpoint
-from melodac.training.loop import Callbacks, Metrics, Trainer, TrainingData, TrainResult
+from melodac.training.loop import Callbacks, Metrics, Trainer, TrainResult
+from melodac.training.update import TrainingData
 from pipeline import paths
 from pipeline.datasets import read_dataset
 from pipeline.devices import set_up_torch

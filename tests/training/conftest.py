@@ -9,11 +9,45 @@ from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.windows import ANYWHERE
 from melodac.training.config import TrainConfig
-from melodac.training.loop import Callbacks, Trainer, TrainingData
+from melodac.training.loop import Callbacks, Trainer
+from melodac.training.sections import (
+    CollapseConfig,
+    ComputeConfig,
+    CorruptionConfig,
+    ObjectiveConfig,
+    StabilityConfig,
+)
 from melodac.training.seeding import seeded
+from melodac.training.update import TrainingData
 
 NUM_CODEBOOKS = 2
 FRAMES = 8
+PLAIN_OBJECTIVE = ObjectiveConfig(
+    label_smoothing=0.0,
+    codebook_weights="uniform",
+    codebook_alpha=0.5,
+    entropy_bonus=0.0,
+    entropy_updates=0,
+    usage_bonus=0.0,
+    usage_updates=0,
+)
+NO_CORRUPTION = CorruptionConfig(
+    token_noise=0.0,
+    token_noise_updates=0,
+    own_codes=0.0,
+    own_codes_from=0,
+    own_codes_updates=0,
+)
+
+
+def change_config(config, changes):
+    """A config with some values changed; a dict changes some values of a section."""
+    return config.model_copy(
+        update={
+            key: getattr(config, key).model_copy(update=value) if isinstance(value, dict) else value
+            for key, value in changes.items()
+        }
+    )
 
 
 @pytest.fixture
@@ -23,18 +57,48 @@ def train_config():
         updates=12,
         windows_per_update=4,
         micro_batch=2,
+        context=(),
+        optimizer="adamw",
         learning_rate=1e-2,
+        schedule="cosine",
         min_learning_rate_ratio=0.1,
         warmup_updates=2,
+        decay_updates=0,
         weight_decay=0.1,
         beta1=0.9,
         beta2=0.95,
         clip_norm=1.0,
         ema_decay=0.9,
         dropout=0.1,
+        condition="none",
+        unconditional_frac=0.0,
+        tag_shuffle=False,
+        tag_dropout=0.0,
+        tag_limit=0,
+        objective=PLAIN_OBJECTIVE,
+        corruption=NO_CORRUPTION,
+        stability=StabilityConfig(
+            window=16,
+            sigma=8.0,
+            max_skips_in_a_row=3,
+            max_skip_frac=0.25,
+            max_rollbacks=2,
+            rollback_learning_rate_ratio=0.5,
+            clip_frac_alarm=1.0,
+            update_ratio_alarm=1.0,
+        ),
+        collapse=CollapseConfig(
+            action="warn",
+            probe_windows=0,
+            min_usage_ratio=0.1,
+            min_entropy_ratio=0.5,
+            max_attention_change=0.7,
+        ),
+        compute=ComputeConfig(precision="fp32", tf32=False, compile=False, recompute=False),
         validate_every=4,
         checkpoint_every=3,
         keep_checkpoints=3,
+        keep_checkpoints_mb=0,
         seed=5,
     )
 
@@ -79,7 +143,7 @@ def build_trainer(build_model, data, train_config):
     def build(
         directory=None, stop_at=None, delay=(0, 1), identity=None, starts=ANYWHERE, **changes
     ):
-        config = train_config.model_copy(update=changes)
+        config = change_config(train_config, changes)
         updates, validations = [], []
         trainer = Trainer(
             build_model(config.dropout),

@@ -2,13 +2,7 @@
 
 import torch
 
-from melodac.training.seeding import (
-    borrowed_generators,
-    build_generator,
-    derive_seed,
-    initial_states,
-    seeded,
-)
+from melodac.training.seeding import derive_seed, seeded
 
 
 def test_purposes_and_indices_have_streams_of_their_own():
@@ -35,12 +29,10 @@ def test_a_seeded_block_repeats_and_leaves_the_global_state():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_borrowed_streams_go_on_where_they_ended():
-    whole = torch.rand(8, generator=build_generator(1, "dropout"))
-    states = initial_states(1, "dropout", "cpu")
-    parts = []
-    for _ in range(2):
-        torch.rand(3)
-        with borrowed_generators(states, "cpu"):
-            parts.append(torch.rand(4))
-    assert torch.equal(torch.cat(parts), whole)
+def test_each_update_and_part_has_a_stream_of_its_own():
+    drawn = set()
+    for update in range(3):
+        for part in range(2):
+            with seeded(1, "dropout", update, part):
+                drawn.add(float(torch.rand(())))
+    assert len(drawn) == 6

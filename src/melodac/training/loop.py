@@ -1,7 +1,7 @@
 """The one trainer: windows in, an update at a time out, resumable to the bit.
 
-The whole state of a run is weights, averaged weights, moments, the dropout generators and one
-number, the updates done; learning rate and window order are pure functions of it. The overfit gate
+The whole state of a run is weights, averaged weights, moments and one number, the updates done;
+learning rate, windows and all that is drawn are pure functions of it. The overfit gate
 and the real run are both this class. Evaluation and the pipeline may import this file.
 """
 
@@ -13,42 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-
 from melodac.errors import ConfigError, NonFiniteError
 from melodac.models.language_model import LanguageModel
-from melodac.tokens.array import TokenArray
-from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern
-from melodac.tokens.windows import ANYWHERE, Starts, evaluation_windows
+from melodac.tokens.windows import Starts, evaluation_windows
 from melodac.training.checkpoint import check_identity, latest_checkpoint
 from melodac.training.config import TrainConfig
-from melodac.training.loss import codebook_means, per_codebook_loss, total_loss
+from melodac.training.gradients import GradientTaker
+from melodac.training.loss import codebook_means, total_loss
 from melodac.training.optimizer import set_learning_rate
-from melodac.training.order import WindowOrder
 from melodac.training.schedule import learning_rate_at
-from melodac.training.scoring import Targets, build_targets, score_windows
-from melodac.training.seeding import borrowed_generators
+from melodac.training.scoring import score_windows
 from melodac.training.state import Best, TrainState
+from melodac.training.update import TrainingData, UpdateReader
 
-Metrics = dict[str, float | int | bool]
+Metrics = dict[str, float | int | bool | str]
 """One line of the training log; every loss is in nats per code."""
 
 _KEPT_APART = {"checkpoint_every", "keep_checkpoints"}
 """Keys of `TrainConfig` that may differ between a checkpoint and the run that resumes it."""
-
-
-class TrainingData(NamedTuple):
-    """What is learned from, and what is held out."""
-
-    train: TokenArray
-    validation: TokenArray
-    window_frames: int
-    """Frames of a window, of training and of validation."""
-    starts: Starts = ANYWHERE
-    """Where training windows may start; validation windows lie end to end."""
 
 
 class TrainResult(NamedTuple):
@@ -121,8 +104,9 @@ class Trainer:
             "starts": _describe(data.starts),
             "train": config.model_dump(mode="json", exclude=_KEPT_APART),
         }
-        self.order = WindowOrder(data.train, data.window_frames, config.seed, starts=data.starts)
-        self.state = TrainState(model, config)
+        self.state = TrainState(model, config, memories={})
+        self.reader = UpdateReader(data, pattern, config, self.state.device)
+        self.gradients = GradientTaker(model, config)
 
     @property
     def update(self) -> int:
@@ -132,7 +116,7 @@ class Trainer:
     @property
     def epoch(self) -> float:
         """Passes over the training windows done so far."""
-        return self.update * self.config.windows_per_update / self.order.windows_per_epoch
+        return self.reader.epoch_after(self.update)
 
     def resume(self) -> tuple[str, ...]:
         """Continue from the newest valid checkpoint, if there is one.
@@ -178,9 +162,12 @@ class Trainer:
             updates=self.config.updates,
         )
         set_learning_rate(self.state.optimizer, learning_rate)
-        nats, counts = self._accumulate_gradients()
+        nats, counts = self.gradients.take(update, self.reader.read(update))
         loss = float(total_loss(nats, counts))
-        norm = self._clip_gradients(update, loss)
+        total_norm = self.gradients.norm()
+        norm = float(total_norm)
+        self._refuse_what_is_not_finite(update, loss, norm)
+        self.gradients.clip(total_norm)
         self.state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  torch
         self.state.optimizer.zero_grad()
         self.state.average.update(self.state.model, update)
@@ -199,41 +186,7 @@ class Trainer:
             "frames_per_s": num_frames / max(time.monotonic() - started_s, 1e-9),
         }
 
-    def _accumulate_gradients(self) -> tuple[Tensor, Tensor]:
-        parts = self._read_update()
-        total = sum(int(part.counted.sum()) for part in parts)
-        sums: list[tuple[Tensor, Tensor]] = []
-        self.state.model.train()
-        with borrowed_generators(self.state.generators, self.state.device):
-            for sequence, counted in parts:
-                nats, counts = per_codebook_loss(self.state.model(sequence), sequence, counted)
-                # each part over the cells of the whole update: uneven parts weigh what they hold
-                (nats.sum() / total).backward()  # pyright: ignore[reportUnknownMemberType]  torch
-                sums.append((nats.detach(), counts))
-        return (
-            torch.stack([nats for nats, _ in sums]).sum(dim=0),
-            torch.stack([counts for _, counts in sums]).sum(dim=0),
-        )
-
-    def _read_update(self) -> list[Targets]:
-        size, part = self.config.windows_per_update, self.config.micro_batch
-        windows = self.order.take(self.update * size, size)
-        frames = self.data.window_frames
-        batches = [
-            read_batch(
-                self.data.train,
-                windows.take(slice(first, first + part)),
-                frames,
-                self.pattern.max_delay,
-            )
-            for first in range(0, size, part)
-        ]
-        return [build_targets(batch, self.pattern, self.state.device) for batch in batches]
-
-    def _clip_gradients(self, update: int, loss: float) -> float:
-        weights = [weight for weight in self.state.model.parameters() if weight.grad is not None]
-        total = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-        norm = float(total)
+    def _refuse_what_is_not_finite(self, update: int, loss: float, norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.state.optimizer.zero_grad()
             raise NonFiniteError(
@@ -241,8 +194,6 @@ class Trainer:
                 "the weights were not changed and the last checkpoint is good: lower "
                 "train.learning_rate or train.clip_norm, or look at the windows of this update"
             )
-        clip_grads_with_norm_(weights, self.config.clip_norm, total)
-        return norm
 
     def _validate(self) -> None:
         frames = self.data.window_frames

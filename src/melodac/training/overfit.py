@@ -21,8 +21,9 @@ from melodac.tokens.batches import Batch, read_batch
 from melodac.tokens.delay import DelayPattern, undo_delay
 from melodac.tokens.windows import evaluation_windows
 from melodac.training.config import OverfitConfig, TrainConfig
-from melodac.training.loop import Callbacks, Metrics, Trainer, TrainingData
+from melodac.training.loop import Callbacks, Metrics, Trainer
 from melodac.training.scoring import build_targets
+from melodac.training.update import TrainingData
 
 
 @runtime_checkable

@@ -82,7 +82,7 @@ class CollapseConfig(Section):
     """What is looked at, at every validation, for a model that says less and less."""
 
     action: Literal["warn", "stop", "gate"]
-    """warn: say it; stop: end the run there; gate: run on, and fail at the end if it still holds."""
+    """warn: say it; stop: end the run; gate: run on, and fail at the end if it still holds."""
     probe_windows: NonNegativeInt
     """Validation windows looked at and as many sampled; 0 looks at nothing."""
     min_usage_ratio: Share

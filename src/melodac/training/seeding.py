@@ -10,7 +10,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 
 def derive_seed(seed: int, purpose: str, *indices: int) -> int:
@@ -33,35 +32,14 @@ def build_generator(
 
 
 @contextmanager
-def seeded(seed: int, purpose: str, *, device: torch.device | str = "cpu") -> Generator[None]:
+def seeded(
+    seed: int, purpose: str, *indices: int, device: torch.device | str = "cpu"
+) -> Generator[None]:
     """Run a block under the purpose's own global stream; the caller's global state is restored."""
-    with borrowed_generators(initial_states(seed, purpose, device), device):
-        yield
-
-
-def initial_states(seed: int, purpose: str, device: torch.device | str) -> dict[str, Tensor]:
-    """States of the global generators at the start of a purpose's stream, by device type."""
-    kinds = {"cpu", torch.device(device).type}
-    return {
-        kind: build_generator(seed, purpose, device=device if kind != "cpu" else "cpu").get_state()
-        for kind in sorted(kinds)
-    }
-
-
-@contextmanager
-def borrowed_generators(states: dict[str, Tensor], device: torch.device | str) -> Generator[None]:
-    """Run a block with the global generators at `states`, which then hold where the block ended.
-
-    The block's draws advance `states` in place of the process's own generators, so nothing
-    outside can disturb the stream and the stream disturbs nothing outside.
-    """
     device = torch.device(device)
-    devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices):  # pyright: ignore[reportUnknownMemberType]  untyped in torch
-        torch.set_rng_state(states["cpu"])
+    with torch.random.fork_rng([] if device.type == "cpu" else [device]):  # pyright: ignore[reportUnknownMemberType]  untyped in torch
+        torch.set_rng_state(build_generator(seed, purpose, *indices).get_state())
         if device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"], device)
+            generator = build_generator(seed, purpose, *indices, device=device)
+            torch.cuda.set_rng_state(generator.get_state(), device)
         yield
-        states["cpu"] = torch.get_rng_state()
-        if device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(device)

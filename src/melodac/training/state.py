@@ -1,12 +1,13 @@
 """Everything a run must remember between two updates, and its way to disk and back.
 
-Learning rate and window order are functions of the update number, so weights, averaged weights,
-moments, the dropout generators and a few numbers are all. Only the trainer imports this file.
+Learning rate, windows and everything drawn at random are functions of the seed and the update
+number, so weights, averaged weights, moments and a few numbers are all. Only the trainer imports
+this file.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +18,22 @@ from melodac.training.checkpoint import Checkpoint, prune_checkpoints, write_che
 from melodac.training.config import TrainConfig
 from melodac.training.ema import ExponentialAverage
 from melodac.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from melodac.training.seeding import initial_states
+
+RANDOM_SCHEME = "sha256 of seed, purpose, update, item"
+"""How every random number of a run is drawn; a checkpoint drawn otherwise is another run."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A part of the trainer with a memory from update to update."""
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken."""
+        ...
 
 
 class Best(NamedTuple):
@@ -30,18 +46,22 @@ class Best(NamedTuple):
 class TrainState:
     """Where a run stands."""
 
-    def __init__(self, model: LanguageModel, config: TrainConfig) -> None:
+    def __init__(
+        self, model: LanguageModel, config: TrainConfig, memories: Mapping[str, Remembers]
+    ) -> None:
         """Begin at update 0 with the model as it is.
 
         Args:
             model: The model in training, on its device.
             config: The run.
+            memories: Parts of the trainer that remember, by name.
         """
         self.model = model
         self.device = next(model.parameters()).device
+        self.memories = memories
         self.optimizer = build_optimizer(model, config)
         self.average = ExponentialAverage(model, config.ema_decay)
-        self.generators: dict[str, Tensor] = initial_states(config.seed, "dropout", self.device)
+        self._random = {"seed": config.seed, "scheme": RANDOM_SCHEME}
         self.update = 0
         self.num_frames = 0
         self.best: Best | None = None
@@ -54,7 +74,6 @@ class TrainState:
         self._check_finite()
         tensors = self._weights()
         tensors["optimizer"] = optimizer_tensors(self.optimizer, self.model)
-        tensors["generators"] = self.generators
         return self._write(directory, tensors, identity, keep)
 
     def save_best(self, directory: Path, identity: Mapping[str, Any]) -> Path:
@@ -71,16 +90,20 @@ class TrainState:
         load_weights(self.model, checkpoint, "model")
         load_weights(self.average.model, checkpoint, "ema")
         load_optimizer_tensors(self.optimizer, self.model, checkpoint.read_tensors("optimizer"))
-        generators = checkpoint.read_tensors("generators")
-        if generators.keys() != self.generators.keys():
+        state = checkpoint.state
+        missing = sorted({"num_frames", "best", "random", *self.memories} - state.keys())
+        if missing or state["random"] != self._random:
             raise CheckpointMismatchError(
-                f"{checkpoint.folder} was trained on {' and '.join(sorted(generators))}, this run "
-                f"is on {' and '.join(sorted(self.generators))}: resume on the same kind of device"
+                f"{checkpoint.folder} cannot be resumed: its state lacks {', '.join(missing)}"
+                if missing
+                else f"{checkpoint.folder} draws its random numbers by {state['random']}, this run "
+                f"by {self._random}: start in another directory"
             )
-        self.generators = {kind: value.clone() for kind, value in generators.items()}
+        for name, memory in self.memories.items():
+            memory.restore(state[name])
         self.update = checkpoint.update
-        self.num_frames = checkpoint.state["num_frames"]
-        best = checkpoint.state["best"]
+        self.num_frames = state["num_frames"]
+        best = state["best"]
         self.best = None if best is None else Best(**best)
 
     def _weights(self) -> dict[str, dict[str, Tensor]]:
@@ -97,6 +120,8 @@ class TrainState:
             "update": self.update,
             "num_frames": self.num_frames,
             "best": None if self.best is None else self.best._asdict(),
+            "random": self._random,
+            **{name: memory.state() for name, memory in self.memories.items()},
             "versions": {"torch": torch.__version__},
         }
         folder = write_checkpoint(
