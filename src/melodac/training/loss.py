@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from melodac.errors import TrainingError
 
-_UNCOUNTED = -100
+UNCOUNTED = -100
 """Target that `cross_entropy` skips; no code or special token has a negative id."""
 
 
@@ -33,11 +33,11 @@ def per_codebook_loss(
         counted: True where the cell is a code whose prediction counts.
     """
     # step by step, the order in which the model lays its logits out, so that nothing is copied
-    targets = torch.where(counted, sequence.long(), _UNCOUNTED).transpose(1, 2)
+    targets = torch.where(counted, sequence.long(), UNCOUNTED).transpose(1, 2)
     nats = functional.cross_entropy(
         logits.float().transpose(1, 2).flatten(0, 2),
         targets.flatten(),
-        ignore_index=_UNCOUNTED,
+        ignore_index=UNCOUNTED,
         reduction="none",
     )
     return nats.view(targets.shape).sum(dim=(0, 1)), counted.sum(dim=(0, 2))

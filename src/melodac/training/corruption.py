@@ -1,0 +1,122 @@
+"""What training reads in place of the truth: random codes, or codes the model says itself.
+
+Only what is read changes, never a target, and only in training: validation reads the truth because
+it does not know this file. Every draw is a function of seed, update and item. Only training imports
+this file.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from melodac.tokens.delay import is_code
+from melodac.tokens.vocabulary import CODEBOOK_SIZE
+from melodac.training.schedule import decayed, ramped
+from melodac.training.sections import CorruptionConfig
+from melodac.training.seeding import build_generator
+
+
+class ReadPart(Protocol):
+    """What of a micro-batch decides what is read; `training.update.Part` is one."""
+
+    @property
+    def items(self) -> range:
+        """Numbers of its windows in the update."""
+        ...
+
+    @property
+    def sequence(self) -> Int[Tensor, "B K S"]:
+        """The delayed codes, the truth."""
+        ...
+
+    @property
+    def condition(self) -> object:
+        """What the model reads beside codes."""
+        ...
+
+
+class Corruption:
+    """Replaces a share of the codes that the model reads.
+
+    The model's own codes come in parallel, from one more forward pass on the truth: each replaced
+    cell holds a code drawn at T = 1 from the prediction of that cell. That pass runs in evaluation
+    mode, as generation does, and so draws no dropout: what the training pass draws stays as it is.
+    It doubles the forward work of an update. Random codes come last and may hit such a cell too.
+
+    Source:
+        Bengio et al. 2015 (arXiv:1506.03099) for reading one's own codes; Mihaylova and Martins
+        2019 (arXiv:1906.07651) for doing so in two parallel passes; Xie et al. 2017
+        (arXiv:1703.02573) for random ones.
+    """
+
+    def __init__(self, config: CorruptionConfig, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+
+    def inputs(self, model: nn.Module, part: ReadPart, *, update: int) -> Int[Tensor, "B K S"]:
+        """What the model is to read for one micro-batch; the truth itself if nothing is on.
+
+        Special tokens are never replaced, nor put in place of a code.
+
+        Args:
+            model: Called with a sequence and a condition; asked only if it reads its own codes.
+            part: The micro-batch.
+            update: Number of the update, >= 1.
+        """
+        config = self._config
+        own_share = ramped(
+            config.own_codes, update, config.own_codes_from, config.own_codes_updates
+        )
+        noise_share = decayed(config.token_noise, update, config.token_noise_updates)
+        read = part.sequence
+        if own_share:
+            read = self._replace_by_own(model, part, own_share, update)
+        if noise_share:
+            read = self._replace_by_noise(read, part.items, noise_share, update)
+        return read
+
+    def _replace_by_own(
+        self, model: nn.Module, part: ReadPart, share: float, update: int
+    ) -> Int[Tensor, "B K S"]:
+        logits = _predict(model, part)
+        read = part.sequence.clone()
+        for row, item in enumerate(part.items):
+            chosen = _choose(read[row], share, build_generator(self._seed, "own", update, item))
+            if not bool(chosen.any()):
+                continue
+            # only the chosen cells are drawn: a share of the memory that all of them would take
+            generator = build_generator(self._seed, "own codes", update, item, device=read.device)
+            probabilities = logits[row][chosen].float().softmax(dim=-1)
+            codes = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+            read[row][chosen] = codes.to(read.dtype)
+        return read
+
+    def _replace_by_noise(
+        self, read: Int[Tensor, "B K S"], items: range, share: float, update: int
+    ) -> Int[Tensor, "B K S"]:
+        noisy = read.clone()
+        for row, item in enumerate(items):
+            generator = build_generator(self._seed, "token noise", update, item)
+            chosen = _choose(read[row], share, generator)
+            codes = torch.randint(CODEBOOK_SIZE, chosen.shape, generator=generator)
+            noisy[row] = torch.where(chosen, codes.to(read), read[row])
+        return noisy
+
+
+def _choose(
+    cells: Int[Tensor, "K S"], share: float, generator: torch.Generator
+) -> Bool[Tensor, "K S"]:
+    """Cells to be replaced: codes only, each with the same chance."""
+    chosen = torch.rand(cells.shape, generator=generator) < share
+    return chosen.to(cells.device) & is_code(cells)
+
+
+@torch.no_grad()
+def _predict(model: nn.Module, part: ReadPart) -> Tensor:
+    was_training = model.training
+    model.eval()
+    logits: Tensor = model(part.sequence, part.condition)
+    model.train(was_training)
+    return logits
