@@ -21,6 +21,7 @@ MelodacError
 +-- TrainingError
 |   +-- CheckpointCorruptError(OSError)
 |   +-- CheckpointMismatchError(ValueError)
+|   +-- DivergenceError(ArithmeticError)
 |   +-- NonFiniteError(ArithmeticError)
 +-- SamplingError(ValueError)
 +-- OutputError(OSError)
@@ -97,6 +98,10 @@ class CheckpointCorruptError(TrainingError, OSError):
 
 class CheckpointMismatchError(TrainingError, ValueError):
     """A checkpoint belongs to another model, data set or pattern."""
+
+
+class DivergenceError(TrainingError, ArithmeticError):
+    """Updates are refused again and again, and going back is used up or impossible."""
 
 
 class NonFiniteError(TrainingError, ArithmeticError):

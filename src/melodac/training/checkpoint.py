@@ -24,7 +24,7 @@ from torch import Tensor
 from melodac.durable import hash_file, sync
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, OutputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever an older reader would misread the folder."""
 
 _MANIFEST = "manifest.json"
@@ -41,14 +41,35 @@ class Checkpoint:
     """What the run is: model, pattern, codec, data; compared before anything is resumed."""
     state: dict[str, Any]
     """Where the run stands, without its tensors."""
+    files: frozenset[str]
+    """Names of the files its manifest lists."""
+
+    def entry(self, name: str) -> Any:  # noqa: ANN401  any JSON value
+        """One entry of the state.
+
+        Raises:
+            CheckpointMismatchError: If the checkpoint was written without it.
+        """
+        if name not in self.state:
+            raise CheckpointMismatchError(
+                f"the state of {self.folder} was written without {name!r}, which a resumed run "
+                "needs: resume another checkpoint"
+            )
+        return self.state[name]
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """The named tensors of `<name>.safetensors`, on the CPU.
 
         Raises:
-            CheckpointCorruptError: If the checkpoint holds no such file.
+            CheckpointMismatchError: If the checkpoint was written without such a file.
+            CheckpointCorruptError: If it cannot be read any more.
         """
         path = self.folder / f"{name}.safetensors"
+        if path.name not in self.files:
+            raise CheckpointMismatchError(
+                f"{self.folder} was written without {path.name}, which is needed here: resume "
+                "another checkpoint"
+            )
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -97,7 +118,7 @@ def write_checkpoint(
         (unfinished / "config.json").write_bytes(_encode(config))
         _seal(unfinished, update)
         if folder.exists():
-            _discard(folder)
+            remove_checkpoint(folder)
         os.rename(unfinished, folder)  # noqa: PTH104  tests count and break this very call
         sync(directory)
     except (OSError, SafetensorError) as error:
@@ -133,6 +154,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         update=manifest["update"],
         config=json.loads((folder / "config.json").read_bytes()),
         state=json.loads((folder / "state.json").read_bytes()),
+        files=frozenset(manifest["sha256"]),
     )
 
 
@@ -153,7 +175,7 @@ def latest_checkpoint(directory: Path) -> LatestCheckpoint:
             silence would throw a run away.
     """
     warnings: list[str] = []
-    for folder in reversed(_numbered(directory)):
+    for folder in reversed(numbered_checkpoints(directory)):
         try:
             return LatestCheckpoint(open_checkpoint(folder), tuple(warnings))
         except CheckpointCorruptError as error:
@@ -164,6 +186,26 @@ def latest_checkpoint(directory: Path) -> LatestCheckpoint:
             f"{warnings[0]}; remove the directory to start afresh"
         )
     return LatestCheckpoint(None, ())
+
+
+def numbered_checkpoints(directory: Path) -> list[Path]:
+    """Folders that carry an update number, valid or not, oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        (path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
+    )
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint so that a kill leaves it whole or without its number."""
+    # renamed first: a folder half removed must not carry a number
+    doomed = folder.with_name(f"{_TEMPORARY}removed-{folder.name}")
+    folder.rename(doomed)
+    if doomed.is_dir():
+        shutil.rmtree(doomed)
+    else:
+        doomed.unlink()
 
 
 def prune_checkpoints(directory: Path, keep: int) -> None:
@@ -177,8 +219,8 @@ def prune_checkpoints(directory: Path, keep: int) -> None:
         OutputError: If an old checkpoint cannot be removed.
     """
     try:
-        for folder in _numbered(directory)[:-keep]:
-            _discard(folder)
+        for folder in numbered_checkpoints(directory)[:-keep]:
+            remove_checkpoint(folder)
     except OSError as error:
         raise OutputError(f"old checkpoints in {directory} cannot be removed: {error}") from error
 
@@ -247,27 +289,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def _numbered(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        return []
-    return sorted(
-        (path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
-    )
-
-
 def _remove_unfinished(directory: Path) -> None:
     for path in directory.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(path)
-
-
-def _discard(folder: Path) -> None:
-    # renamed first: a folder half removed must not carry a number
-    doomed = folder.with_name(f"{_TEMPORARY}removed-{folder.name}")
-    folder.rename(doomed)
-    if doomed.is_dir():
-        shutil.rmtree(doomed)
-    else:
-        doomed.unlink()
 
 
 def _encode(value: Mapping[str, Any]) -> bytes:
