@@ -22,7 +22,7 @@ def equal(one, other):
 
 
 def moments(trainer):
-    return [value for state in trainer.state.optimizer.state.values() for value in state.values()]
+    return list(trainer.state.optimizer.tensors().values())
 
 
 def test_initial_loss_is_that_of_a_uniform_guess(build_trainer):
@@ -161,7 +161,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(build_trainer):
     with pytest.raises(NonFiniteError, match="gradient norm nan"):
         trainer.run()
     assert equal(before, weights(trainer))
-    assert moments(trainer) == []
+    assert not any(bool(moment.any()) for moment in moments(trainer))
 
 
 def test_weights_that_are_not_finite_are_never_saved(build_trainer, tmp_path):
@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_are_never_saved(build_trainer, tmp_path):
 def test_gradients_above_the_norm_are_clipped(build_trainer):
     trainer = build_trainer(stop_at=1, clip_norm=1e-3, learning_rate=1e-3)
     seen = []
-    trainer.state.optimizer.register_step_pre_hook(
+    trainer.state.optimizer.optimizers[0].register_step_pre_hook(
         lambda *_: seen.append([w.grad.norm() for w in trainer.state.model.parameters()])
     )
     trainer.run()

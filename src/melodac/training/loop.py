@@ -21,7 +21,6 @@ from melodac.training.checkpoint import check_identity, latest_checkpoint
 from melodac.training.config import TrainConfig
 from melodac.training.gradients import GradientTaker
 from melodac.training.loss import codebook_means, total_loss
-from melodac.training.optimizer import set_learning_rate
 from melodac.training.schedule import learning_rate_at
 from melodac.training.scoring import score_windows
 from melodac.training.state import Best, TrainState
@@ -154,21 +153,15 @@ class Trainer:
     def _take_update(self) -> Metrics:
         started_s = time.monotonic()
         update = self.update + 1
-        learning_rate = learning_rate_at(
-            update,
-            peak=self.config.learning_rate,
-            min_ratio=self.config.min_learning_rate_ratio,
-            warmup_updates=self.config.warmup_updates,
-            updates=self.config.updates,
-        )
-        set_learning_rate(self.state.optimizer, learning_rate)
+        learning_rate = learning_rate_at(update, self.config)
+        self.state.optimizer.set_learning_rate(learning_rate)
         nats, counts = self.gradients.take(update, self.reader.read(update))
         loss = float(total_loss(nats, counts))
         total_norm = self.gradients.norm()
         norm = float(total_norm)
         self._refuse_what_is_not_finite(update, loss, norm)
         self.gradients.clip(total_norm)
-        self.state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  torch
+        self.state.optimizer.step()
         self.state.optimizer.zero_grad()
         self.state.average.update(self.state.model, update)
         self.state.update = update

@@ -1,23 +1,129 @@
-"""AdamW with the parameter groups that matter, and its moments as plain named tensors.
+"""AdamW, or Muon beside it, behind one interface, with its memory as plain named tensors.
 
-Moments are stored under parameter names, not positions, so a checkpoint can be read by eye and a
+Memory is stored under parameter names, not positions, so a checkpoint can be read by eye and a
 model whose parameters moved is refused rather than mixed up. Only training imports this file.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import AdamW, Optimizer
 
 from melodac.errors import CheckpointMismatchError
 from melodac.training.config import TrainConfig
-
-_KINDS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW keeps for each parameter."""
+from melodac.training.muon import block_matrices, build_muon
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
-    """AdamW over the trainable parameters; matrices decay, everything else does not."""
+class TrainOptimizer:
+    """One or two torch optimizers that together change every trainable parameter once."""
+
+    def __init__(self, model: nn.Module, optimizers: tuple[Optimizer, ...]) -> None:
+        """Take over optimizers that have not stepped yet.
+
+        Their memory is laid out at once, as zeros: what runs out of it does so before the first
+        update, and a run whose first updates were refused has a checkpoint like any other.
+
+        Args:
+            model: The model whose parameters they hold.
+            optimizers: Each parameter in exactly one of them.
+        """
+        self.optimizers = optimizers
+        self._names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+        for optimizer in optimizers:
+            for weight in _parameters(optimizer):
+                optimizer.state[weight] = _blank_memory(optimizer, weight)
+
+    def step(self) -> None:
+        """Change the parameters by their gradients."""
+        for optimizer in self.optimizers:
+            optimizer.step()  # pyright: ignore[reportUnknownMemberType]  torch
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Give every group the rate of the coming update."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every moment and step count, as `<kind>/<parameter name>`; not copies.
+
+        Of a sharded model they are sharded as the parameters are.
+        """
+        return {
+            f"{kind}/{self._names[weight]}": value
+            for optimizer in self.optimizers
+            for weight in _parameters(optimizer)
+            for kind, value in optimizer.state[weight].items()
+        }
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put everything back, each on its parameter's device and sharded as it is.
+
+        Raises:
+            CheckpointMismatchError: If the tensors are not exactly the memory of these parameters.
+        """
+        wanted = self.tensors()
+        differing = sorted(
+            key
+            for key in tensors.keys() | wanted.keys()
+            if key not in tensors or key not in wanted or tensors[key].shape != wanted[key].shape
+        )
+        if differing:
+            raise CheckpointMismatchError(
+                f"the optimizer state does not fit this model: {len(differing)} tensors differ, "
+                f"the first is {differing[0]!r}; train afresh or use the model and the optimizer "
+                "it was saved with"
+            )
+        with torch.no_grad():
+            for key, value in wanted.items():
+                value.copy_(_spread(tensors[key], value))
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> TrainOptimizer:
+    """The optimizer of a run over the trainable parameters of its model.
+
+    Muon over a sharded model is refused with `ConfigError`.
+    """
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    by_muon = block_matrices(model) & trained if config.optimizer == "muon" else set[str]()
+    optimizers: list[Optimizer] = [_build_adamw(model, trained - by_muon, config)]
+    if by_muon:
+        optimizers.append(
+            build_muon(
+                model,
+                by_muon,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+            )
+        )
+    return TrainOptimizer(model, tuple(optimizers))
+
+
+def decayed_names(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay pulls on.
+
+    Norm scales, biases and other vectors set a size, and a row of an embedding is only touched when
+    its code occurs: pulling those to zero shrinks them for no reason.
+    """
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    return {
+        name
+        for name, weight in model.named_parameters()
+        if weight.dim() >= 2 and not any(weight is embedding for embedding in embeddings)
+    }
+
+
+def _build_adamw(model: nn.Module, names: set[str], config: TrainConfig) -> AdamW:
     decayed = decayed_names(model)
-    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    named = [(name, weight) for name, weight in model.named_parameters() if name in names]
     groups = [
         {
             "params": [weight for name, weight in named if name in decayed],
@@ -37,50 +143,21 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     )
 
 
-def decayed_names(model: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay pulls on.
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
-    Norm scales, biases and other vectors set a size, and a row of an embedding is only touched when
-    its code occurs: pulling those to zero shrinks them for no reason.
-    """
-    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+
+def _blank_memory(optimizer: Optimizer, weight: Tensor) -> dict[str, Any]:
+    if not isinstance(optimizer, AdamW):
+        return {"momentum_buffer": torch.zeros_like(weight)}
     return {
-        name
-        for name, weight in model.named_parameters()
-        if weight.dim() >= 2 and not any(weight is embedding for embedding in embeddings)
+        "step": torch.zeros((), device=weight.device),
+        "exp_avg": torch.zeros_like(weight),
+        "exp_avg_sq": torch.zeros_like(weight),
     }
 
 
-def set_learning_rate(optimizer: AdamW, learning_rate: float) -> None:
-    """Give every group the rate of the coming update."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
-def optimizer_tensors(optimizer: AdamW, model: nn.Module) -> dict[str, Tensor]:
-    """Every moment and step count, as `<kind>/<parameter name>`; empty before the first update."""
-    return {
-        f"{kind}/{name}": value
-        for name, weight in model.named_parameters()
-        if weight in optimizer.state
-        for kind, value in optimizer.state[weight].items()
-    }
-
-
-def load_optimizer_tensors(optimizer: AdamW, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put the moments back, each on its parameter's device.
-
-    Raises:
-        CheckpointMismatchError: If the tensors are not exactly the moments of these parameters.
-    """
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    differing = sorted(set(tensors) ^ {f"{kind}/{name}" for kind in _KINDS for name in weights})
-    if differing:
-        raise CheckpointMismatchError(
-            f"the optimizer state does not fit this model: {len(differing)} tensors differ, "
-            f"the first is {differing[0]!r}; train afresh or use the model it was saved with"
-        )
-    for name, weight in weights.items():
-        optimizer.state[weight] = {
-            kind: tensors[f"{kind}/{name}"].to(weight.device, copy=True) for kind in _KINDS
-        }
+def _spread(value: Tensor, like: Tensor) -> Tensor:
+    if isinstance(like, DTensor) and not isinstance(value, DTensor):
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value

@@ -1,8 +1,13 @@
-"""Which windows an update sees: a pure function of the seed and the number of windows seen before.
+"""Which windows an update sees: a pure function of the seed and the number of the update.
 
-Epochs follow one another without a gap, so an update may end one epoch and begin the next, and a
-run resumes in the middle of an epoch by knowing one number. Only training imports this file.
+A run has one stage of windows, or several under a context curriculum, each with epochs of its own
+from its first update on. Epochs follow one another without a gap, so an update may end one epoch
+and begin the next, and a run resumes anywhere by knowing one number. Only training imports this
+file.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,51 +16,137 @@ from melodac.tokens.windows import (
     ANYWHERE,
     Starts,
     WindowTable,
+    coverage,
     num_training_windows,
     training_windows,
 )
+from melodac.training.config import TrainConfig
+from melodac.training.schedule import context_frames_at
 from melodac.training.seeding import derive_seed
 
 
+class UpdateWindows(NamedTuple):
+    """What one update reads."""
+
+    table: WindowTable
+    """One row for each global item."""
+    frames: int
+    """Frames of these windows."""
+
+
+class WindowCoverage(NamedTuple):
+    """What the stage in progress has read since its last epoch but one began."""
+
+    windows_read: int
+    windows_distinct: int
+    """Of these, how many differ in track or start: nearly all where windows start anywhere."""
+    frames_read_share: float
+    """Frames in at least one of them, of all training frames: 1 once an epoch is over."""
+
+
+class _Stage(NamedTuple):
+    first: int
+    """First update."""
+    frames: int
+    windows_per_epoch: int
+    seed: int
+
+
 class WindowOrder:
-    """The endless sequence of training windows of one run."""
+    """The training windows of every update of one run."""
 
     def __init__(
-        self, array: TokenArray, frames: int, seed: int, *, starts: Starts = ANYWHERE
+        self, array: TokenArray, frames: int, config: TrainConfig, *, starts: Starts = ANYWHERE
     ) -> None:
         """Lay out the order; nothing is drawn yet.
 
+        A stage whose windows are longer than the index's is refused with `ConfigError`.
+
         Args:
             array: Tracks of the training split.
-            frames: Frames of a window.
-            seed: Seed of the run.
+            frames: Frames of the index's windows, which no stage may exceed.
+            config: The run: its curriculum, its windows an update, its seed.
             starts: Where windows may start.
         """
         self._lengths = [int(length) for length in array.lengths]
-        self._frames = frames
         self._starts = starts
-        self._seed = derive_seed(seed, "windows")
-        self._epochs: dict[int, WindowTable] = {}
-        self.windows_per_epoch = num_training_windows(self._lengths, frames, starts=starts)
+        self._size = config.windows_per_update
+        self._updates = config.updates
+        self._stages = [
+            self._build_stage(first, context_frames_at(first, config, frames), config.seed)
+            for first in ([first for first, _ in config.context] or [1])
+        ]
+        self._epochs: dict[tuple[int, int], WindowTable] = {}
 
-    def take(self, first: int, count: int) -> WindowTable:
-        """Windows `first` to `first + count` of the run, across epochs where need be."""
-        parts: list[WindowTable] = []
-        while count:
-            epoch, position = divmod(first, self.windows_per_epoch)
-            part = self._epoch(epoch).take(slice(position, position + count))
-            parts.append(part)
-            first, count = first + len(part), count - len(part)
-        return WindowTable(
-            np.concatenate([part.tracks for part in parts]),
-            np.concatenate([part.starts for part in parts]),
-            np.concatenate([part.num_frames for part in parts]),
+    def take(self, update: int) -> UpdateWindows:
+        """Windows of an update, across epochs where need be."""
+        stage = self._stage(update)
+        first = (update - stage.first) * self._size
+        return UpdateWindows(_join(self._read(stage, first, self._size)), stage.frames)
+
+    def epoch_after(self, update: int) -> float:
+        """Passes over the training windows that are done after an update; 0 before the first."""
+        ends = [stage.first for stage in self._stages[1:]] + [self._updates + 1]
+        return sum(
+            max(0, min(update + 1, end) - stage.first) * self._size / stage.windows_per_epoch
+            for stage, end in zip(self._stages, ends, strict=True)
         )
 
-    def _epoch(self, epoch: int) -> WindowTable:
-        if epoch not in self._epochs:
+    def coverage_after(self, update: int) -> WindowCoverage:
+        """How much of the music, in how many different windows, was read up to an update.
+
+        Windows that always start at the same frames show as half of those read being distinct,
+        music that is never read as a share below 1.
+        """
+        stage = self._stage(update)
+        end = (update - stage.first + 1) * self._size
+        begin = max(0, (end - 1) // stage.windows_per_epoch - 1) * stage.windows_per_epoch
+        found = coverage(
+            list(self._read(stage, begin, end - begin)),
+            self._lengths,
+            stage.frames,
+            starts=self._starts,
+        )
+        return WindowCoverage(
+            end - begin, found.num_distinct, found.num_frames_seen / found.num_frames
+        )
+
+    def _build_stage(self, first: int, frames: int, seed: int) -> _Stage:
+        # the first stage draws what a run of one stage draws
+        place = () if first == 1 else (first,)
+        return _Stage(
+            first,
+            frames,
+            num_training_windows(self._lengths, frames, starts=self._starts),
+            derive_seed(seed, "windows", *place),
+        )
+
+    def _stage(self, update: int) -> _Stage:
+        if not 1 <= update <= self._updates:
+            raise ValueError(f"update must be between 1 and {self._updates}: got {update}")
+        return [stage for stage in self._stages if stage.first <= update][-1]
+
+    def _read(self, stage: _Stage, first: int, count: int) -> Iterator[WindowTable]:
+        while count:
+            epoch, position = divmod(first, stage.windows_per_epoch)
+            part = self._epoch(stage, epoch).take(slice(position, position + count))
+            yield part
+            first, count = first + len(part), count - len(part)
+
+    def _epoch(self, stage: _Stage, epoch: int) -> WindowTable:
+        key = (stage.first, epoch)
+        if key not in self._epochs:
             table = training_windows(
-                self._lengths, self._frames, self._seed, epoch, starts=self._starts
+                self._lengths, stage.frames, stage.seed, epoch, starts=self._starts
             )
-            self._epochs = {epoch: table}
-        return self._epochs[epoch]
+            self._epochs = {key: table}
+        return self._epochs[key]
+
+
+def _join(parts: Iterator[WindowTable]) -> WindowTable:
+    tables = list(parts)
+    return WindowTable(
+        np.concatenate([table.tracks for table in tables]),
+        np.concatenate([table.starts for table in tables]),
+        np.concatenate([table.num_frames for table in tables]),
+    )

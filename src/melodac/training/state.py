@@ -17,7 +17,7 @@ from melodac.models.language_model import LanguageModel
 from melodac.training.checkpoint import Checkpoint, prune_checkpoints, write_checkpoint
 from melodac.training.config import TrainConfig
 from melodac.training.ema import ExponentialAverage
-from melodac.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from melodac.training.optimizer import build_optimizer
 
 RANDOM_SCHEME = "sha256 of seed, purpose, update, item"
 """How every random number of a run is drawn; a checkpoint drawn otherwise is another run."""
@@ -73,7 +73,7 @@ class TrainState:
         """
         self._check_finite()
         tensors = self._weights()
-        tensors["optimizer"] = optimizer_tensors(self.optimizer, self.model)
+        tensors["optimizer"] = self.optimizer.tensors()
         return self._write(directory, tensors, identity, keep)
 
     def save_best(self, directory: Path, identity: Mapping[str, Any]) -> Path:
@@ -89,7 +89,7 @@ class TrainState:
         """
         load_weights(self.model, checkpoint, "model")
         load_weights(self.average.model, checkpoint, "ema")
-        load_optimizer_tensors(self.optimizer, self.model, checkpoint.read_tensors("optimizer"))
+        self.optimizer.load_tensors(checkpoint.read_tensors("optimizer"))
         state = checkpoint.state
         missing = sorted({"num_frames", "best", "random", *self.memories} - state.keys())
         if missing or state["random"] != self._random:

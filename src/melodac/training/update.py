@@ -15,9 +15,9 @@ from torch import Tensor
 from melodac.tokens.array import TokenArray
 from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern
-from melodac.tokens.windows import ANYWHERE, Starts, WindowTable
+from melodac.tokens.windows import ANYWHERE, Starts
 from melodac.training.config import TrainConfig
-from melodac.training.order import WindowOrder
+from melodac.training.order import UpdateWindows, WindowOrder
 from melodac.training.scoring import build_targets
 
 
@@ -64,29 +64,29 @@ class UpdateReader:
         self._pattern = pattern
         self._config = config
         self._device = device
-        self.order = WindowOrder(data.train, data.window_frames, config.seed, starts=data.starts)
+        self.order = WindowOrder(data.train, data.window_frames, config, starts=data.starts)
 
     def read(self, update: int) -> UpdateInput:
         """The parts of an update, counted from 1."""
         size, part = self._config.windows_per_update, self._config.micro_batch
-        windows = self.order.take((update - 1) * size, size)
+        windows = self.order.take(update)
         return UpdateInput(
             tuple(
                 self._read_part(windows, index, range(first, first + part))
                 for index, first in enumerate(range(0, size, part))
             ),
-            int(windows.num_frames.sum()),
+            int(windows.table.num_frames.sum()),
         )
 
     def epoch_after(self, update: int) -> float:
         """Passes over the training windows done after an update."""
-        return update * self._config.windows_per_update / self.order.windows_per_epoch
+        return self.order.epoch_after(update)
 
-    def _read_part(self, windows: WindowTable, index: int, items: range) -> Part:
+    def _read_part(self, windows: UpdateWindows, index: int, items: range) -> Part:
         batch = read_batch(
             self._data.train,
-            windows.take(slice(items.start, items.stop)),
-            self._data.window_frames,
+            windows.table.take(slice(items.start, items.stop)),
+            windows.frames,
             self._pattern.max_delay,
         )
         targets = build_targets(batch, self._pattern, self._device)
