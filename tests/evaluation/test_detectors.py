@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melodac.errors import AudioError
-from melodac.evaluation.detectors import NGRAM_FRAMES, examine_clip, repeated_ngram_share
+from melodac.evaluation.detectors import examine_clip
+from melodac.tokens.repeats import NGRAM_FRAMES, repeated_ngram_share
 
 RATE_HZ = 44_100
 

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from melodac.errors import AudioError
+from melodac.tokens.repeats import repeated_ngram_share
 
 SILENT_BELOW_DBFS = -50.0
 """RMS level under which a clip counts as silent; quiet music stays above -40 dBFS."""
@@ -33,9 +34,6 @@ NOISE_ABOVE_FLATNESS = 0.5
 
 LOOPING_ABOVE_SHARE = 0.5
 """Share of repeated code n-grams above which a clip is looping: more repeats than new material."""
-
-NGRAM_FRAMES = 8
-"""Length of an n-gram; eight frames of 1024 codes do not come back by chance."""
 
 _WINDOW_SAMPLES = 8192  # shorter ones cannot part the partials of a bass drone and call it noise
 _HOP_SAMPLES = 4096
@@ -149,28 +147,6 @@ def tonal_octave_flatness(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) ->
         if 2 * low_hz <= rate_hz / 2
     ]
     return min(flatness, default=None)
-
-
-def repeated_ngram_share(codes: Int[Tensor, "C K T"]) -> float | None:
-    """Share of n-grams of codebook 0 that already occurred earlier in the clip.
-
-    Example:
-        >>> loop = torch.tensor([1, 2, 3, 4]).repeat(25)
-        >>> round(repeated_ngram_share(loop[None, None]), 2)
-        0.96
-
-    Args:
-        codes: Codes of one clip; a stereo n-gram counts as repeated if both channels repeat.
-
-    Returns:
-        The share, or None with fewer than two n-grams.
-    """
-    num_ngrams = codes.shape[2] - NGRAM_FRAMES + 1
-    if num_ngrams < 2:
-        return None
-    ngrams = codes[:, 0].unfold(1, NGRAM_FRAMES, 1).transpose(0, 1).flatten(start_dim=1)
-    distinct = {ngram.tobytes() for ngram in ngrams.numpy(force=True)}
-    return 1.0 - len(distinct) / num_ngrams
 
 
 def _power_spectrum(audio: Float32[np.ndarray, "C N"]) -> Tensor:

@@ -88,7 +88,8 @@ class Corruption:
                 continue
             # only the chosen cells are drawn: a share of the memory that all of them would take
             generator = build_generator(self._seed, "own codes", update, item, device=read.device)
-            probabilities = logits[row][chosen].float().softmax(dim=-1)
+            # what is not finite is for the training pass to find: its loss and norm are judged
+            probabilities = logits[row][chosen].float().nan_to_num().softmax(dim=-1)
             codes = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
             read[row][chosen] = codes.to(read.dtype)
         return read
