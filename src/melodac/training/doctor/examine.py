@@ -1,0 +1,114 @@
+"""The examination of a run: checkpoints and log lines in, a typed report out; nothing is changed.
+
+The pipeline imports this file and the types it returns.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from melodac.errors import CheckpointCorruptError
+from melodac.training.checkpoint import Checkpoint
+from melodac.training.doctor.checks import CHECKS
+from melodac.training.doctor.codebooks import Codebook, check_codebooks, tabulate
+from melodac.training.doctor.curve import Curve, check_curve, trace
+from melodac.training.doctor.findings import Finding, Measured, judge, worst_first
+from melodac.training.doctor.identity import (
+    Factor,
+    Present,
+    check_difference,
+    check_identity,
+    differing_factors,
+)
+from melodac.training.doctor.rates import check_rates
+from melodac.training.doctor.run_log import Line, RunLog, read_run
+from melodac.training.doctor.snapshots import Snapshot, measure
+from melodac.training.doctor.weights import check_weights, some
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What there is of a run."""
+
+    checkpoints: Sequence[Checkpoint]
+    """Opened ones, in any order; at least one."""
+    damaged: Sequence[str]
+    """Why others could not be opened."""
+    lines: Sequence[Line]
+    """Of its log; empty if there is none."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the doctor found."""
+
+    update: int
+    """Of the newest checkpoint."""
+    learning_rate: float | None
+    """Of the last logged update."""
+    torch_version: str | None
+    snapshots: tuple[Snapshot, ...]
+    curve: Curve
+    codebooks: tuple[Codebook, ...]
+    factors: tuple[Factor, ...] | None
+    """Decisions that part it from the other run; None if there is no other."""
+    findings: tuple[Finding, ...]
+    """The worst first."""
+
+    def exit_code(self, *, is_strict: bool = False) -> int:
+        """1 if anything failed, or is so much as a warning where `is_strict`; else 0."""
+        bad = {"failure", "warning"} if is_strict else {"failure"}
+        return int(any(finding.severity in bad for finding in self.findings))
+
+
+def examine(
+    patient: Patient,
+    *,
+    unigram: Sequence[float] | None = None,
+    present: Present | None = None,
+    other: Checkpoint | None = None,
+) -> Report:
+    """Examine a run.
+
+    Args:
+        patient: Its checkpoints and its log.
+        unigram: Held-out baseline of each codebook, in the order of the run's columns.
+        present: Code and data of today, to compare with; None compares nothing.
+        other: A checkpoint of another run, to say by how much the two differ.
+
+    Raises:
+        CheckpointCorruptError: If there is no checkpoint.
+    """
+    if not patient.checkpoints:
+        raise CheckpointCorruptError("there is no checkpoint to examine: give a run that has one")
+    checkpoints = sorted(patient.checkpoints, key=lambda checkpoint: checkpoint.update)
+    newest = checkpoints[-1]
+    log = read_run(patient.lines)
+    snapshots = measure(checkpoints)
+    rows = tabulate(log, unigram)
+    factors = None if other is None else differing_factors(other.config, newest.config)
+
+    def measured() -> Iterator[Measured]:
+        yield Measured("damaged", float(len(patient.damaged)), some(patient.damaged))
+        yield from check_identity(checkpoints, present)
+        yield from check_weights(snapshots, newest.config, log)
+        yield from _check_log(log, rows, newest.config)
+        if factors is not None:
+            yield check_difference(factors)
+
+    return Report(
+        update=newest.update,
+        learning_rate=log.train[-1]["learning_rate"] if log.train else None,
+        torch_version=newest.state.get("versions", {}).get("torch"),
+        snapshots=tuple(snapshots),
+        curve=trace(log, newest.config),
+        codebooks=tuple(rows),
+        factors=None if factors is None else tuple(factors),
+        findings=worst_first(judge(CHECKS[one.check], one) for one in measured()),
+    )
+
+
+def _check_log(log: RunLog, rows: Sequence[Codebook], config: dict[str, Any]) -> Iterator[Measured]:
+    yield from check_curve(log, config)
+    yield from check_rates(log, config)
+    yield from check_codebooks(rows, log, config)

@@ -1,0 +1,228 @@
+"""Limits of what a log says: loss, rates, events, codebooks; a row a check. `checks.py` joins them.
+
+Nats are nats per code. "The default run" is 600 updates of size nano on the bundled music.
+"""
+
+from melodac.training.doctor.findings import Check
+
+LOSS_CHECKS = (
+    Check(
+        "finite_loss",
+        "accepted updates whose loss is not finite",
+        warning=None,
+        failure=0,
+        reason="train.stability refuses such updates before they reach a weight",
+        advice="The guard did not see them. Go back to an earlier checkpoint and report it.",
+    ),
+    Check(
+        "initial_loss",
+        "nats between the first loss and that of a uniform guess",
+        warning=0.2,
+        failure=2.0,
+        reason="normal logits of deviation s cost s^2/2 more: 0.2 is s = 0.63 (D16, D17)",
+        advice="The start is badly scaled: see the audit of the start for attention logits far "
+        "from 1 and modules that dwarf the residual; a lower learning rate does not cure it.",
+    ),
+    Check(
+        "learned",
+        "nats won over a uniform guess",
+        warning=0.05,
+        failure=0.02,
+        is_floor=True,
+        reason="0.09 in the default run; 0.02 is three deviations of its median over 60 updates",
+        advice="Nothing was learned. Run `dvc repro overfit`: if that passes, see `peak_rate` and "
+        "`warmup`, raise train.learning_rate or train.updates; if not, see `frozen`.",
+    ),
+    Check(
+        "divergence",
+        "nats from the lowest running median up to the end",
+        warning=0.25,
+        failure=1.0,
+        reason="0.01 in the default run; an e-fold of perplexity is a failure (R1, D16)",
+        advice="The run diverged. Take the best checkpoint, lower train.learning_rate by half, "
+        "lengthen the warm-up, and see whether `norm_growth` and `skips` rose before.",
+    ),
+    Check(
+        "plateau",
+        "nats won in the last half of the run",
+        warning=0.01,
+        failure=None,
+        is_floor=True,
+        reason="0.03 in the default run (R4: 4.19 for 200 epochs)",
+        advice="More updates of this kind win nothing. If held-out loss stands too: larger size or "
+        "more music; another train.delay; else a decaying train.schedule.",
+    ),
+    Check(
+        "spikes",
+        "share of updates 8 robust deviations above their neighbours",
+        warning=0.01,
+        failure=0.1,
+        reason="none in the default run; 8 as train.stability.sigma",
+        advice="Look at the windows of those updates for silence or noise, lower "
+        "train.learning_rate or raise train.windows_per_update.",
+    ),
+    Check(
+        "overfitting",
+        "nats of held-out loss lost since the best",
+        warning=0.05,
+        failure=None,
+        reason="0 in the default run; the best checkpoint is kept, so a failure it is not (D11)",
+        advice="Later updates memorise. What is kept is the best; stop there, or add music, "
+        "train.dropout or train.weight_decay.",
+    ),
+    Check(
+        "gap",
+        "nats between held-out and training loss",
+        warning=1.0,
+        failure=None,
+        reason="0.07 in the default run; 9 and more when 41 windows were memorised (D1)",
+        advice="The model knows its training windows by heart: more music (see `coverage` in "
+        "data/metrics/index.json), a smaller size, or index.offsets=random.",
+    ),
+    Check(
+        "stale_best",
+        "share of the run since the best validation",
+        warning=0.5,
+        failure=None,
+        reason="the second half of the updates bought nothing (R4)",
+        advice="Stop earlier, or see `overfitting` and `plateau` for which of the two it is.",
+    ),
+)
+
+RATE_CHECKS = (
+    Check(
+        "log_order",
+        "updates that do not follow the one before in the log",
+        warning=None,
+        failure=0,
+        reason="one line an update, also after a resume or a rollback",
+        advice="Two processes wrote one log, or lines are missing: the curve is not this run's.",
+    ),
+    Check(
+        "warmup",
+        "share of the run that warms up",
+        warning=0.25,
+        failure=0.6,
+        reason="0.08 in the default run (H2: a warm-up counted in micro-steps outlived the run)",
+        advice="Lower train.warmup_updates: it counts updates, a few hundred are enough.",
+    ),
+    Check(
+        "peak_rate",
+        "relative distance of the highest logged learning rate from train.learning_rate",
+        warning=None,
+        failure=0.01,
+        reason="after the warm-up the peak was reached once (H2, H8)",
+        advice="The schedule counts something else than updates, or is not the one that was named. "
+        "Compare with the schedule table of a dry run.",
+    ),
+    Check(
+        "rate_rises",
+        "updates after the warm-up with a higher learning rate than before",
+        warning=None,
+        failure=0,
+        reason="every schedule falls or stays (R2, O7: a second cosine undid the run)",
+        advice="The horizon of the schedule is shorter than the run, or it was resumed with "
+        "another. Set train.updates to the whole run.",
+    ),
+    Check(
+        "norm_growth",
+        "gradient norm at the end beside that after the warm-up",
+        warning=10.0,
+        failure=100.0,
+        reason="0.5 in the default run (D16: it exploded for weeks before the loss showed it)",
+        advice="Gradients explode: see the audit of the start for attention logits, then lower "
+        "train.learning_rate; clipping only hides it.",
+    ),
+    Check(
+        "clips",
+        "share of late updates that were clipped",
+        warning=0.95,
+        failure=None,
+        reason="0.002 of the default run; as train.stability.clip_frac_alarm (D12)",
+        advice="The clipping norm decides the step. Raise train.windows_per_update or "
+        "train.clip_norm, or lower train.learning_rate.",
+    ),
+    Check(
+        "skips",
+        "share of refused updates",
+        warning=0.02,
+        failure=0.25,
+        reason="none in the default run; as train.stability.max_skip_frac (R9: all were skipped)",
+        advice="Read the reasons. NaN: lower train.learning_rate or use train.compute.precision="
+        "fp32; outliers: look at their windows, or raise train.stability.sigma.",
+    ),
+    Check(
+        "rollbacks",
+        "times the run went back to a checkpoint",
+        warning=0,
+        failure=2,
+        reason="as train.stability.max_rollbacks, one earlier (R11)",
+        advice="The rate was cut each time; train afresh with the rate it ended with.",
+    ),
+    Check(
+        "alarms",
+        "alarms of the run",
+        warning=0,
+        failure=None,
+        reason="each was said with its own limit from params",
+        advice="Read the reasons above, first to last: the first is the cause more often.",
+    ),
+)
+
+CODEBOOK_CHECKS = (
+    Check(
+        "stalled_codebooks",
+        "share of codebooks that are no better than a uniform guess",
+        warning=0,
+        failure=0.5,
+        reason="R4: higher codebooks stalled while the mean fell",
+        advice="Fine codebooks learn last: train longer, or objective.codebook_weights=auto; if "
+        "coarse ones stall, another train.delay.",
+    ),
+    Check(
+        "above_unigram",
+        "held-out nats above a model that knows frequencies of codes only",
+        warning=0,
+        failure=None,
+        reason="data/index/baselines.json; above it no context is used",
+        advice="Too few updates or too little music for this size: train longer, or a smaller "
+        "train.size.",
+    ),
+    Check(
+        "usage",
+        "least share of distinct codes said beside those of the truth",
+        warning=0.1,
+        failure=None,
+        is_floor=True,
+        reason="as train.collapse.min_usage_ratio, on the same positions (H4, H5)",
+        advice="The model says few codes. Diagnose first: learning rate (`peak_rate`), then "
+        "objective.usage_bonus or corruption.token_noise.",
+    ),
+    Check(
+        "entropy",
+        "least entropy of a codebook beside its maximum",
+        warning=0.2,
+        failure=None,
+        is_floor=True,
+        reason="targets of the bundled music have 0.98 of it (H1)",
+        advice="Samples are monotonous. Raise the temperature to see whether it is sampling; else "
+        "objective.entropy_bonus, with a decay.",
+    ),
+    Check(
+        "entropy_range",
+        "codebooks with an entropy outside 0 to ln V",
+        warning=None,
+        failure=0,
+        reason="no distribution has one (D13: an entropy below 0 was reported)",
+        advice="The metric is wrong: do not read anything from it.",
+    ),
+    Check(
+        "attention",
+        "greatest change of a layer's attention entropy, as a share of its maximum",
+        warning=0.7,
+        failure=None,
+        reason="as train.collapse.max_attention_change, against its own start (H6)",
+        advice="A layer looks at one place or at all alike. Lower train.learning_rate; see the "
+        "attention logits in the audit of the start.",
+    ),
+)
