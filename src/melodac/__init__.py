@@ -12,7 +12,7 @@ Axis letters, one meaning each in the whole project:
     S steps after the pattern   L layers
     W frames read (T + delay)   M memory (key) length
     P prefix frames             V vocabulary of one codebook, specials included
-                                U usable codes a head can emit (V without specials)
+    Y bytes of a text           U usable codes a head can emit (V without specials)
 
 Import direction, top may import below and never up:
 

@@ -30,6 +30,18 @@ def tiny_model(tiny_config):
 
 
 @pytest.fixture
+def reading_config(tiny_config):
+    """The same model with a text beside the codes."""
+    return tiny_config.model_copy(update={"text_bytes": 80, "text_layers": 2, "memory_dim": 16})
+
+
+@pytest.fixture
+def reading_model(reading_config):
+    torch.manual_seed(0)
+    return LanguageModel(reading_config).eval()
+
+
+@pytest.fixture
 def no_shape_checks():
     """Dynamo cannot trace the checkers, so tests that compile switch them off."""
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -7,15 +7,17 @@ import torch
 from torch.nn import functional
 
 from melodac.errors import ModelError
+from melodac.models.condition import encode_texts
 from melodac.models.initialization import INITIAL_STD, initial_std
 from melodac.models.language_model import LanguageModel
 from melodac.models.sizes import build_config
 
 
-@pytest.fixture(scope="module")
-def nano():
+@pytest.fixture(scope="module", params=[False, True], ids=["codes", "codes and text"])
+def nano(request):
     torch.manual_seed(0)
-    return LanguageModel(build_config("nano", num_codebooks=9, dropout=0.0))
+    config = build_config("nano", num_codebooks=9, dropout=0.0, reads_text=request.param)
+    return LanguageModel(config)
 
 
 def test_every_parameter_has_the_deviation_of_the_table(nano):
@@ -30,8 +32,8 @@ def test_every_parameter_has_the_deviation_of_the_table(nano):
             assert torch.equal(weight.detach(), torch.ones_like(weight)), name
 
 
-def test_every_line_of_the_table_is_used(nano):
-    names = [name for name, _ in nano.named_parameters()]
+def test_every_line_of_the_table_is_used(reading_model):
+    names = [name for name, _ in reading_model.named_parameters()]
     for ending in INITIAL_STD:
         assert any(name.endswith(ending) for name in names), ending
 
@@ -47,6 +49,19 @@ def test_deeper_models_write_less_per_sublayer(tiny_config):
     assert initial_std(name, deeper) == pytest.approx(initial_std(name, tiny_config) / 2)
 
 
+def test_a_third_sublayer_makes_each_write_less(tiny_config, reading_config):
+    name = "blocks.0.feedforward.down.weight"
+    assert initial_std(name, reading_config) == pytest.approx(
+        initial_std(name, tiny_config) * math.sqrt(2 / 3)
+    )
+
+
+def test_the_text_encoder_is_scaled_by_its_own_width_and_depth(reading_config):
+    inside = "text_encoder.blocks.0.attention."
+    assert initial_std(inside + "query_key_value.weight", reading_config) == 1 / math.sqrt(16)
+    assert initial_std(inside + "output.weight", reading_config) == 1 / math.sqrt(16 * 2 * 2)
+
+
 def test_the_first_loss_is_that_of_a_uniform_guess(nano):
     torch.manual_seed(1)
     sequence = torch.randint(0, 1024, (2, 9, 64))
@@ -57,14 +72,22 @@ def test_the_first_loss_is_that_of_a_uniform_guess(nano):
 
 def test_no_sublayer_starts_dead_or_loud(nano):
     ratios = []
-    for block in nano.blocks:
-        for sublayer in (block.attention, block.feedforward):
-            sublayer.register_forward_hook(
-                lambda _module, _inputs, output: ratios.append(float(output.square().mean().sqrt()))
-            )
+    encoder = nano.text_encoder
+    blocks = [*nano.blocks, *([] if encoder is None else encoder.blocks)]
+    sublayers = [
+        sublayer
+        for block in blocks
+        for sublayer in (block.attention, block.cross_attention, block.feedforward)
+        if sublayer is not None
+    ]
+    for sublayer in sublayers:
+        sublayer.register_forward_hook(
+            lambda _module, _inputs, output: ratios.append(float(output.square().mean().sqrt()))
+        )
+    condition = None if encoder is None else encode_texts(["folk, fiddle", "piano"], 512)
     with torch.no_grad():
-        nano(torch.randint(0, 1024, (2, 9, 64)))
-    assert len(ratios) == 8
+        nano(torch.randint(0, 1024, (2, 9, 64)), condition)
+    assert len(ratios) == (8 if encoder is None else 12 + 4)
     assert all(0.05 < ratio < 1.0 for ratio in ratios), ratios
 
 
@@ -72,6 +95,15 @@ def test_every_parameter_receives_gradient(tiny_model):
     sequence = torch.randint(0, 1026, (4, 3, 32))
     tiny_model(sequence).square().mean().backward()
     for name, weight in tiny_model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.count_nonzero(), name
+
+
+def test_every_parameter_that_reads_texts_receives_gradient(reading_model):
+    sequence = torch.randint(0, 1026, (2, 3, 32))
+    condition = encode_texts(["folk, fiddle", None], 80)
+    reading_model(sequence, condition).square().mean().backward()
+    for name, weight in reading_model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.count_nonzero(), name
 

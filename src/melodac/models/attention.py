@@ -1,15 +1,15 @@
-"""Causal self-attention with grouped queries, normalised queries and keys, rotary positions.
+"""Self-attention with grouped queries, normalised queries and keys, rotary positions.
 
 The scale is always the standard one, 1 / sqrt(head width): with unit-size queries and keys the
 logits start with a standard deviation near 1, whatever the width. Models only.
 """
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from melodac.models.cache import LayerCache
-from melodac.models.config import LanguageModelConfig
+from melodac.models.config import TransformerConfig
 from melodac.models.norm import RMSNorm
 from melodac.models.rotary import RotaryTable, rotate
 
@@ -26,7 +26,7 @@ class Attention(nn.Module):
         et al. 2020 (arXiv:2010.04245), here with RMSNorm.
     """
 
-    def __init__(self, config: LanguageModelConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.num_kv_heads = config.num_kv_heads
@@ -37,13 +37,28 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.dim, config.dim, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B S D"], rotary: RotaryTable, cache: LayerCache | None = None
+        self,
+        x: Float[Tensor, "B S D"],
+        rotary: RotaryTable,
+        cache: LayerCache | None = None,
+        seen: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """What each step reads from the past; with a cache, the past includes what it holds."""
+        """What each step reads from the past; with a cache, the past includes what it holds.
+
+        Args:
+            x: What asks and answers.
+            rotary: Positions of the steps.
+            cache: Earlier steps.
+            seen: Steps that exist; if given, each step reads all of them instead of its past.
+        """
         query, key, value = self.project(x, rotary)
-        if cache is not None:
-            key, value = cache.extend(key, value)
-        return self.output(attend(query, key, value).transpose(1, 2).flatten(2))
+        if seen is not None:
+            read = attend_to_seen(query, key, value, seen)
+        else:
+            if cache is not None:
+                key, value = cache.extend(key, value)
+            read = attend(query, key, value)
+        return self.output(read.transpose(1, 2).flatten(2))
 
     def project(
         self, x: Float[Tensor, "B S D"], rotary: RotaryTable
@@ -76,3 +91,24 @@ def attend(
     return functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, enable_gqa=key.shape[1] != query.shape[1]
     )
+
+
+def attend_to_seen(
+    query: Float[Tensor, "B H S E"],
+    key: Float[Tensor, "B G M E"],
+    value: Float[Tensor, "B G M E"],
+    seen: Bool[Tensor, "B M"],
+) -> Float[Tensor, "B H S E"]:
+    """Softmax attention of every query on all keys that its item sees, before or after it.
+
+    Args:
+        query: Heads that ask.
+        key: Heads that answer; head g answers H / G queries in a row.
+        value: What they answer.
+        seen: Keys that exist; at least one an item.
+    """
+    # Without a past the queries of a group are rows of one attention: nothing is repeated.
+    grouped = query.reshape(*key.shape[:2], -1, query.shape[-1])
+    mask = seen[:, None, None]
+    read = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask)
+    return read.view(query.shape)

@@ -10,16 +10,19 @@ from torch import Tensor
 
 from melodac.errors import CacheOverflowError
 from melodac.models.config import LanguageModelConfig
+from melodac.models.memory import LayerMemory, Memory
 from melodac.models.rotary import RotaryTable, build_rotary_table
 
 
 class LayerCache:
-    """Keys and values of one layer, for every step seen so far."""
+    """Keys and values of one layer: of every step seen so far, and of the texts beside them."""
 
     def __init__(self, keys: Float[Tensor, "B G M E"], values: Float[Tensor, "B G M E"]) -> None:
         self._keys = keys
         self._values = values
         self._length = 0
+        self.memory: LayerMemory | None = None
+        """What the layer made of the texts, once they were read."""
 
     def extend(
         self, keys: Float[Tensor, "B G S E"], values: Float[Tensor, "B G S E"]
@@ -42,7 +45,19 @@ class KeyValueCache:
         capacity: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        memory: Memory | None = None,
     ) -> None:
+        """Allocate all of it.
+
+        Args:
+            config: Shape of the model.
+            batch_size: Items.
+            capacity: Steps of each item.
+            dtype: Type of the model's activations.
+            device: Where the model is.
+            memory: Texts the items are generated from, as `LanguageModel.read` gives them; None is
+                the null condition of all items.
+        """
         device = torch.device(device)
         shape = (config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
         keys = torch.zeros(shape, dtype=dtype, device=device)
@@ -52,6 +67,8 @@ class KeyValueCache:
         """Steps the cache can hold."""
         self.position = 0
         """Steps it holds now; the next one has this position."""
+        self.memory = memory
+        """Texts that every step reads."""
         self._rotary = build_rotary_table(
             capacity, head_dim=config.head_dim, base=config.rope_base, device=device
         )

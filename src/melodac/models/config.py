@@ -6,21 +6,27 @@ before anything is built. Any module above may import this file.
 
 from typing import Annotated, NamedTuple
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from melodac.config import Section
 from melodac.tokens.vocabulary import CODEBOOK_SIZE, VOCABULARY_SIZE
 
+BYTE_ROWS = 257
+"""Values of a text's cell: the bytes, and padding, which is the last."""
 
-class LanguageModelConfig(Section):
-    """Shape of a decoder-only transformer over delayed codes."""
 
-    num_codebooks: PositiveInt
-    """Rows of a sequence: codebooks times channels."""
+TEXT_WIDENING = 3
+"""Width inside the text encoder's feed-forward beside its own; 8/3 would be four times without a
+gate, 3 keeps it whole."""
+
+
+class TransformerConfig(Section):
+    """Shape of a stack of blocks."""
+
     dim: PositiveInt
     """Width of the residual stream."""
     num_layers: PositiveInt
-    """Blocks, each of attention and feed-forward."""
+    """Blocks, each of attention, feed-forward and, where there is a memory, cross-attention."""
     num_heads: PositiveInt
     """Attention heads that ask; `num_heads * head_dim` is `dim`."""
     num_kv_heads: PositiveInt
@@ -33,9 +39,16 @@ class LanguageModelConfig(Section):
     """Share of activations dropped after the embedding and after each sublayer, in training."""
     rope_base: PositiveFloat
     """Slowest rotary wave, in steps per radian."""
+    memory_dim: NonNegativeInt = 0
+    """Width of the text that every block also reads; 0: the blocks read nothing else."""
+
+    @property
+    def num_sublayers(self) -> int:
+        """Times that a stack adds to its residual stream."""
+        return self.num_layers * (3 if self.memory_dim else 2)
 
     @model_validator(mode="after")
-    def _heads_fill_the_width(self) -> "LanguageModelConfig":
+    def _heads_fill_the_width(self) -> "TransformerConfig":
         # Heads narrower than the stream are a bottleneck that the loss does not show.
         if self.num_heads * self.head_dim != self.dim:
             raise ValueError(
@@ -45,7 +58,7 @@ class LanguageModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _kv_heads_divide_heads(self) -> "LanguageModelConfig":
+    def _kv_heads_divide_heads(self) -> "TransformerConfig":
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads ({self.num_kv_heads}) must divide num_heads ({self.num_heads})"
@@ -53,10 +66,49 @@ class LanguageModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _heads_pair_up(self) -> "LanguageModelConfig":
+    def _heads_pair_up(self) -> "TransformerConfig":
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even: got {self.head_dim}")
         return self
+
+
+class LanguageModelConfig(TransformerConfig):
+    """Shape of a decoder-only transformer over delayed codes, which may read a text beside them."""
+
+    num_codebooks: PositiveInt
+    """Rows of a sequence: codebooks times channels."""
+    text_bytes: NonNegativeInt = 0
+    """Longest text in UTF-8 bytes; 0: the model reads codes alone, and has no part for texts."""
+    text_layers: NonNegativeInt = 0
+    """Blocks of the text encoder, `memory_dim` wide."""
+
+    @model_validator(mode="after")
+    def _text_is_whole_or_absent(self) -> "LanguageModelConfig":
+        parts = (self.text_bytes, self.text_layers, self.memory_dim)
+        if any(parts) and not all(parts):
+            raise ValueError(
+                "text_bytes, text_layers and memory_dim must all be above 0 or all be 0: got "
+                f"{self.text_bytes}, {self.text_layers} and {self.memory_dim}"
+            )
+        if self.memory_dim % self.head_dim:
+            raise ValueError(
+                f"memory_dim ({self.memory_dim}) must be a multiple of head_dim ({self.head_dim})"
+            )
+        return self
+
+    def text_encoder(self) -> TransformerConfig:
+        """Shape of the text encoder: the same heads, fewer of them; only with `text_bytes`."""
+        num_heads = self.memory_dim // self.head_dim
+        return TransformerConfig(
+            dim=self.memory_dim,
+            num_layers=self.text_layers,
+            num_heads=num_heads,
+            num_kv_heads=num_heads,
+            head_dim=self.head_dim,
+            ff_dim=TEXT_WIDENING * self.memory_dim,
+            dropout=self.dropout,
+            rope_base=self.rope_base,
+        )
 
 
 class ParameterCount(NamedTuple):
@@ -64,29 +116,44 @@ class ParameterCount(NamedTuple):
 
     embedding: int
     """Rows that a code looks up; they cost no multiplication."""
+    text_encoder: int
+    """Rows that a byte looks up, the null vector, and blocks that run once a text."""
     blocks: int
-    """Attention, feed-forward and their norms, over all layers."""
+    """Attention, cross-attention, feed-forward and their norms, over all layers."""
     head: int
     """Final norm and the projection to the logits of every codebook."""
 
     @property
     def total(self) -> int:
         """All parameters."""
-        return self.embedding + self.blocks + self.head
-
-    @property
-    def multiplied(self) -> int:
-        """Parameters that every step multiplies with: all but the embedding."""
-        return self.blocks + self.head
+        return sum(self)
 
 
 def count_parameters(config: LanguageModelConfig) -> ParameterCount:
     """Exact number of parameters of `LanguageModel(config)`, without building it."""
+    text = 0
+    if config.text_bytes:
+        encoder = config.text_encoder()
+        # beside the rows of bytes and padding: the null vector and the last norm
+        text = (BYTE_ROWS + 2) * encoder.dim + encoder.num_layers * count_block(encoder)
+    return ParameterCount(
+        embedding=config.num_codebooks * VOCABULARY_SIZE * config.dim,
+        text_encoder=text,
+        blocks=config.num_layers * count_block(config),
+        head=config.dim + config.num_codebooks * CODEBOOK_SIZE * config.dim,
+    )
+
+
+def count_block(config: TransformerConfig) -> int:
+    """Exact number of parameters of one block."""
     kv_dim = config.num_kv_heads * config.head_dim
     attention = config.dim * (config.dim + 2 * kv_dim) + config.dim * config.dim + config.head_dim
     feedforward = 3 * config.dim * config.ff_dim
-    return ParameterCount(
-        embedding=config.num_codebooks * VOCABULARY_SIZE * config.dim,
-        blocks=config.num_layers * (attention + feedforward + 2 * config.dim),
-        head=config.dim + config.num_codebooks * CODEBOOK_SIZE * config.dim,
-    )
+    cross = 2 * config.dim * config.dim + count_memory_projection(config)
+    cross += config.dim + config.head_dim
+    return attention + feedforward + 2 * config.dim + (cross if config.memory_dim else 0)
+
+
+def count_memory_projection(config: TransformerConfig) -> int:
+    """Parameters of one block that a memory is multiplied with, once however many steps read it."""
+    return config.memory_dim * 2 * config.num_kv_heads * config.head_dim

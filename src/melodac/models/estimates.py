@@ -6,7 +6,13 @@ against. Training and the pipeline may import this file.
 
 from typing import NamedTuple
 
-from melodac.models.config import LanguageModelConfig, count_parameters
+from melodac.models.config import (
+    LanguageModelConfig,
+    TransformerConfig,
+    count_block,
+    count_memory_projection,
+    count_parameters,
+)
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 
 _COPIES_OF_WEIGHTS = 5
@@ -43,31 +49,40 @@ def estimate_training_memory(
         num_steps: Steps of a window.
         bytes_per_number: Width of activations and logits; weights and moments are float32.
     """
+    logits = batch_size * num_steps * config.num_codebooks * CODEBOOK_SIZE
+    kept = num_steps * (config.num_layers * _kept_per_step(config) + 4 * config.dim)
+    if config.text_bytes:
+        encoder = config.text_encoder()
+        kv_dim = config.num_kv_heads * config.head_dim
+        # the encoder's blocks, its last norm and, in every layer, keys, normalised keys and values
+        per_byte = encoder.num_layers * _kept_per_step(encoder) + 4 * encoder.dim
+        kept += config.text_bytes * (per_byte + config.num_layers * 4 * kv_dim)
+    return MemoryEstimate(
+        state_bytes=_COPIES_OF_WEIGHTS * 4 * count_parameters(config).total,
+        activation_bytes=bytes_per_number * batch_size * kept,
+        logit_bytes=_COPIES_OF_LOGITS * bytes_per_number * logits,
+    )
+
+
+def _kept_per_step(config: TransformerConfig) -> int:
+    """Numbers that one block keeps of each step for the backward pass."""
     kv_dim = config.num_kv_heads * config.head_dim
     # Each norm keeps what comes in, its quotient and what goes out; attention keeps queries, keys,
     # values and its result; feed-forward four of its width; dropout a mask per sublayer.
-    norms = 2 * 3 * config.dim
+    sublayers = config.num_sublayers // config.num_layers
+    norms = sublayers * 3 * config.dim
     attention = (config.dim + 2 * kv_dim) + 2 * (config.dim + kv_dim) + config.dim
-    per_layer = norms + attention + 4 * config.ff_dim + 2 * config.dim
-    positions = batch_size * num_steps
-    return MemoryEstimate(
-        state_bytes=_COPIES_OF_WEIGHTS * 4 * count_parameters(config).total,
-        activation_bytes=bytes_per_number
-        * positions
-        * (config.num_layers * per_layer + 4 * config.dim),
-        logit_bytes=_COPIES_OF_LOGITS
-        * bytes_per_number
-        * positions
-        * config.num_codebooks
-        * CODEBOOK_SIZE,
-    )
+    cross_attention = 4 * config.dim if config.memory_dim else 0
+    dropout = sublayers * config.dim
+    return norms + attention + cross_attention + 4 * config.ff_dim + dropout
 
 
 def count_training_flops(config: LanguageModelConfig, *, batch_size: int, num_steps: int) -> int:
     """Multiplications and additions of one forward and backward pass.
 
     Two for each multiplied parameter and step, three times over (the backward pass is two forward
-    passes); attention counts only the past, half of the square.
+    passes); attention counts only the past, half of the square. Every text counts as if it filled
+    the model's room for it.
 
     Args:
         config: Shape of the model.
@@ -75,11 +90,17 @@ def count_training_flops(config: LanguageModelConfig, *, batch_size: int, num_st
         num_steps: Steps of a window.
 
     Source:
-        PaLM, appendix B (arXiv:2204.02311), with attention halved by causality.
+        PaLM, appendix B (arXiv:2204.02311), with self-attention halved by causality.
     """
-    attention = config.num_layers * config.dim * num_steps
-    per_step = 6 * (count_parameters(config).multiplied + attention)
-    return batch_size * num_steps * per_step
+    count = count_parameters(config)
+    memory_projections = config.num_layers * count_memory_projection(config)
+    attention = config.num_layers * config.dim * (num_steps + 2 * config.text_bytes)
+    steps = num_steps * (count.blocks - memory_projections + count.head + attention)
+    if config.text_bytes:
+        encoder = config.text_encoder()
+        read = encoder.num_layers * (count_block(encoder) + 2 * encoder.dim * config.text_bytes)
+        steps += config.text_bytes * (read + memory_projections)
+    return 6 * batch_size * steps
 
 
 def codes_per_parameter(config: LanguageModelConfig, *, num_codes: int) -> float:

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melodac.models.config import LanguageModelConfig
+from melodac.models.config import TransformerConfig
 
 
 class FeedForward(nn.Module):
@@ -14,7 +14,7 @@ class FeedForward(nn.Module):
         Shazeer 2020 (arXiv:2002.05202), eq. 6.
     """
 
-    def __init__(self, config: LanguageModelConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.gate_up = nn.Linear(config.dim, 2 * config.ff_dim, bias=False)
         self.down = nn.Linear(config.ff_dim, config.dim, bias=False)

@@ -13,34 +13,43 @@ import torch
 from torch import nn
 
 from melodac.errors import ModelError
-from melodac.models.config import LanguageModelConfig
+from melodac.models.config import LanguageModelConfig, TransformerConfig
 
-_Rule = Callable[[LanguageModelConfig], float]
+_Rule = Callable[[TransformerConfig], float]
+
+_TEXT_ENCODER = "text_encoder."
+"""Where the names of a second, smaller stack begin; the same table holds for it."""
 
 
-def _into_residual(fan_in: int, config: LanguageModelConfig) -> float:
-    """2 L such outputs add up to a stream of about unit size."""
-    return 1 / math.sqrt(fan_in * 2 * config.num_layers)
+def _into_residual(fan_in: int, config: TransformerConfig) -> float:
+    """One output for each sublayer: together they add up to a stream of about unit size."""
+    return 1 / math.sqrt(fan_in * config.num_sublayers)
 
 
 INITIAL_STD = MappingProxyType[str, _Rule]({
     "embedding.weight": lambda config: 1 / math.sqrt(config.dim),
     "attention.query_key_value.weight": lambda config: 1 / math.sqrt(config.dim),
     "attention.output.weight": lambda config: _into_residual(config.dim, config),
+    "cross_attention.query.weight": lambda config: 1 / math.sqrt(config.dim),
+    "cross_attention.key_value.weight": lambda config: 1 / math.sqrt(config.memory_dim),
     "feedforward.gate_up.weight": lambda config: 1 / math.sqrt(config.dim),
     "feedforward.down.weight": lambda config: _into_residual(config.ff_dim, config),
     "head.weight": lambda config: 0.1 / math.sqrt(config.dim),
+    "byte_table.weight": lambda _config: 1.0,
+    "null": lambda _config: 1.0,
     "norm.weight": lambda _config: 0.0,
 })
 """Standard deviation by the end of a parameter's name; 0 marks a scale, which starts at 1."""
 
 
-def initial_std(name: str, config: LanguageModelConfig) -> float:
+def initial_std(name: str, config: TransformerConfig) -> float:
     """Standard deviation that the table gives to a parameter.
 
     Raises:
         ModelError: If no line or more than one line of the table fits the name.
     """
+    if name.startswith(_TEXT_ENCODER) and isinstance(config, LanguageModelConfig):
+        return initial_std(name.removeprefix(_TEXT_ENCODER), config.text_encoder())
     rules = [rule for ending, rule in INITIAL_STD.items() if name.endswith(ending)]
     if len(rules) != 1:
         raise ModelError(

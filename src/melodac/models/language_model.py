@@ -13,10 +13,13 @@ from torch.nn import functional
 from melodac.errors import ModelError
 from melodac.models.block import Block
 from melodac.models.cache import KeyValueCache
+from melodac.models.condition import Condition, no_texts
 from melodac.models.config import LanguageModelConfig
 from melodac.models.initialization import initialize
+from melodac.models.memory import Memory
 from melodac.models.norm import RMSNorm
 from melodac.models.rotary import build_rotary_table
+from melodac.models.text_encoder import TextEncoder
 from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, VOCABULARY_SIZE
 
 
@@ -31,6 +34,7 @@ class LanguageModel(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.num_codebooks * VOCABULARY_SIZE, config.dim)
         self.dropout = nn.Dropout(config.dropout)
+        self.text_encoder = TextEncoder(config.text_encoder()) if config.text_bytes else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head_norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.num_codebooks * CODEBOOK_SIZE, bias=False)
@@ -38,16 +42,48 @@ class LanguageModel(nn.Module):
         self.register_buffer("offsets", offsets, persistent=False)
         initialize(self, config)
 
-    def forward(self, sequence: Int[Tensor, "B K S"]) -> Float[Tensor, "B K S U"]:
-        """Logits of every cell, each from earlier steps only.
+    def forward(
+        self, sequence: Int[Tensor, "B K S"], condition: Condition | None = None
+    ) -> Float[Tensor, "B K S U"]:
+        """Logits of every cell, each from earlier steps and the item's text only.
 
         In memory the logits lie step by step, so `logits.transpose(1, 2)` is contiguous.
         """
-        return self.logits(self.hidden(sequence))
+        return self.logits(self.hidden(sequence, condition))
 
-    def hidden(self, sequence: Int[Tensor, "B K S"]) -> Float[Tensor, "B S D"]:
+    def hidden(
+        self, sequence: Int[Tensor, "B K S"], condition: Condition | None = None
+    ) -> Float[Tensor, "B S D"]:
         """What the heads read at each step, for a caller that needs no or few logits."""
-        return self.trunk(self.embed(shift_right(sequence)))
+        memory = self.read(condition, len(sequence))
+        return self.trunk(self.embed(shift_right(sequence)), memory=memory)
+
+    def read(self, condition: Condition | None, num_items: int) -> Memory | None:
+        """The texts of a batch as the blocks read them; None from a model that reads no text.
+
+        Args:
+            condition: The texts; None is the null condition of every item.
+            num_items: Items of the batch.
+
+        Raises:
+            ModelError: If the model reads no text, or the texts do not fit model or batch.
+        """
+        if self.text_encoder is None:
+            if condition is not None:
+                raise ModelError(
+                    "this model reads no text, a condition was given: pass None or train a model "
+                    "with train.condition=tags"
+                )
+            return None
+        if condition is None:
+            condition = no_texts(num_items, self.head.weight.device)
+        num_texts, width = condition.text.shape
+        if num_texts != num_items or width > self.config.text_bytes:
+            raise ModelError(
+                f"the condition must hold {num_items} texts of at most {self.config.text_bytes} "
+                f"bytes, one an item: got {num_texts} of {width}"
+            )
+        return self.text_encoder(condition.text)
 
     def embed(self, cells: Int[Tensor, "B K S"]) -> Float[Tensor, "B S D"]:
         """Sum of the embeddings of a step's codes; one look-up in one table."""
@@ -56,10 +92,21 @@ class LanguageModel(nn.Module):
         return self.dropout(summed.view(*rows.shape[:2], -1))
 
     def trunk(
-        self, x: Float[Tensor, "B S D"], cache: KeyValueCache | None = None
+        self,
+        x: Float[Tensor, "B S D"],
+        cache: KeyValueCache | None = None,
+        *,
+        memory: Memory | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """All blocks and the last norm; with a cache, `x` follows the steps that it holds."""
+        """All blocks and the last norm.
+
+        Args:
+            x: Embedded cells.
+            cache: Holds the steps before `x`, and the texts that all steps read.
+            memory: The texts without a cache; None is the null condition.
+        """
         if cache is None:
+            memory = self.read(None, len(x)) if memory is None else memory
             rotary = build_rotary_table(
                 x.shape[1],
                 head_dim=self.config.head_dim,
@@ -68,8 +115,11 @@ class LanguageModel(nn.Module):
             )
         else:
             rotary = cache.claim(x.shape[1])
+            if cache.memory is None:
+                cache.memory = self.read(None, len(x))
+            memory = cache.memory
         for index, block in enumerate(self.blocks):
-            x = block(x, rotary, None if cache is None else cache.layers[index])
+            x = block(x, rotary, None if cache is None else cache.layers[index], memory=memory)
         return self.head_norm(x)
 
     def logits(self, hidden: Float[Tensor, "B S D"]) -> Float[Tensor, "B K S U"]:

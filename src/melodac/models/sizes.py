@@ -18,6 +18,13 @@ Source:
 """
 
 
+TEXT_BYTES = 512
+"""Longest text of every named size: some eighty words, or thirty tags."""
+
+TEXT_LAYERS = 2
+"""Blocks of the text encoder of every named size: words from bytes, then phrases from words."""
+
+
 class Shape(NamedTuple):
     """Widths and depth that a size name stands for."""
 
@@ -26,39 +33,47 @@ class Shape(NamedTuple):
     num_heads: int
     num_kv_heads: int
     ff_dim: int
+    text_dim: int
+    """Width of the text encoder, in a model that reads texts."""
 
 
 # ff_dim is 8/3 of dim, rounded up to a multiple of 64: SwiGLU has three matrices where a plain
 # feed-forward of 4 dim has two, so the parameters are about the same.
 SIZES = MappingProxyType({
-    "nano": Shape(dim=192, num_layers=4, num_heads=6, num_kv_heads=2, ff_dim=512),
-    "micro": Shape(dim=384, num_layers=8, num_heads=6, num_kv_heads=2, ff_dim=1024),
-    "small": Shape(dim=512, num_layers=12, num_heads=8, num_kv_heads=4, ff_dim=1408),
-    "base": Shape(dim=768, num_layers=16, num_heads=12, num_kv_heads=4, ff_dim=2048),
-    "large": Shape(dim=896, num_layers=20, num_heads=14, num_kv_heads=7, ff_dim=2432),
-    "xl": Shape(dim=2048, num_layers=32, num_heads=16, num_kv_heads=8, ff_dim=5504),
+    "nano": Shape(dim=192, num_layers=4, num_heads=6, num_kv_heads=2, ff_dim=512, text_dim=128),
+    "micro": Shape(dim=384, num_layers=8, num_heads=6, num_kv_heads=2, ff_dim=1024, text_dim=192),
+    "small": Shape(dim=512, num_layers=12, num_heads=8, num_kv_heads=4, ff_dim=1408, text_dim=256),
+    "base": Shape(dim=768, num_layers=16, num_heads=12, num_kv_heads=4, ff_dim=2048, text_dim=384),
+    "large": Shape(dim=896, num_layers=20, num_heads=14, num_kv_heads=7, ff_dim=2432, text_dim=448),
+    "xl": Shape(dim=2048, num_layers=32, num_heads=16, num_kv_heads=8, ff_dim=5504, text_dim=512),
 })
 """Every size by name: 5 M, 20 M, 45 M, 115 M, 195 M and 1.5 B parameters with 9 codebooks."""
 
 
-def build_config(size: str, *, num_codebooks: int, dropout: float) -> LanguageModelConfig:
+def build_config(
+    size: str, *, num_codebooks: int, dropout: float, reads_text: bool = False
+) -> LanguageModelConfig:
     """Complete a named size with what the data and the run decide.
 
     Args:
         size: A name of `SIZES`.
         num_codebooks: Rows of a sequence: codebooks times channels.
         dropout: Share of activations dropped in training.
+        reads_text: Whether the model has a text encoder and cross-attention.
 
     Raises:
         ConfigError: If the name is unknown.
     """
     if size not in SIZES:
         raise ConfigError(f"unknown model size {size!r}: allowed are {', '.join(SIZES)}")
-    shape = SIZES[size]
+    shape = SIZES[size]._asdict()
+    text_dim = shape.pop("text_dim")
+    if reads_text:
+        shape |= {"memory_dim": text_dim, "text_bytes": TEXT_BYTES, "text_layers": TEXT_LAYERS}
     return LanguageModelConfig(
         num_codebooks=num_codebooks,
-        head_dim=shape.dim // shape.num_heads,
+        head_dim=shape["dim"] // shape["num_heads"],
         dropout=dropout,
         rope_base=ROPE_BASE,
-        **shape._asdict(),
+        **shape,
     )

@@ -1,0 +1,63 @@
+"""What training asks for beside the codes: the tags of each window's track, or nothing.
+
+Each item of each update has a generator of its own, so what is dropped, left out and shuffled is a
+pure function of seed, update and item: the same on every rank, in any micro-batch cut, after any
+stop. Validation and evaluation read all tags in their own order. Training, evaluation and the
+pipeline may import this file.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from melodac.models.condition import Condition, encode_texts
+from melodac.tokens.tags import join_tags
+from melodac.training.config import TrainConfig
+from melodac.training.seeding import build_generator
+
+Tags = tuple[str, ...]
+"""Tags of one track."""
+
+
+def draw_conditions(
+    tags: Sequence[Tags], config: TrainConfig, *, update: int, items: range, max_bytes: int
+) -> Condition:
+    """What the items of one part of an update are asked for.
+
+    Args:
+        tags: Tags of each item's track; an item without any has the null condition.
+        config: How they are drawn.
+        update: Counted from 1.
+        items: Numbers of the items in the whole update.
+        max_bytes: `text_bytes` of the model.
+    """
+    drawn = [
+        _draw(of_item, config, update=update, item=item)
+        for of_item, item in zip(tags, items, strict=True)
+    ]
+    return full_conditions(drawn, max_bytes)
+
+
+def full_conditions(tags: Sequence[Tags], max_bytes: int) -> Condition:
+    """All tags of each item in their own order, nothing drawn: for validation and evaluation."""
+    return encode_texts([join_tags(of_item, max_bytes).text for of_item in tags], max_bytes)
+
+
+def count_left_out(tags: Sequence[Tags], max_bytes: int) -> int:
+    """Tags that find no room where all of an item are asked for."""
+    return sum(join_tags(of_item, max_bytes).num_left_out for of_item in tags)
+
+
+def _draw(tags: Tags, config: TrainConfig, *, update: int, item: int) -> Tags:
+    generator = build_generator(config.seed, "condition", update, item)
+    # all is drawn whatever the config, so that one key changed moves nothing else
+    is_dropped = float(torch.rand((), generator=generator)) < config.unconditional_frac
+    order = torch.randperm(len(tags), generator=generator).tolist()
+    is_kept = (torch.rand(len(tags), generator=generator) >= config.tag_dropout).tolist()
+    if is_dropped:
+        return ()
+    if not config.tag_shuffle:
+        order = sorted(order)
+    # one always stays: how many items are without a condition is for unconditional_frac to say
+    kept = [tags[tag] for tag in order if is_kept[tag]] or [tags[tag] for tag in order[:1]]
+    return tuple(kept[: config.tag_limit or None])
