@@ -52,8 +52,8 @@ def _draw(tags: Tags, config: TrainConfig, *, update: int, item: int) -> Tags:
     generator = build_generator(config.seed, "condition", update, item)
     # all is drawn whatever the config, so that one key changed moves nothing else
     is_dropped = float(torch.rand((), generator=generator)) < config.unconditional_frac
-    order = torch.randperm(len(tags), generator=generator).tolist()
-    is_kept = (torch.rand(len(tags), generator=generator) >= config.tag_dropout).tolist()
+    order = [int(tag) for tag in torch.randperm(len(tags), generator=generator)]
+    is_kept = torch.rand(len(tags), generator=generator) >= config.tag_dropout
     if is_dropped:
         return ()
     if not config.tag_shuffle:
