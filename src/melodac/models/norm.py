@@ -25,4 +25,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Normalised activations, in the type they came in."""
-        return functional.rms_norm(x, self.weight.shape, self.weight, EPSILON)
+        # the kernel takes one type only: under autocast the scale follows, itself still in float32
+        weight = self.weight.to(x.dtype)
+        return functional.rms_norm(x, weight.shape, weight, EPSILON)
