@@ -31,11 +31,16 @@ class Patient:
     """What there is of a run."""
 
     checkpoints: Sequence[Checkpoint]
-    """Opened ones, in any order; at least one."""
+    """Opened ones, in any order; at least one. Their update numbers put them in order."""
     damaged: Sequence[str]
     """Why others could not be opened."""
     lines: Sequence[Line]
     """Of its log; empty if there is none."""
+
+    @property
+    def newest(self) -> Checkpoint:
+        """The checkpoint of the highest update."""
+        return max(self.checkpoints, key=lambda checkpoint: checkpoint.update)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Report:
     codebooks: tuple[Codebook, ...]
     factors: tuple[Factor, ...] | None
     """Decisions that part it from the other run; None if there is no other."""
+    other_curve: Curve | None
+    """Loss of the other run, if one decision or none parts the two: else it says nothing."""
     findings: tuple[Finding, ...]
     """The worst first."""
 
@@ -66,7 +73,7 @@ def examine(
     *,
     unigram: Sequence[float] | None = None,
     present: Present | None = None,
-    other: Checkpoint | None = None,
+    other: Patient | None = None,
 ) -> Report:
     """Examine a run.
 
@@ -74,7 +81,7 @@ def examine(
         patient: Its checkpoints and its log.
         unigram: Held-out baseline of each codebook, in the order of the run's columns.
         present: Code and data of today, to compare with; None compares nothing.
-        other: A checkpoint of another run, to say by how much the two differ.
+        other: Another run, to say by how many decisions the two differ.
 
     Raises:
         CheckpointCorruptError: If there is no checkpoint.
@@ -82,11 +89,11 @@ def examine(
     if not patient.checkpoints:
         raise CheckpointCorruptError("there is no checkpoint to examine: give a run that has one")
     checkpoints = sorted(patient.checkpoints, key=lambda checkpoint: checkpoint.update)
-    newest = checkpoints[-1]
+    newest = patient.newest
     log = read_run(patient.lines)
     snapshots = measure(checkpoints)
     rows = tabulate(log, unigram)
-    factors = None if other is None else differing_factors(other.config, newest.config)
+    factors = None if other is None else differing_factors(other.newest.config, newest.config)
 
     def measured() -> Iterator[Measured]:
         yield Measured("damaged", float(len(patient.damaged)), some(patient.damaged))
@@ -104,8 +111,15 @@ def examine(
         curve=trace(log, newest.config),
         codebooks=tuple(rows),
         factors=None if factors is None else tuple(factors),
+        other_curve=_trace_other(other, factors),
         findings=worst_first(judge(CHECKS[one.check], one) for one in measured()),
     )
+
+
+def _trace_other(other: Patient | None, factors: Sequence[Factor] | None) -> Curve | None:
+    if other is None or factors is None or len(factors) > 1:
+        return None
+    return trace(read_run(other.lines), other.newest.config)
 
 
 def _check_log(log: RunLog, rows: Sequence[Codebook], config: dict[str, Any]) -> Iterator[Measured]:
