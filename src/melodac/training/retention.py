@@ -40,7 +40,7 @@ def prune_checkpoints(directory: Path, *, keep: int, keep_mb: int = 0) -> None:
         for position, folder in enumerate(newest_first):
             if position < ALWAYS_KEPT:
                 continue
-            size_bytes += sum(path.stat().st_size for path in folder.iterdir())
+            size_bytes += sum(path.stat().st_size for path in folder.glob("*"))
             is_within = position < keep and (not keep_mb or size_bytes <= keep_mb * 1_000_000)
             if not is_within and folder != healthy:
                 remove_checkpoint(folder)
