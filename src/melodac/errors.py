@@ -23,6 +23,7 @@ MelodacError
 |   +-- CheckpointMismatchError(ValueError)
 |   +-- DivergenceError(ArithmeticError)
 |   +-- NonFiniteError(ArithmeticError)
+|   +-- CollapseError
 +-- SamplingError(ValueError)
 +-- OutputError(OSError)
 """
@@ -106,6 +107,10 @@ class DivergenceError(TrainingError, ArithmeticError):
 
 class NonFiniteError(TrainingError, ArithmeticError):
     """A loss or gradient is not finite."""
+
+
+class CollapseError(TrainingError):
+    """A model says less and less, and the params ask for the run to end then."""
 
 
 class SamplingError(MelodacError, ValueError):

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melodac.models.attention import Attention
+from melodac.models.block import Block
+from melodac.models.language_model import LanguageModel
 from melodac.models.rotary import RotaryTable
 
 
@@ -28,24 +30,24 @@ class LayerAttention(NamedTuple):
 
 
 @contextmanager
-def watched_attention(model: nn.Module) -> Generator[list[LayerAttention]]:
-    """Measure every self-attention that runs inside the block, in the order of the layers.
+def watched_attention(model: LanguageModel) -> Generator[list[LayerAttention]]:
+    """Measure the causal self-attention of every layer that runs inside the block, in order.
 
-    The model computes as before: queries and keys are worked out a second time beside it.
+    The model computes as before: queries and keys are worked out a second time beside it. What
+    reads a text is not watched.
     """
     seen: list[LayerAttention] = []
 
     def hook(attention: nn.Module, args: tuple[Any, ...]) -> None:
-        if not isinstance(attention, Attention):  # a hook hears of modules of any kind
-            return
-        x, rotary = args[:2]
-        with torch.no_grad():
-            seen.append(_measure(attention, x, rotary))
+        if isinstance(attention, Attention):  # for the type checker: hooks hear of any module
+            x, rotary = args[:2]
+            with torch.no_grad():
+                seen.append(_measure(attention, x, rotary))
 
     handles = [
-        module.register_forward_pre_hook(hook)
-        for module in model.modules()
-        if isinstance(module, Attention)
+        block.attention.register_forward_pre_hook(hook)
+        for block in model.blocks
+        if isinstance(block, Block)
     ]
     try:
         yield seen

@@ -5,12 +5,14 @@ it does not know this file. Every draw is a function of seed, update and item. O
 this file.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from melodac.errors import CheckpointMismatchError
 from melodac.tokens.delay import is_code
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.training.schedule import decayed, ramped
@@ -54,6 +56,33 @@ class Corruption:
     def __init__(self, config: CorruptionConfig, seed: int) -> None:
         self._config = config
         self._seed = seed
+        self._are_own_codes_stopped = False
+
+    @property
+    def reads_own_codes(self) -> bool:
+        """Whether the model will read its own codes, now or later."""
+        return bool(self._config.own_codes) and not self._are_own_codes_stopped
+
+    def stop_own_codes(self) -> None:
+        """Read none of the model's own codes from now on: what it says has become poor."""
+        self._are_own_codes_stopped = True
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know, as JSON values."""
+        return {"are_own_codes_stopped": self._are_own_codes_stopped}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken.
+
+        Raises:
+            CheckpointMismatchError: If the key is missing.
+        """
+        if "are_own_codes_stopped" not in state:
+            raise CheckpointMismatchError(
+                "the checkpoint's memory of corruption lacks are_own_codes_stopped: another "
+                "version wrote it, start the run anew"
+            )
+        self._are_own_codes_stopped = bool(state["are_own_codes_stopped"])
 
     def inputs(self, model: nn.Module, part: ReadPart, *, update: int) -> Int[Tensor, "B K S"]:
         """What the model is to read for one micro-batch; the truth itself if nothing is on.
@@ -66,9 +95,11 @@ class Corruption:
             update: Number of the update, >= 1.
         """
         config = self._config
-        own_share = ramped(
-            config.own_codes, update, config.own_codes_from, config.own_codes_updates
-        )
+        own_share = 0.0
+        if self.reads_own_codes:
+            own_share = ramped(
+                config.own_codes, update, config.own_codes_from, config.own_codes_updates
+            )
         noise_share = decayed(config.token_noise, update, config.token_noise_updates)
         read = part.sequence
         if own_share:
