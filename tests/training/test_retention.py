@@ -108,7 +108,7 @@ def test_a_checkpoint_that_cannot_be_removed_is_an_error(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("shutil.rmtree", refuse)
-    with pytest.raises(OutputError, match="cannot be removed: .*Permission denied"):
+    with pytest.raises(OutputError, match=r"cannot be removed: .*Permission denied"):
         prune_checkpoints(tmp_path, keep=2)
 
 
