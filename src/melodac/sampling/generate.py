@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from melodac.errors import SamplingError
-from melodac.models.cache import KeyValueCache
 from melodac.models.language_model import LanguageModel
+from melodac.sampling.guidance import Guided, Stepper
 from melodac.sampling.logits import sample_codes
 from melodac.sampling.settings import SamplingSettings
 from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, is_code, undo_delay
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 
 
 def generate(
-    model: LanguageModel,
+    model: LanguageModel | Guided,
     pattern: DelayPattern,
     *,
     num_frames: int,
@@ -44,12 +44,13 @@ def generate(
 ) -> Int64[Tensor, "B K T"]:
     """Continue a prefix, or nothing, to exactly `num_frames` frames; one item per seed.
 
-    An item is a function of its own seed, prefix and settings, not of its batch mates. The result
-    is on the model's device. Lengths, seeds, prefix, pattern and model that do not fit each other
-    are refused with `SamplingError`, and so are logits that are not finite.
+    An item is a function of its own seed, prefix, text and settings, not of its batch mates. The
+    result is on the model's device. Lengths, seeds, prefix, texts, pattern and model that do not
+    fit each other are refused with `SamplingError`, and so are logits that are not finite.
 
     Args:
-        model: Its weights and device are used as they are; dropout is off meanwhile.
+        model: Its weights and device are used as they are; dropout is off meanwhile. A model that
+            reads texts plays to none unless it is `Guided`.
         pattern: The one the model was trained with.
         num_frames: Frames of the result, prefix included.
         seeds: One per item; equal seeds with equal prefixes give equal items.
@@ -59,10 +60,15 @@ def generate(
             end of a track. Otherwise the music goes on there, and what it plays is dropped.
         on_step: Called after each step beyond the prefix with the steps done and their total.
     """
-    prefix = _check_request(model, pattern, num_frames=num_frames, seeds=seeds, prefix=prefix)
+    alone = model.model if isinstance(model, Guided) else model
+    prefix = _check_request(alone, pattern, num_frames=num_frames, seeds=seeds, prefix=prefix)
+    if isinstance(model, Guided) and len(model.condition.text) != len(seeds):
+        raise SamplingError(
+            f"need one text per item: got {len(model.condition.text)} for {len(seeds)} seeds"
+        )
     layout = lay_out(prefix, pattern, num_frames=num_frames, ends=ends)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    with torch.inference_mode(), _without_dropout(model):
+    with torch.inference_mode(), _without_dropout(alone):
         sequence = _fill(model, layout, settings=settings, generators=generators, on_step=on_step)
     return undo_delay(sequence, pattern)
 
@@ -87,7 +93,7 @@ def lay_out(
 
 
 def _fill(
-    model: LanguageModel,
+    model: LanguageModel | Guided,
     layout: Layout,
     *,
     settings: SamplingSettings,
@@ -99,22 +105,16 @@ def _fill(
     is_needed = is_sampled.cpu()
     codebooks = [[k for k in range(K) if bool(is_needed[k, step])] for step in range(S)]
     first = next(step for step, needed in enumerate(codebooks) if needed)
-    cache = KeyValueCache(
-        model.config,
-        batch_size=B,
-        capacity=S,
-        dtype=model.head.weight.dtype,
-        device=sequence.device,
-    )
+    stepper = Stepper(model, B, capacity=S, device=sequence.device)
     if first:
-        model.prefill(sequence[..., :first], cache)
+        stepper.prefill(sequence[..., :first])
     before = torch.full_like(sequence[..., 0], BOS)
     for step in range(first, S):
-        hidden = model.step_hidden(sequence[..., step - 1] if step else before, cache)
         needed = codebooks[step]
-        if needed:
+        logits = stepper.step(sequence[..., step - 1] if step else before, needed)
+        if logits is not None:
             sequence[:, needed, step] = sample_codes(
-                _needed_logits(model, hidden, needed),
+                logits,
                 temperature=settings.temperature,
                 top_k=settings.top_k,
                 top_p=settings.top_p,
@@ -123,15 +123,6 @@ def _fill(
         if on_step is not None:
             on_step(step + 1 - first, S - first)
     return sequence
-
-
-def _needed_logits(
-    model: LanguageModel, hidden: Float[Tensor, "B 1 D"], codebooks: list[int]
-) -> Float[Tensor, "B K U"]:
-    if len(codebooks) == 1:  # every step of a flat pattern: a K-th of the head is enough
-        return model.codebook_logits(hidden, codebooks[0])
-    logits = model.logits(hidden).squeeze(2)
-    return logits if len(codebooks) == logits.shape[1] else logits[:, codebooks]
 
 
 @contextmanager
