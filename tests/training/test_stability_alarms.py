@@ -65,6 +65,12 @@ def test_an_update_that_is_large_beside_the_weights_is_said_once(controller):
     assert take(controller, range(5), update_ratio=0.2) == ["update_ratio"]
 
 
+def test_an_update_that_is_not_measured_ends_no_alarm(controller):
+    assert take(controller, [1], update_ratio=0.2) == ["update_ratio"]
+    assert take(controller, [2], update_ratio=None) == []
+    assert take(controller, [3], update_ratio=0.2) == []
+
+
 def test_a_loss_that_creeps_up_is_said_though_no_update_is_refused(controller):
     """The divergence that no single update shows: 0.02 nats an update."""
     raised = []

@@ -127,26 +127,29 @@ class StabilityController:
         self._skips_in_a_row = 0
         return Judgement("accept")
 
-    def accepted(self, update: int, *, is_clipped: bool, update_ratio: float) -> list[Event]:
+    def accepted(self, update: int, *, is_clipped: bool, update_ratio: float | None) -> list[Event]:
         """What an update that was just taken gives reason to say; each alarm once an episode.
 
         Args:
             update: Its number.
             is_clipped: Whether its gradient was longer than `clip_norm`.
-            update_ratio: Size of the change of the weights beside the weights.
+            update_ratio: Size of the change of the weights beside the weights; None if it was not
+                measured.
         """
         self._is_clipped.append(is_clipped)
         has_window = len(self._is_clipped) == self.config.window
         clip_frac = self.clip_frac if has_window else 0.0
+        levels = {
+            "clip_frac": (clip_frac, self.config.clip_frac_alarm),
+            "skip_frac": (self.skip_frac, self.config.max_skip_frac / 2.0),
+            "loss_rise": (self._rise_nats(), RISE_NATS),
+        }
+        if update_ratio is not None:
+            levels["update_ratio"] = (update_ratio, self.config.update_ratio_alarm)
         return [
-            *self._alarms.check(update, "clip_frac", clip_frac, self.config.clip_frac_alarm),
-            *self._alarms.check(
-                update, "skip_frac", self.skip_frac, self.config.max_skip_frac / 2.0
-            ),
-            *self._alarms.check(
-                update, "update_ratio", update_ratio, self.config.update_ratio_alarm
-            ),
-            *self._alarms.check(update, "loss_rise", self._rise_nats(), RISE_NATS),
+            event
+            for name, (value, limit) in levels.items()
+            for event in self._alarms.check(update, name, value, limit)
         ]
 
     def context_changed(self) -> None:
