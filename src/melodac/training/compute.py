@@ -1,0 +1,274 @@
+"""How numbers are computed: precision, TF32, compiled blocks, recomputed activations.
+
+The model stays as it is: its blocks run another way only while `forward` runs, so checkpoints,
+averaged weights, validation and sampling never see a switch. Weights, moments and averages are
+float32 whatever the precision. Training only imports this file.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]  untyped
+
+from melodac.errors import CheckpointMismatchError, ConfigError
+from melodac.models.block import Block
+from melodac.training.sections import ComputeConfig
+
+Forward = Callable[..., Tensor]
+"""What a module does when it is called."""
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_SHAPES = 64
+"""Shapes that a block may be compiled for: stages of the context times uneven batches."""
+
+
+class _Steps(Protocol):
+    def step(self) -> object: ...
+
+
+class _Compile(Protocol):
+    """What is used of `torch.compile`, whose own signature is too wide to be checked."""
+
+    def __call__(
+        self,
+        model: Forward,
+        *,
+        fullgraph: bool,
+        dynamic: bool,
+        recompile_limit: int,
+        options: dict[str, bool],
+    ) -> Forward: ...
+
+
+class LossScale:
+    """What an fp16 loss is multiplied by, so that small gradients do not vanish.
+
+    The rule is that of `torch.amp.GradScaler`, which is not used itself: it looks for overflow on
+    each rank alone and skips inside `step`, whereas here the one norm of all ranks decides, and the
+    skip is an event like any other.
+
+    Source:
+        Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2; numbers of `torch.amp.GradScaler`.
+    """
+
+    GROWTH_UPDATES = 2000
+    """Updates without overflow after which the scale is doubled."""
+
+    def __init__(self) -> None:
+        self.scale = 65536.0
+        self.updates_without_overflow = 0
+
+    def overflowed(self) -> None:
+        """Halve it; 1 is the least."""
+        self.scale = max(1.0, self.scale / 2)
+        self.updates_without_overflow = 0
+
+    def held(self) -> None:
+        """Count an update without overflow."""
+        self.updates_without_overflow += 1
+        if self.updates_without_overflow == self.GROWTH_UPDATES:
+            self.scale, self.updates_without_overflow = self.scale * 2, 0
+
+
+class Compute:
+    """The switches of one run on one device."""
+
+    def __init__(self, config: ComputeConfig, device: torch.device) -> None:
+        """Check that the switches work here.
+
+        Args:
+            config: The switches.
+            device: Where the model is.
+
+        Raises:
+            ConfigError: If the device cannot do what is asked for.
+        """
+        self.config = config
+        self.device = torch.device(device)
+        self._scale = LossScale() if config.precision == "fp16" else None
+        if (
+            config.precision == "bf16"
+            and self.device.type == "cuda"
+            and not torch.cuda.is_bf16_supported(including_emulation=False)
+        ):
+            raise ConfigError(
+                "train.compute.precision = 'bf16': this GPU has no bf16 arithmetic, use fp16 or "
+                "fp32"
+            )
+        if config.compile and self.device.type == "cpu" and not _has_compiler():
+            raise ConfigError(
+                "train.compute.compile = true needs a C++ compiler and there is none: install g++ "
+                "or set it to false"
+            )
+
+    @contextmanager
+    def active(self) -> Generator[None]:
+        """Let CUDA use TF32 while a run lasts, if the config says so; as before afterwards."""
+        if not self.config.tf32:
+            yield
+            return
+        flags = torch.backends.cuda.matmul
+        before = flags.fp32_precision
+        flags.fp32_precision = "tf32"
+        try:
+            yield
+        finally:
+            flags.fp32_precision = before
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of a forward pass; the backward pass follows it by itself."""
+        if self.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_TYPES[self.config.precision])
+
+    def prepare(self, model: nn.Module) -> Forward:
+        """The training forward pass of a model, which is called with what the model takes.
+
+        Nothing of the model is changed; it may be wrapped for several processes. A model without
+        blocks to switch, or with weights that are not float32, is refused with `ConfigError`.
+
+        Args:
+            model: On the device.
+        """
+        check_float32(model)
+        switched = self._switched_blocks(model)
+
+        def forward(*args: object, **kwargs: object) -> Tensor:
+            with self.autocast(), _replaced(switched):
+                return model(*args, **kwargs)
+
+        return forward
+
+    def backward(self, objective: Tensor) -> None:
+        """Add the gradients of a part's objective, times the loss scale of fp16."""
+        scaled = objective if self._scale is None else objective * self._scale.scale
+        scaled.backward()  # pyright: ignore[reportUnknownMemberType]  torch
+
+    @torch.no_grad()
+    def unscale(self, model: nn.Module) -> None:
+        """Take the loss scale out of the gradients, once an update and before their norm."""
+        if self._scale is None:
+            return
+        # the scale is a power of two, so this rounds nothing
+        for weight in model.parameters():
+            if weight.grad is not None:
+                weight.grad.mul_(1.0 / self._scale.scale)
+
+    def lowers_scale(self, loss: float, grad_norm: float) -> bool:
+        """Whether fp16 gradients overflowed; the scale is then halved and the update to be skipped.
+
+        Such a skip belongs to fp16 and says nothing of the run. It is none where the loss is not
+        finite either, or where the scale is 1 already: that is for the stability controller.
+
+        Args:
+            loss: Of the update.
+            grad_norm: Of all its gradients, over all ranks, unscaled.
+        """
+        if self._scale is None or math.isfinite(grad_norm) or not math.isfinite(loss):
+            return False
+        if self._scale.scale == 1.0:
+            return False
+        self._scale.overflowed()
+        return True
+
+    def step(self, optimizer: _Steps) -> None:
+        """Take the step of an accepted update."""
+        optimizer.step()
+        if self._scale is not None:
+            self._scale.held()
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What an fp16 loss is multiplied by now."""
+        return None if self._scale is None else self._scale.scale
+
+    def state(self) -> dict[str, float | int]:
+        """What must outlive a stop, as JSON; nothing without fp16."""
+        return {} if self._scale is None else dict(vars(self._scale))
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken.
+
+        Raises:
+            CheckpointMismatchError: If it was taken with another precision.
+        """
+        if state.keys() != self.state().keys():
+            raise CheckpointMismatchError(
+                f"the checkpoint's loss scale has {sorted(state)}, precision "
+                f"{self.config.precision} has {sorted(self.state())}: resume with the precision "
+                "that the run was started with"
+            )
+        if self._scale is not None:
+            self._scale.scale = float(state["scale"])
+            self._scale.updates_without_overflow = int(state["updates_without_overflow"])
+
+    def _switched_blocks(self, model: nn.Module) -> list[tuple[Block, Forward]]:
+        if not (self.config.compile or self.config.recompute):
+            return []
+        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        if not blocks:
+            raise ConfigError(
+                f"{type(model).__name__} has no block that could be compiled or recomputed: set "
+                "train.compute.compile and train.compute.recompute to false"
+            )
+        return [(block, self._switch(block.forward)) for block in blocks]
+
+    def _switch(self, forward: Forward) -> Forward:
+        if self.config.recompute:
+            forward = _recomputed(forward)
+        return _compiled(forward) if self.config.compile else forward
+
+
+def check_float32(model: nn.Module) -> None:
+    """Refuse a model of mixed or narrow weights, before an optimizer is made for it.
+
+    Raises:
+        ConfigError: With the first such parameter or buffer.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ConfigError(
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, every weight must be "
+                "float32: keep the model as it was built, train.compute.precision makes the passes "
+                "narrow"
+            )
+
+
+def _recomputed(forward: Forward) -> Forward:
+    # the generators are put back for the second run, so dropout drops the same
+    return partial(cast("Forward", checkpoint), forward, use_reentrant=False)
+
+
+def _compiled(forward: Forward) -> Forward:
+    # One block is compiled and serves all, in an eighth of the time of the whole model and to the
+    # same speed. A graph for each shape, as one for all is slower than none. `fullgraph` makes an
+    # error of what would silently run uncompiled; `fallback_random` keeps the dropout of eager.
+    return cast("_Compile", torch.compile)(
+        forward,
+        fullgraph=True,
+        dynamic=False,
+        recompile_limit=_SHAPES,
+        options={"fallback_random": True},
+    )
+
+
+@contextmanager
+def _replaced(switched: list[tuple[Block, Forward]]) -> Generator[None]:
+    with ExitStack() as stack:
+        for block, forward in switched:
+            # found before the method of the class, and no name of a weight changes
+            vars(block)["forward"] = forward
+            stack.callback(vars(block).pop, "forward")
+        yield
+
+
+def _has_compiler() -> bool:
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
