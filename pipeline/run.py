@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLCONFIGDIR", str(CHECKOUT / ".scratch" / "matplotlib"))
 
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  needs the path above
-from pipeline import bridge, logs, paths  # noqa: E402
+from pipeline import bridge, launch, logs, paths  # noqa: E402
 from pipeline.dag import stage_inputs  # noqa: E402
 from pipeline.identity import code_version, fingerprint_inputs  # noqa: E402
 from pipeline.params import Params, hash_params, load_params  # noqa: E402
@@ -60,6 +60,14 @@ def run_stage(stage: str, params: Params) -> Outcome:
     return outcome
 
 
+def _run(stage: str, params: Params, *, is_first: bool) -> None:
+    """The work of this process; what is shown, written and counted is that of the first one."""
+    if is_first:
+        bridge.run_stage(stage, lambda: run_stage(stage, params))
+    else:
+        import_module(f"pipeline.stages.{stage}").run(params)
+
+
 def main(arguments: list[str]) -> int:
     """Validate, run, and turn errors into one line and an exit code."""
     logs.set_up_logging()
@@ -69,7 +77,10 @@ def main(arguments: list[str]) -> int:
     stage = arguments[0]
     try:
         params = load_params(paths.PARAMS)
-        bridge.run_stage(stage, lambda: run_stage(stage, params))
+        if launch.is_launcher(stage, params.runtime):
+            return launch.run_processes(Path(__file__), stage, params.runtime)
+        with launch.joined(stage, params.runtime) as is_first:
+            _run(stage, params, is_first=is_first)
     except ConfigError as error:
         for line in str(error).splitlines():
             log.error("%s", line)

@@ -1,11 +1,12 @@
 """Stopping on request: SIGINT and SIGTERM ask, the work ends at its next safe point and keeps it.
 
-The first signal only sets a flag; a second one stops at once. The exit code is 128 + signal, so
+The first signal only sets a flag; a second one stops at once. Several processes that share their
+work stop at the same point, whichever of them was asked. The exit code is 128 + signal, so
 that DVC and whoever sent it see a stopped run, never a finished one.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,15 +21,26 @@ class StoppedError(Exception):
         self.exit_code = 128 + signal_number
 
 
+def _alone(signal_number: int) -> int:
+    return signal_number
+
+
 class StopRequest:
     """Whether a signal asked the work to stop, and which."""
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[int], int] = _alone) -> None:
+        """Nothing was asked yet.
+
+        Args:
+            agree: Makes a signal number common to all processes of the work, 0 for none; then all
+                of them ask at the same points.
+        """
         self.signal_number: int | None = None
+        self._agree = agree
 
     def __call__(self) -> bool:
         """Whether to stop."""
-        return self.signal_number is not None
+        return bool(self._agree(self.signal_number or 0))
 
     def raise_if_asked(self) -> None:
         """End the stage as stopped.
@@ -36,8 +48,9 @@ class StopRequest:
         Raises:
             StoppedError: If a signal came.
         """
-        if self.signal_number is not None:
-            raise StoppedError(self.signal_number)
+        signal_number = self._agree(self.signal_number or 0)
+        if signal_number:
+            raise StoppedError(signal_number)
 
     def note(self, signal_number: int, _: FrameType | None) -> None:
         """Signal handler."""
@@ -47,9 +60,9 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
+def stop_on_signal(agree: Callable[[int], int] = _alone) -> Iterator[StopRequest]:
     """Collect SIGINT and SIGTERM while the block runs; earlier handlers return afterwards."""
-    request = StopRequest()
+    request = StopRequest(agree)
     before = {number: signal.signal(number, request.note) for number in _SIGNALS}
     try:
         yield request
