@@ -51,7 +51,7 @@ def decayed(start: float, update: int, updates: int) -> float:
     """
     if updates == 0:
         return start
-    return start * max(0, updates - update) / max(1, updates - 1)
+    return start * (max(0, updates - update) / max(1, updates - 1))
 
 
 def ramped(end: float, update: int, first: int, updates: int) -> float:
@@ -69,7 +69,7 @@ def ramped(end: float, update: int, first: int, updates: int) -> float:
     """
     if update <= first:
         return 0.0
-    return end * min(update - first, updates) / updates if updates else end
+    return end * (min(update - first, updates) / updates) if updates else end
 
 
 def context_frames_at(update: int, config: TrainConfig, frames: int) -> int:
