@@ -4,7 +4,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from melodac.training.doctor.codebooks import Codebook
 from melodac.training.doctor.examine import Report
 from melodac.training.doctor.snapshots import Snapshot
 
@@ -25,7 +24,7 @@ def render(report: Report) -> list[str]:
         rows = [[m.kind, m.mean, m.largest, m.total, m.zero_frac] for m in newest.moments]
         lines += ["", *_table(("optimizer", "mean", "largest", "sum", "zeros"), rows)]
     if report.codebooks:
-        lines += ["", *_table(_CODEBOOK_HEADS, [_codebook_cells(k) for k in report.codebooks])]
+        lines += ["", *_table(_CODEBOOK_HEADS, [list(row) for row in report.codebooks])]
     if report.factors is not None:
         lines += ["", *_difference(report)]
     return [*lines, "", *_findings(report), "", _verdict(report)]
@@ -33,7 +32,17 @@ def render(report: Report) -> list[str]:
 
 _CHECKPOINT_HEADS = ("checkpoint", "norm", "moved", "drift", "not finite", "optimizer")
 _MODULE_HEADS = ("module", "parameters", "norm", "rms", "largest", "moved", "drift")
-_CODEBOOK_HEADS = ("codebook", "train", "held out", "unigram", "usage", "of truth", "entropy")
+_CODEBOOK_HEADS = (
+    "codebook",
+    "train",
+    "held out",
+    "unigram",
+    "codes",
+    "generated",
+    "of truth",
+    "entropy",
+    "of truth",
+)
 
 
 def _headline(report: Report) -> str:
@@ -56,19 +65,6 @@ def _checkpoint_cells(shot: Snapshot) -> list[Cell]:
     whole = shot.whole
     kept = "yes" if shot.moments else "no"
     return [shot.update, whole.norm, whole.moved, whole.drift, len(shot.nonfinite), kept]
-
-
-def _codebook_cells(row: Codebook) -> list[Cell]:
-    share = row.usage / row.target_usage if row.usage is not None and row.target_usage else None
-    return [
-        row.codebook,
-        row.train_nats,
-        row.validation_nats,
-        row.unigram_nats,
-        row.usage,
-        share,
-        row.entropy,
-    ]
 
 
 def _difference(report: Report) -> Iterator[str]:

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from melodac.training.doctor.curve import MIN_UPDATES, uniform_nats
-from melodac.training.doctor.findings import Measured
+from melodac.training.doctor.findings import Measured, some
 from melodac.training.doctor.run_log import Line, RunLog, late_window
+
+LEAST_USAGE = 20
+"""Distinct codes of the truth below which their number says nothing."""
 
 
 class Codebook(NamedTuple):
@@ -24,8 +27,18 @@ class Codebook(NamedTuple):
     unigram_nats: float | None
     """Held-out loss of a model that knows how frequent codes are and nothing else."""
     usage: float | None
+    """Distinct codes sampled from the predictions."""
+    generated_usage: float | None
+    """Distinct codes of generated clips."""
     target_usage: float | None
-    entropy: float | None
+    """Distinct codes of the truth, on as many cells."""
+    sampled_entropy: float | None
+    target_entropy: float | None
+
+
+_NAMES = ("usage", "generated_usage", "target_usage", "sampled_entropy", "target_entropy")
+_ENTROPIES = ("entropy", "sampled_entropy", "target_entropy")
+_ATTENTION = "attention_entropy_l"
 
 
 def tabulate(log: RunLog, unigram: Sequence[float] | None) -> list[Codebook]:
@@ -44,9 +57,7 @@ def tabulate(log: RunLog, unigram: Sequence[float] | None) -> list[Codebook]:
             _median([line[f"loss_k{codebook}"] for line in late if f"loss_k{codebook}" in line]),
             last.get(f"loss_k{codebook}"),
             unigram[codebook] if unigram is not None and codebook < len(unigram) else None,
-            last.get(f"usage_k{codebook}"),
-            last.get(f"target_usage_k{codebook}"),
-            last.get(f"entropy_k{codebook}"),
+            *(last.get(f"{name}_k{codebook}") for name in _NAMES),
         )
         for codebook in range(count)
     ]
@@ -59,8 +70,12 @@ def check_codebooks(
     uniform = uniform_nats(config)
     yield _stalled(rows, log, uniform)
     yield _beside_unigram(rows)
-    yield _usage(rows)
-    yield from _entropy(rows, uniform)
+    many = [row for row in rows if (row.target_usage or 0) >= LEAST_USAGE]
+    rich = [row for row in rows if (row.target_entropy or 0.0) > math.log(2.0)]
+    yield _least("usage", [(k.codebook, k.usage, k.target_usage) for k in many])
+    yield _least("generated_usage", [(k.codebook, k.generated_usage, k.target_usage) for k in many])
+    yield _least("entropy", [(k.codebook, k.sampled_entropy, k.target_entropy) for k in rich])
+    yield _range(log, uniform)
     yield _attention(log)
 
 
@@ -87,28 +102,32 @@ def _beside_unigram(rows: Sequence[Codebook]) -> Measured:
     return Measured("above_unigram", above, f"{worse} of {len(pairs)} codebooks above")
 
 
-def _usage(rows: Sequence[Codebook]) -> Measured:
-    ratios = {
-        row.codebook: row.usage / row.target_usage
-        for row in rows
-        if row.usage is not None and row.target_usage
-    }
+def _least(check: str, pairs: Sequence[tuple[int, float | None, float | None]]) -> Measured:
+    """The least share of the truth; each pair is a codebook, what was said, and the truth."""
+    ratios = {k: said / truth for k, said, truth in pairs if said is not None and truth is not None}
     if not ratios:
-        return Measured("usage", None, "usage is not logged, see train.collapse.probe_windows")
+        return Measured(check, None, "not logged or too few cells: train.collapse.probe_windows")
     least = min(ratios, key=lambda codebook: ratios[codebook])
-    return Measured("usage", ratios[least], f"codebook {least}")
+    return Measured(check, ratios[least], f"codebook {least}")
 
 
-def _entropy(rows: Sequence[Codebook], uniform: float) -> Iterator[Measured]:
-    known = {row.codebook: row.entropy for row in rows if row.entropy is not None}
-    if not known:
-        yield Measured("entropy", None, "entropy is not logged, see train.collapse.probe_windows")
-        return
-    least = min(known, key=lambda codebook: known[codebook])
-    yield Measured("entropy", known[least] / uniform, f"codebook {least}: {known[least]:.3g} nats")
+def _range(log: RunLog, uniform: float) -> Measured:
     slack = 1e-4  # of sums in float32
-    wrong = [k for k, value in known.items() if not -slack <= value <= uniform + slack]
-    yield Measured("entropy_range", float(len(wrong)), f"codebooks {wrong or 'none'}")
+    names = tuple(f"{name}_k" for name in _ENTROPIES)
+    known = [
+        (line["update"], key, value)
+        for line in log.validations
+        for key, value in line.items()
+        if key.startswith(names)
+    ]
+    if not known:
+        return Measured("entropy_range", None, "no entropy is logged: train.collapse.probe_windows")
+    wrong = [
+        f"{key} {value:.3g} at update {update}"
+        for update, key, value in known
+        if not -slack <= value <= uniform + slack
+    ]
+    return Measured("entropy_range", float(len(wrong)), some(wrong))
 
 
 def _attention(log: RunLog) -> Measured:
@@ -123,9 +142,6 @@ def _attention(log: RunLog) -> Measured:
     }
     most = max(changes, key=lambda layer: changes[layer])
     return Measured("attention", changes[most], f"layer {most}, since update {first['update']}")
-
-
-_ATTENTION = "attention_entropy_l"
 
 
 def _count(lines: Sequence[Line]) -> int:

@@ -12,7 +12,7 @@ from melodac.training.checkpoint import Checkpoint
 from melodac.training.doctor.checks import CHECKS
 from melodac.training.doctor.codebooks import Codebook, check_codebooks, tabulate
 from melodac.training.doctor.curve import Curve, check_curve, trace
-from melodac.training.doctor.findings import Finding, Measured, judge, worst_first
+from melodac.training.doctor.findings import Finding, Measured, judge, some, worst_first
 from melodac.training.doctor.identity import (
     Factor,
     Present,
@@ -23,7 +23,7 @@ from melodac.training.doctor.identity import (
 from melodac.training.doctor.rates import check_rates
 from melodac.training.doctor.run_log import Line, RunLog, read_run
 from melodac.training.doctor.snapshots import Snapshot, measure
-from melodac.training.doctor.weights import check_weights, some
+from melodac.training.doctor.weights import check_weights
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ this file, and the pipeline for its types.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from melodac.errors import ConfigError
@@ -15,6 +15,8 @@ Severity = Literal["ok", "note", "warning", "failure"]
 
 SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "failure")
 """From best to worst."""
+
+NAMES_SHOWN = 5
 
 
 class Check(NamedTuple):
@@ -91,6 +93,12 @@ def describe_limits(check: Check) -> str:
     side = "below" if check.is_floor else "above"
     limits = (("warning", check.warning), ("failure", check.failure))
     return ", ".join(f"{name} {side} {limit:g}" for name, limit in limits if limit is not None)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - NAMES_SHOWN
+    return "; ".join(names[:NAMES_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def significant(value: float | None) -> float | None:

@@ -54,9 +54,11 @@ def _learning_rate(log: RunLog, train: Mapping[str, Any]) -> Iterator[Measured]:
     if not after:
         yield Measured("peak_rate", None, "the warm-up is not over")
         return
-    highest = max(line["learning_rate"] for line in log.train)
-    peak = train["learning_rate"]
-    yield Measured("peak_rate", abs(highest / peak - 1.0), f"{highest:.3g} of {peak:.3g}")
+    highest, peak = max(line["learning_rate"] for line in log.train), train["learning_rate"]
+    ratio = train.get("stability", {}).get("rollback_learning_rate_ratio", 1.0)
+    least = peak * ratio ** log.num_events("rollback")  # a run that went back may never reach more
+    off = max(highest / peak, least / highest) - 1.0 if highest > 0.0 else math.inf
+    yield Measured("peak_rate", max(off, 0.0), f"{highest:.3g} of {peak:.3g}")
     risen = [
         two["update"]
         for one, two in pairwise(after)

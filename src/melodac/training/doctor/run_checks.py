@@ -190,27 +190,37 @@ CODEBOOK_CHECKS = (
     ),
     Check(
         "usage",
-        "least share of distinct codes said beside those of the truth",
+        "least share of distinct codes sampled from predictions beside those of the truth",
         warning=0.1,
         failure=None,
         is_floor=True,
-        reason="as train.collapse.min_usage_ratio, on the same positions (H4, H5)",
-        advice="The model says few codes. Diagnose first: learning rate (`peak_rate`), then "
-        "objective.usage_bonus or corruption.token_noise.",
+        reason="as train.collapse.min_usage_ratio, on the same cells (H4, H5)",
+        advice="The model says few codes. Diagnose first: see `peak_rate`; then try "
+        "train.objective.usage_bonus or train.corruption.token_noise.",
+    ),
+    Check(
+        "generated_usage",
+        "least share of distinct codes of generated clips beside those of the truth",
+        warning=0.1,
+        failure=None,
+        is_floor=True,
+        reason="as train.collapse.min_usage_ratio, from free runs (H5)",
+        advice="If `usage` is fine only reading its own codes fails: sample at T = 1, then try "
+        "train.corruption.",
     ),
     Check(
         "entropy",
-        "least entropy of a codebook beside its maximum",
-        warning=0.2,
+        "least entropy of sampled codes beside that of the truth",
+        warning=0.5,
         failure=None,
         is_floor=True,
-        reason="targets of the bundled music have 0.98 of it (H1)",
-        advice="Samples are monotonous. Raise the temperature to see whether it is sampling; else "
-        "objective.entropy_bonus, with a decay.",
+        reason="as train.collapse.min_entropy_ratio (H1)",
+        advice="Predictions are monotonous: halve train.learning_rate, then try "
+        "train.objective.entropy_bonus with a decay.",
     ),
     Check(
         "entropy_range",
-        "codebooks with an entropy outside 0 to ln V",
+        "logged entropies outside 0 to ln V",
         warning=None,
         failure=0,
         reason="no distribution has one (D13: an entropy below 0 was reported)",

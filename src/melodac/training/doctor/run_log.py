@@ -1,6 +1,7 @@
 """The lines of a training log, sorted by what they tell: updates, validations, events.
 
-The doctor alone imports this file.
+What is not finite is a word in a log, as JSON has no such numbers; here it is a number again. The
+doctor alone imports this file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 Line = Mapping[str, Any]
+_WORDS = frozenset({"nan", "inf", "-inf"})
 
 
 class RunLog(NamedTuple):
@@ -37,12 +39,16 @@ class RunLog(NamedTuple):
 
 def read_run(lines: Sequence[Line]) -> RunLog:
     """Sort the lines of a log by kind; their order stays."""
-    train = tuple(line for line in lines if line["kind"] == "train")
+    read = [
+        {key: float(value) if value in _WORDS else value for key, value in line.items()}
+        for line in lines
+    ]
+    train = tuple(line for line in read if line["kind"] == "train")
     return RunLog(
         train,
         tuple(line for line in train if not line.get("is_skipped", False)),
-        tuple(line for line in lines if line["kind"] == "validation"),
-        tuple(line for line in lines if line["kind"] == "event"),
+        tuple(line for line in read if line["kind"] == "validation"),
+        tuple(line for line in read if line["kind"] == "event"),
     )
 
 

@@ -103,7 +103,7 @@ def _measure(checkpoints: Sequence[Checkpoint]) -> Iterator[Snapshot]:
 
 
 def _has(checkpoint: Checkpoint, name: str) -> bool:
-    return (checkpoint.folder / f"{name}.safetensors").is_file()
+    return f"{name}.safetensors" in checkpoint.files
 
 
 def _modules(tensors: Tensors) -> dict[str, list[str]]:

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from melodac.training.doctor.findings import Measured
+from melodac.training.doctor.findings import Measured, some
 from melodac.training.doctor.run_log import RunLog
 from melodac.training.doctor.snapshots import Moments, Snapshot
 
-NAMES_SHOWN = 5
 _SQUARES = "exp_avg_sq"
 
 
@@ -50,12 +49,6 @@ def adam_reach(updates: int, *, beta1: float, beta2: float) -> float:
         return math.inf
     one = (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
     return updates * max(1.0, one)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    rest = len(names) - NAMES_SHOWN
-    return "; ".join(names[:NAMES_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _frozen(snapshots: Sequence[Snapshot]) -> Measured:
