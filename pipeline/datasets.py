@@ -1,4 +1,4 @@
-"""Codes of one split, as the stages after `index` read them, and what identifies that data."""
+"""Codes and tags of one split, as the stages after `index` read them, and what identifies them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,9 +9,10 @@ from melodac.tokens.array import TokenArray
 from melodac.tokens.header import StoreHeader
 from melodac.tokens.layout import Layout, LayoutName, choose_layout
 from melodac.tokens.store import open_store
+from melodac.tokens.tags import tag_texts
 from melodac.tokens.windows import Bars, Starts
 from pipeline import paths
-from pipeline.records import Split
+from pipeline.records import Split, read_catalogue
 
 
 class IndexRecord(Section):
@@ -60,6 +61,22 @@ class Dataset:
                 f"the {name} split has no track: add music or raise ingest.{name}_frac"
             )
         return self.codes.select(ids)
+
+    def tags(self, name: Split) -> tuple[tuple[str, ...], ...]:
+        """What the catalogue says of each track of a split, as texts, in the split's order.
+
+        Raises:
+            StoreCorruptError: If the catalogue lacks a track of the split.
+        """
+        records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
+        missing = [track for track in self.index.splits[name] if track not in records]
+        if missing:
+            raise StoreCorruptError(
+                f"{paths.CATALOGUE} lacks track {missing[0]} of the {name} split: run the index "
+                "stage again"
+            )
+        chosen = [records[track] for track in self.index.splits[name]]
+        return tuple(tag_texts(record.tags, record.path) for record in chosen)
 
 
 def read_dataset(layout: LayoutName | Layout) -> Dataset:

@@ -14,8 +14,9 @@ from melodac.evaluation.detectors import examine_clip
 from melodac.report.clips import Clip, RungKind
 from melodac.report.spectrogram import write_spectrogram
 from melodac.sampling.settings import SamplingSettings
+from melodac.tokens.tags import SEPARATOR, tag_texts
 from pipeline import paths
-from pipeline.generation import Instrument
+from pipeline.generation import NOTHING, Instrument, Request
 from pipeline.params import DemosParams
 from pipeline.records import TrackRecord
 
@@ -86,14 +87,15 @@ def render_track(
     *,
     has_original: bool,
 ) -> None:
-    """Original if there is one, round trip and continuations of one test track."""
+    """Original if there is one, round trip and continuations of one test track, to its tags."""
+    tags = tag_texts(record.tags, record.path)
     instrument = writer.instrument
     codec = instrument.codec
     num_frames = instrument.frames_in(demos.duration_s)
     codes = torch.from_numpy(values[:num_frames].T.astype(np.int64))
     asked_s = codes.shape[-1] * codec.hop / codec.sample_rate_hz
-    label, tags = record.path, record.tags.get("tags", "")
-    told = {"label": label, "tags": tags}
+    text = instrument.text_of(tags)
+    told = {"label": record.path, "tags": text or SEPARATOR.join(tags)}
     if has_original:
         original, _ = read_audio(
             paths.NORMALIZED_AUDIO / f"{record.id}.flac", max_duration_s=record.duration_s + 1
@@ -111,6 +113,7 @@ def render_track(
             seeds=seeds,
             settings=settings,
             prefix=prefix.expand(len(seeds), -1, -1),
+            request=_request(text, demos),
         )
         for seed, clip in zip(seeds, made.cpu(), strict=True):
             writer.add(
@@ -125,12 +128,19 @@ def render_track(
             )
 
 
-def render_free_runs(writer: ClipWriter, demos: DemosParams) -> None:
-    """What the model plays from nothing."""
+def render_free_runs(writer: ClipWriter, demos: DemosParams, record: TrackRecord | None) -> None:
+    """What the model plays from no beginning, to the tags of a track if there is one."""
     instrument = writer.instrument
+    text, label = "", FREE_RUN_LABEL
+    if record is not None:
+        text = instrument.text_of(tag_texts(record.tags, record.path))
+        label = f"tags of {record.path}"
     for settings, seeds in _grid(demos):
         made = instrument.play(
-            num_frames=instrument.frames_in(demos.duration_s), seeds=seeds, settings=settings
+            num_frames=instrument.frames_in(demos.duration_s),
+            seeds=seeds,
+            settings=settings,
+            request=_request(text, demos),
         )
         for seed, clip in zip(seeds, made.cpu(), strict=True):
             writer.add(
@@ -138,10 +148,16 @@ def render_free_runs(writer: ClipWriter, demos: DemosParams) -> None:
                 instrument.decode(clip),
                 codes=clip,
                 asked_s=demos.duration_s,
-                label=FREE_RUN_LABEL,
+                label=label,
+                tags=text,
                 temperature=settings.temperature,
                 seed=_shown_seed(settings, seed),
             )
+
+
+def _request(text: str, demos: DemosParams) -> Request:
+    # a track without tags is played to nothing, which guidance would compare with itself
+    return Request(text, demos.guidance) if text else NOTHING
 
 
 def _grid(demos: DemosParams) -> list[tuple[SamplingSettings, list[int]]]:

@@ -48,6 +48,12 @@ def build_page(
     )
 
 
+def _condition(instrument: Instrument, params: Params) -> str:
+    if not instrument.trained.reads_text:
+        return "none"
+    return f"tags of the track, guidance {params.demos.guidance:g}"
+
+
 def _facts(
     validation: dict[str, float],
     dataset: Dataset,
@@ -67,6 +73,7 @@ def _facts(
         "Channels": ", ".join(layout.channels)
         + ("" if layout.name == "mono" else f" ({layout.name})"),
         "Delay": instrument.trained.pattern.name,
+        "Condition": _condition(instrument, params),
         "Updates": f"{checkpoint.update} (best) of {checkpoint.config['train']['updates']}",
         "Validation": f"{validation['nats']:.3f} nats per code",
         "Rate": f"{validation['bits_per_second']:.0f} bits per second",

@@ -1,22 +1,25 @@
 """Model, pattern and identity of an experiment, from params or read back from a checkpoint."""
 
+import hashlib
 import json
 from typing import Any, NamedTuple
 
 import torch
 
-from melodac.errors import CheckpointCorruptError
+from melodac.errors import CheckpointCorruptError, ConfigError
 from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.models.sizes import build_config
 from melodac.tokens.delay import DelayPattern, build_pattern
 from melodac.tokens.layout import Layout
 from melodac.training.checkpoint import Checkpoint, latest_checkpoint
+from melodac.training.conditions import Tags
 from melodac.training.state import load_weights
 from pipeline import paths
 from pipeline.datasets import Dataset
 from pipeline.identity import fingerprint_code
 from pipeline.params import TrainParams
+from pipeline.records import Split
 
 TRAINING_CODE = ("models", "tokens", "training")
 """Packages of which any change makes another training run."""
@@ -32,6 +35,16 @@ class Trained(NamedTuple):
     """Order of the columns it was trained on."""
     checkpoint: Checkpoint
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether the model plays to texts."""
+        return self.model.text_encoder is not None
+
+    @property
+    def has_trained_null(self) -> bool:
+        """Whether it learned to play without a text too, or never could do otherwise."""
+        return not self.reads_text or self.checkpoint.config["train"]["unconditional_frac"] > 0
+
 
 def build_train_pattern(train: TrainParams, dataset: Dataset) -> DelayPattern:
     """The delay pattern that params name, for the columns in the order of the layout."""
@@ -43,10 +56,32 @@ def build_model(
     train: TrainParams, pattern: DelayPattern, *, dropout: float, seed: int
 ) -> LanguageModel:
     """A fresh model; the same seed gives the same weights."""
-    config = build_config(train.size, num_codebooks=pattern.num_codebooks, dropout=dropout)
+    config = build_config(
+        train.size,
+        num_codebooks=pattern.num_codebooks,
+        dropout=dropout,
+        reads_text=train.condition == "tags",
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LanguageModel(config)
+
+
+def read_tags(train: TrainParams, dataset: Dataset, split: Split) -> tuple[Tags, ...]:
+    """Tags of every track of a split, or none at all where the model reads none.
+
+    Raises:
+        ConfigError: If tags are to be read and no track of the split has one.
+    """
+    if train.condition == "none":
+        return ()
+    tags = dataset.tags(split)
+    if not any(tags):
+        raise ConfigError(
+            f"train.condition is tags, but no track of the {split} split has a tag that says how "
+            "it sounds: write metadata.csv beside the music, or set train.condition to none"
+        )
+    return tags
 
 
 def describe_run(model: LanguageModel, dataset: Dataset) -> dict[str, Any]:
@@ -56,8 +91,14 @@ def describe_run(model: LanguageModel, dataset: Dataset) -> dict[str, Any]:
         "layout": dataset.layout.model_dump(mode="json"),
         "store": dataset.header.model_dump(mode="json"),
         "data_fingerprint": dataset.index.fingerprint,
+        "tags_sha256": _hash_tags(dataset) if model.text_encoder is not None else None,
         "code_fingerprint": fingerprint_code(TRAINING_CODE),
     }
+
+
+def _hash_tags(dataset: Dataset) -> str:
+    tags = [dataset.tags("train"), dataset.tags("validation")]
+    return hashlib.sha256(json.dumps(tags).encode()).hexdigest()
 
 
 def load_trained(device: torch.device) -> Trained:

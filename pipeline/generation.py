@@ -1,8 +1,9 @@
 """From a trained checkpoint to sound: codes are sampled, then decoded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +13,28 @@ from torch import Tensor
 from melodac.audio.write import write_flac
 from melodac.codec.interface import Codec
 from melodac.codec.load import load_codec
-from melodac.errors import CheckpointMismatchError, OutputError
+from melodac.errors import CheckpointMismatchError, OutputError, SamplingError
+from melodac.models.condition import encode_texts
+from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
+from melodac.sampling.guidance import Guided, check_guidance
 from melodac.sampling.settings import SamplingSettings
 from melodac.tokens.layout import mix_channels
+from melodac.tokens.tags import join_tags
 from pipeline.experiment import Trained, load_trained
 from pipeline.logs import progress_bar
+
+
+class Request(NamedTuple):
+    """What a clip is asked to sound like."""
+
+    text: str = ""
+    """Words such as a track's tags; empty: anything."""
+    guidance: float = 1.0
+    """How strictly the text is followed; 1 is as learned."""
+
+
+NOTHING = Request()
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,18 @@ class Instrument:
         """Codec frames that last so long, at least one."""
         return max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop))
 
+    def check_guidance(self, guidance: float) -> None:
+        """Refuse a guidance that the checkpoint was not trained for, with `SamplingError`."""
+        check_guidance(
+            guidance,
+            reads_text=self.trained.reads_text,
+            has_trained_null=self.trained.has_trained_null,
+        )
+
+    def text_of(self, tags: Iterable[str]) -> str:
+        """The text that stands for a track's tags; empty for a model that reads none."""
+        return join_tags(tags, self.trained.model.config.text_bytes).text
+
     def play(
         self,
         *,
@@ -39,11 +68,12 @@ class Instrument:
         seeds: Sequence[int],
         settings: SamplingSettings,
         prefix: Int[Tensor, "B K P"] | None = None,
+        request: Request = NOTHING,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Int[Tensor, "B K T"]:
-        """Codes of one clip per seed, continuing the prefix if there is one."""
+        """Codes of one clip per seed, to the text if there is one, continuing the prefix if any."""
         return generate(
-            self.trained.model,
+            self._voice(request, len(seeds)),
             self.trained.pattern,
             num_frames=num_frames,
             seeds=seeds,
@@ -51,6 +81,36 @@ class Instrument:
             prefix=None if prefix is None else prefix.to(self.device),
             on_step=on_step,
         )
+
+    def _voice(self, request: Request, num_items: int) -> LanguageModel | Guided:
+        model = self.trained.model
+        if not request.text:
+            self._check_free_play(request)
+            return model
+        if not self.trained.reads_text:
+            raise SamplingError(
+                f"the checkpoint reads codes alone, it cannot play to {request.text!r}: leave the "
+                "prompt away or train with train.condition=tags"
+            )
+        return Guided(
+            model,
+            encode_texts([request.text] * num_items, model.config.text_bytes).to(self.device),
+            scale=request.guidance,
+            has_trained_null=self.trained.has_trained_null,
+        )
+
+    def _check_free_play(self, request: Request) -> None:
+        self.check_guidance(request.guidance)
+        if request.guidance != 1:
+            raise SamplingError(
+                f"guidance {request.guidance:g} says how strictly to follow a prompt: give one, or "
+                "set guidance to 1"
+            )
+        if not self.trained.has_trained_null:
+            raise SamplingError(
+                "the checkpoint never played without a text (train.unconditional_frac = 0): give "
+                "a prompt, or train with some unconditional_frac"
+            )
 
     def decode(self, codes: Int[Tensor, "K T"]) -> Float32[np.ndarray, "C N"]:
         """Sound of one clip, in mono or in left and right, from codes in the model's order."""
@@ -87,8 +147,11 @@ def write_clips(
     seconds: float,
     seeds: Sequence[int],
     settings: SamplingSettings,
+    request: Request = NOTHING,
 ) -> list[Path]:
-    """Play one clip per seed from nothing and write each as FLAC.
+    """Play one clip per seed, to a text or from nothing, and write each as FLAC.
+
+    A request that the checkpoint cannot follow is refused with `SamplingError`.
 
     Raises:
         OutputError: If the folder cannot be made.
@@ -104,6 +167,7 @@ def write_clips(
             num_frames=num_frames,
             seeds=seeds,
             settings=settings,
+            request=request,
             on_step=lambda done, total: advance(""),  # noqa: ARG005  the bar counts by itself
         )
     written: list[Path] = []

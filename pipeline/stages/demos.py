@@ -1,7 +1,8 @@
 """A ladder of audio, from the recording to the model alone, on one offline page.
 
 Rungs: original, codec round trip, continuation of a real beginning, free run; the sampled ones at
-every temperature and seed. At T = 0 nothing is drawn, so there is one clip whatever the seeds.
+every temperature and seed, and to the tags of the shown track where the model reads tags. At T = 0
+nothing is drawn, so there is one clip whatever the seeds.
 """
 
 import logging
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 def run(params: Params) -> Outcome:
     """Render every clip, then the page; the folder appears only when it is whole."""
     instrument = load_instrument(params.codec.weights, set_up_torch(params.runtime))
+    instrument.check_guidance(params.demos.guidance)
     dataset = read_dataset(instrument.trained.layout)
     records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
     test = dataset.split("test")
@@ -38,7 +40,11 @@ def run(params: Params) -> Outcome:
     # imported codes have no recording
     recorded = {row.id for row in read_normalized(paths.NORMALIZED_TABLE)}
     ids = [test.track_ids[track] for track in chosen]
-    total = len(chosen) * (1 + num_sampled) + num_sampled + len(recorded.intersection(ids))
+    free: list[TrackRecord | None] = [None]
+    if instrument.trained.reads_text:
+        free = [records[name] for name in ids]
+    sampled = (len(ids) + len(free)) * num_sampled
+    total = len(ids) + sampled + len(recorded.intersection(ids))
     with progress_bar(total=total, unit="clip", description="demos") as advance:
         writer.on_clip = advance
         for track, name in zip(chosen, ids, strict=True):
@@ -49,7 +55,8 @@ def run(params: Params) -> Outcome:
                 params.demos,
                 has_original=name in recorded,
             )
-        render_free_runs(writer, params.demos)
+        for record in free:
+            render_free_runs(writer, params.demos, record)
     if not recorded.intersection(ids):
         log.warning("no recordings of the demo tracks: the codes were imported")
     rungs = [Rung(kind=kind, clips=tuple(clips)) for kind, clips in writer.clips.items() if clips]
