@@ -6,7 +6,7 @@ this file.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,6 +20,8 @@ from melodac.training.sections import CorruptionConfig
 from melodac.training.seeding import build_generator
 
 
+@runtime_checkable
+@runtime_checkable
 class ReadPart(Protocol):
     """What of a micro-batch decides what is read; `training.update.Part` is one."""
 
