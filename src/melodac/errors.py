@@ -23,6 +23,7 @@ MelodacError
 |   +-- CheckpointMismatchError(ValueError)
 |   +-- DivergenceError(ArithmeticError)
 |   +-- NonFiniteError(ArithmeticError)
+|   +-- AuditError
 |   +-- CollapseError
 +-- SamplingError(ValueError)
 +-- OutputError(OSError)
@@ -107,6 +108,10 @@ class DivergenceError(TrainingError, ArithmeticError):
 
 class NonFiniteError(TrainingError, ArithmeticError):
     """A loss or gradient is not finite."""
+
+
+class AuditError(TrainingError):
+    """A fresh model is not fit to be trained."""
 
 
 class CollapseError(TrainingError):

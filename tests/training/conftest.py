@@ -138,13 +138,13 @@ def data():
 
 @pytest.fixture
 def build_trainer(build_model, data, train_config):
-    """A fresh trainer; `events` of the trainer collect what the callbacks hear."""
+    """A fresh trainer; its `updates`, `validations` and `events` collect what callbacks hear."""
 
     def build(
         directory=None, stop_at=None, delay=(0, 1), identity=None, starts=ANYWHERE, **changes
     ):
         config = change_config(train_config, changes)
-        updates, validations = [], []
+        updates, validations, events = [], [], []
         trainer = Trainer(
             build_model(config.dropout),
             build_pattern(delay, NUM_CODEBOOKS),
@@ -153,10 +153,10 @@ def build_trainer(build_model, data, train_config):
             directory=directory,
             identity=identity or {"data_fingerprint": "abc"},
             callbacks=Callbacks(
-                updates.append, validations.append, lambda: len(updates) == stop_at
+                updates.append, validations.append, lambda: len(updates) == stop_at, events.append
             ),
         )
-        trainer.updates, trainer.validations = updates, validations
+        trainer.updates, trainer.validations, trainer.events = updates, validations, events
         return trainer
 
     return build

@@ -106,10 +106,10 @@ def write_checkpoint(
     folder = directory / f"{update:08d}"
     if folder.exists() and is_valid_checkpoint(folder):
         return folder
+    unfinished = directory / f"{_TEMPORARY}{update:08d}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(directory)
-        unfinished = directory / f"{_TEMPORARY}{update:08d}"
         unfinished.mkdir()
         for name, group in tensors.items():
             contiguous = {key: value.detach().contiguous() for key, value in group.items()}
@@ -122,6 +122,8 @@ def write_checkpoint(
         os.rename(unfinished, folder)  # noqa: PTH104  tests count and break this very call
         sync(directory)
     except (OSError, SafetensorError) as error:
+        # half a checkpoint on a full disk would only be in the way
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise OutputError(
             f"checkpoint {folder} cannot be written: {error}; earlier checkpoints are untouched, "
             "free some space or permit writing and start again to resume"
@@ -206,23 +208,6 @@ def remove_checkpoint(folder: Path) -> None:
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
-
-
-def prune_checkpoints(directory: Path, keep: int) -> None:
-    """Remove all but the newest checkpoints.
-
-    Args:
-        directory: Folder of the checkpoints.
-        keep: How many stay.
-
-    Raises:
-        OutputError: If an old checkpoint cannot be removed.
-    """
-    try:
-        for folder in numbered_checkpoints(directory)[:-keep]:
-            remove_checkpoint(folder)
-    except OSError as error:
-        raise OutputError(f"old checkpoints in {directory} cannot be removed: {error}") from error
 
 
 def check_identity(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:

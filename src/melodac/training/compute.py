@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ _SHAPES = 64
 """Shapes that a block may be compiled for: stages of the context times uneven batches."""
 
 
+@runtime_checkable
 class _Steps(Protocol):
     def step(self) -> object: ...
 

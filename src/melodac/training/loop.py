@@ -1,35 +1,38 @@
 """The one trainer: windows in, an update at a time out, resumable to the bit.
 
-The whole state of a run is weights, averaged weights, moments and one number, the updates done;
-learning rate, windows and all that is drawn are pure functions of it. The overfit gate
-and the real run are both this class. Evaluation and the pipeline may import this file.
+The whole state of a run is weights, averaged weights, moments, what its guards remember and one
+number, the updates done; learning rate, windows and all that is drawn are pure functions of it.
+The overfit gate and the real run are both this class. Evaluation and the pipeline may import this
+file.
 """
 
 import hashlib
-import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from melodac.errors import ConfigError, NonFiniteError
+from melodac.errors import AuditError, CollapseError, ConfigError
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import DelayPattern
-from melodac.tokens.windows import Starts, evaluation_windows
+from melodac.tokens.windows import Starts
+from melodac.training.audit import audit_start
 from melodac.training.checkpoint import check_identity, latest_checkpoint
+from melodac.training.collapse import CollapseMonitor, GenerateCodes
+from melodac.training.compute import Compute
 from melodac.training.config import TrainConfig
+from melodac.training.distributed import Ranks
+from melodac.training.ema import ExponentialAverage
+from melodac.training.events import Event, Metrics
 from melodac.training.gradients import GradientTaker
-from melodac.training.loss import codebook_means, total_loss
-from melodac.training.schedule import learning_rate_at
-from melodac.training.scoring import score_windows
+from melodac.training.retention import choose_rollback
+from melodac.training.stability import StabilityController, divergence
 from melodac.training.state import Best, TrainState
+from melodac.training.step import Taken, UpdateTaker
 from melodac.training.update import TrainingData, UpdateReader
+from melodac.training.validation import Validator
 
-Metrics = dict[str, float | int | bool | str]
-"""One line of the training log; every loss is in nats per code."""
-
-_KEPT_APART = {"checkpoint_every", "keep_checkpoints"}
+_KEPT_APART = {"checkpoint_every", "keep_checkpoints", "keep_checkpoints_mb"}
 """Keys of `TrainConfig` that may differ between a checkpoint and the run that resumes it."""
 
 
@@ -44,12 +47,15 @@ class TrainResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the caller wants to hear, and whether it wants the run to end."""
+    """What the caller wants to hear, how it plays, and whether it wants the run to end."""
 
     on_update: Callable[[Metrics], None] = lambda _: None
     on_validation: Callable[[Metrics], None] = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
     """Asked between updates; a run that stops has written its checkpoint."""
+    on_event: Callable[[Event], None] = lambda _: None
+    generate_codes: GenerateCodes | None = None
+    """Plays from the model; without it nothing looks for collapse."""
 
 
 class Trainer:
@@ -69,7 +75,7 @@ class Trainer:
         """Set up update 0; `resume` then moves on to the newest checkpoint.
 
         Args:
-            model: On its device, built with `config.dropout`.
+            model: On its device, built with `config.dropout`; cut in place by fsdp.
             pattern: Delay pattern of the codes.
             data: Windows to learn from and to validate on.
             config: The run.
@@ -103,9 +109,42 @@ class Trainer:
             "starts": _describe(data.starts),
             "train": config.model_dump(mode="json", exclude=_KEPT_APART),
         }
-        self.state = TrainState(model, config, memories={})
-        self.reader = UpdateReader(data, pattern, config, self.state.device)
-        self.gradients = GradientTaker(model, config)
+        device = next(model.parameters()).device
+        self.ranks = Ranks.current()
+        self.compute = Compute(config.compute, device)
+        self.stability = StabilityController(config.stability)
+        self.monitor = CollapseMonitor(config.collapse)
+        self.reader = UpdateReader(
+            data,
+            pattern,
+            config,
+            text_bytes=model.config.text_bytes,
+            ranks=self.ranks,
+            device=device,
+        )
+        # copied before fsdp cuts the model, and cut alike
+        average = ExponentialAverage(model, config.ema_decay)
+        gradients = GradientTaker(model, config, ranks=self.ranks, compute=self.compute)
+        self.ranks.wrap(average.model)
+        self.state = TrainState(
+            model,
+            average,
+            config,
+            memories={
+                "stability": self.stability,
+                "collapse": self.monitor,
+                "compute": self.compute,
+            },
+            ranks=self.ranks,
+        )
+        self._taker = UpdateTaker(
+            self.state,
+            self.reader,
+            gradients,
+            stability=self.stability,
+            compute=self.compute,
+            config=config,
+        )
 
     @property
     def update(self) -> int:
@@ -115,7 +154,7 @@ class Trainer:
     @property
     def epoch(self) -> float:
         """Passes over the training windows done so far."""
-        return self.reader.epoch_after(self.update)
+        return self.reader.order.epoch_after(self.update)
 
     def resume(self) -> tuple[str, ...]:
         """Continue from the newest valid checkpoint, if there is one.
@@ -134,105 +173,94 @@ class Trainer:
             self.state.restore(checkpoint)
         return warnings
 
+    def audit(self) -> dict[str, float]:
+        """Look at a model that is not trained yet; every number that was measured.
+
+        Raises:
+            AuditError: If anything is wrong with the start, which training would only hide.
+        """
+        with self.ranks.whole(self.state.model) as model:
+            report = audit_start(model, self.reader.read(1).parts, self.pattern)
+        if report.problems:
+            raise AuditError(
+                f"the model is not fit to be trained: {'; '.join(report.problems)}. Look at "
+                "src/melodac/models/initialization.py and at what was changed last"
+            )
+        return report.numbers
+
     def run(self) -> TrainResult:
         """Train up to the last update, or until the caller wants to stop.
 
-        A loss or gradient that is not finite ends the run with `NonFiniteError` before it reaches
-        a weight.
+        Updates whose loss or gradient is not sound are refused before they reach a weight; a run
+        that cannot go on ends with `DivergenceError`, one that says ever less with `CollapseError`.
         """
-        while self.update < self.config.updates and not self.callbacks.should_stop():
-            self.callbacks.on_update(self._take_update())
-            is_last = self.update == self.config.updates
-            if is_last or self.update % self.config.validate_every == 0:
-                self._validate()
-            if self.update % self.config.checkpoint_every == 0:
-                self._save()
-        self._save()
-        return TrainResult(self.update, self.state.best, self.update == self.config.updates)
-
-    def _take_update(self) -> Metrics:
-        started_s = time.monotonic()
-        update = self.update + 1
-        learning_rate = learning_rate_at(update, self.config)
-        self.state.optimizer.set_learning_rate(learning_rate)
-        nats, counts = self.gradients.take(update, self.reader.read(update))
-        loss = float(total_loss(nats, counts))
-        total_norm = self.gradients.norm()
-        norm = float(total_norm)
-        self._refuse_what_is_not_finite(update, loss, norm)
-        self.gradients.clip(total_norm)
-        self.state.optimizer.step()
-        self.state.optimizer.zero_grad()
-        self.state.average.update(self.state.model, update)
-        self.state.update = update
-        num_frames = int(counts[0])
-        self.state.num_frames += num_frames
-        return {
-            "update": update,
-            "epoch": self.epoch,
-            "num_frames": self.state.num_frames,
-            "learning_rate": learning_rate,
-            "loss": loss,
-            **_per_codebook(codebook_means(nats, counts)),
-            "grad_norm": norm,
-            "is_clipped": norm > self.config.clip_norm,
-            "frames_per_s": num_frames / max(time.monotonic() - started_s, 1e-9),
-        }
-
-    def _refuse_what_is_not_finite(self, update: int, loss: float, norm: float) -> None:
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self.state.optimizer.zero_grad()
-            raise NonFiniteError(
-                f"update {update} has loss {loss} and gradient norm {norm}, both must be finite; "
-                "the weights were not changed and the last checkpoint is good: lower "
-                "train.learning_rate or train.clip_norm, or look at the windows of this update"
-            )
-
-    def _validate(self) -> None:
-        frames = self.data.window_frames
-        scores = score_windows(
-            self.state.average.model,
+        validator = Validator(
+            self.data,
             self.pattern,
-            self.data.validation,
-            evaluation_windows([int(n) for n in self.data.validation.lengths], frames),
-            frames=frames,
             windows_per_batch=self.config.micro_batch,
+            monitor=self.monitor,
+            generate_codes=self.callbacks.generate_codes,
+            ranks=self.ranks,
         )
-        nats, counts = scores.nats.sum(dim=0), scores.counts.sum(dim=0)
-        loss = float(total_loss(nats, counts))
-        if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"validation after update {self.update} has loss {loss}: the averaged weights "
-                "have diverged, lower train.learning_rate"
+        with self.compute.active():
+            if self.update == 0:
+                validator.begin(self.state.average.model)
+                self._save()
+            while self._goes_on():
+                self._take_update()
+                if self._is_complete or self.update % self.config.validate_every == 0:
+                    self._validate(validator)
+                if self.update % self.config.checkpoint_every == 0:
+                    self._save()
+            self._save()
+        return TrainResult(self.update, self.state.best, self._is_complete)
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.update == self.config.updates
+
+    def _goes_on(self) -> bool:
+        return not self.ranks.any(self._is_complete or self.callbacks.should_stop())
+
+    def _take_update(self) -> None:
+        taken = self._taker.take(self.update + 1)
+        self.callbacks.on_update(taken.metrics)
+        for event in taken.events:
+            self.callbacks.on_event(event)
+        if taken.judgement.verdict in {"roll_back", "stop"}:
+            self._go_back(taken)
+
+    def _go_back(self, taken: Taken) -> None:
+        if taken.judgement.verdict == "stop" or self.directory is None:
+            raise divergence(
+                self.update, taken.judgement.reason, rollbacks=self.stability.rollbacks
             )
-        is_best = self.state.best is None or loss < self.state.best.loss
+        checkpoint = choose_rollback(
+            self.directory / "checkpoints", below=self.stability.rollback_below
+        )
+        self.state.restore_weights(checkpoint)
+        self.callbacks.on_event(self.stability.rolled_back(self.update, to=checkpoint.update))
+
+    def _validate(self, validator: Validator) -> None:
+        found = validator.validate(self.state.average.model, self.update)
+        is_best = self.state.best is None or found.loss < self.state.best.loss
         if is_best:
-            self.state.best = Best(self.update, loss)
-            self._save_best()
-        self.callbacks.on_validation({
-            "update": self.update,
-            "loss": loss,
-            **_per_codebook(codebook_means(nats, counts)),
-            "is_best": is_best,
-        })
+            self.state.best = Best(self.update, found.loss)
+            if self.directory is not None:
+                self.state.save_best(self.directory / "best", self.identity)
+        self.callbacks.on_validation({**found.metrics, "is_best": is_best})
+        for event in found.events:
+            self.callbacks.on_event(event)
+        failure = self.monitor.failure(is_last=self._is_complete)
+        if failure is not None:
+            self._save()
+            raise CollapseError(failure)
 
     def _save(self) -> None:
-        if self.directory is not None and self.update:
-            self.state.save(
-                self.directory / "checkpoints",
-                self.identity,
-                keep=self.config.keep_checkpoints,
-            )
-
-    def _save_best(self) -> None:
         if self.directory is not None:
-            self.state.save_best(self.directory / "best", self.identity)
+            self.state.save(self.directory / "checkpoints", self.identity)
 
 
 def _describe(starts: Starts) -> dict[str, Any]:
     digest = hashlib.sha256(repr(starts.bars).encode()).hexdigest() if starts.bars else None
     return {"is_fixed": starts.is_fixed, "bars_sha256": digest}
-
-
-def _per_codebook(means: list[float]) -> Metrics:
-    return {f"loss_k{codebook}": mean for codebook, mean in enumerate(means)}

@@ -269,7 +269,7 @@ class _State(Section):
 def divergence(update: int, reason: str, *, rollbacks: int) -> DivergenceError:
     """The error that ends a run at an update that leaves no way on."""
     return DivergenceError(
-        f"update {update} is refused and the run went back {rollbacks} times already: {reason}. No "
-        "weight was changed and the last checkpoint is good: lower train.learning_rate, warm up "
-        "for longer, or look at the windows of this update"
+        f"update {update} is refused and the run went back {rollbacks} times already: {reason}. "
+        "Refused updates change no weight, so the checkpoints are good: lower "
+        "train.learning_rate, warm up for longer, or look at the windows of this update"
     )

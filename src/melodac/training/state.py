@@ -14,10 +14,13 @@ from torch import Tensor
 
 from melodac.errors import CheckpointMismatchError, NonFiniteError
 from melodac.models.language_model import LanguageModel
-from melodac.training.checkpoint import Checkpoint, prune_checkpoints, write_checkpoint
+from melodac.training.checkpoint import Checkpoint, write_checkpoint
 from melodac.training.config import TrainConfig
+from melodac.training.distributed import Ranks
 from melodac.training.ema import ExponentialAverage
 from melodac.training.optimizer import build_optimizer
+from melodac.training.retention import prune_checkpoints
+from melodac.training.sharding import own_share, whole_tensor
 
 RANDOM_SCHEME = "sha256 of seed, purpose, update, item"
 """How every random number of a run is drawn; a checkpoint drawn otherwise is another run."""
@@ -47,75 +50,95 @@ class TrainState:
     """Where a run stands."""
 
     def __init__(
-        self, model: LanguageModel, config: TrainConfig, memories: Mapping[str, Remembers]
+        self,
+        model: LanguageModel,
+        average: ExponentialAverage,
+        config: TrainConfig,
+        *,
+        memories: Mapping[str, Remembers],
+        ranks: Ranks,
     ) -> None:
         """Begin at update 0 with the model as it is.
 
         Args:
-            model: The model in training, on its device.
+            model: The model in training, on its device, cut if it is to be.
+            average: Its average, cut alike.
             config: The run.
             memories: Parts of the trainer that remember, by name.
+            ranks: The processes of the run; the first writes.
         """
         self.model = model
         self.device = next(model.parameters()).device
         self.memories = memories
         self.optimizer = build_optimizer(model, config)
-        self.average = ExponentialAverage(model, config.ema_decay)
+        self.average = average
+        self._config = config
+        self._ranks = ranks
         self._random = {"seed": config.seed, "scheme": RANDOM_SCHEME}
         self.update = 0
         self.num_frames = 0
         self.best: Best | None = None
 
-    def save(self, directory: Path, identity: Mapping[str, Any], *, keep: int) -> Path:
-        """Write the checkpoint of this update and drop the oldest ones beyond `keep`.
+    def save(self, directory: Path, identity: Mapping[str, Any]) -> None:
+        """Write the checkpoint of this update and drop the oldest ones beyond the limits.
 
         Weights that are not finite are never written: `NonFiniteError`.
         """
-        self._check_finite()
         tensors = self._weights()
-        tensors["optimizer"] = self.optimizer.tensors()
-        return self._write(directory, tensors, identity, keep)
+        tensors["optimizer"] = self._ranks.full_tensors(self.optimizer.tensors())
+        config = self._config
+        self._write(directory, tensors, identity)
+        self._ranks.from_first(
+            lambda: prune_checkpoints(
+                directory, keep=config.keep_checkpoints, keep_mb=config.keep_checkpoints_mb
+            )
+        )
 
-    def save_best(self, directory: Path, identity: Mapping[str, Any]) -> Path:
+    def save_best(self, directory: Path, identity: Mapping[str, Any]) -> None:
         """Write weights and averaged weights only; the newest such folder is the best so far."""
-        self._check_finite()
-        return self._write(directory, self._weights(), identity, keep=2)
+        self._write(directory, self._weights(), identity)
+        self._ranks.from_first(lambda: prune_checkpoints(directory, keep=2))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Stand where a checkpoint stood.
 
         Raises:
-            CheckpointMismatchError: If its tensors do not fit the model.
+            CheckpointMismatchError: If its tensors do not fit the model, or its state is not whole.
         """
+        self.restore_weights(checkpoint)
+        random = checkpoint.entry("random")
+        if random != self._random:
+            raise CheckpointMismatchError(
+                f"{checkpoint.folder} draws its random numbers by {random}, this run by "
+                f"{self._random}: start in another directory"
+            )
+        for name, memory in self.memories.items():
+            memory.restore(checkpoint.entry(name))
+        self.update = checkpoint.update
+        self.num_frames = checkpoint.entry("num_frames")
+        best = checkpoint.entry("best")
+        self.best = None if best is None else Best(**best)
+
+    def restore_weights(self, checkpoint: Checkpoint) -> None:
+        """Take weights, average and moments of one checkpoint, all three, and nothing else."""
         load_weights(self.model, checkpoint, "model")
         load_weights(self.average.model, checkpoint, "ema")
         self.optimizer.load_tensors(checkpoint.read_tensors("optimizer"))
-        state = checkpoint.state
-        missing = sorted({"num_frames", "best", "random", *self.memories} - state.keys())
-        if missing or state["random"] != self._random:
-            raise CheckpointMismatchError(
-                f"{checkpoint.folder} cannot be resumed: its state lacks {', '.join(missing)}"
-                if missing
-                else f"{checkpoint.folder} draws its random numbers by {state['random']}, this run "
-                f"by {self._random}: start in another directory"
-            )
-        for name, memory in self.memories.items():
-            memory.restore(state[name])
-        self.update = checkpoint.update
-        self.num_frames = state["num_frames"]
-        best = state["best"]
-        self.best = None if best is None else Best(**best)
 
     def _weights(self) -> dict[str, dict[str, Tensor]]:
-        return {"model": self.model.state_dict(), "ema": self.average.model.state_dict()}
+        self._check_finite()
+        full = self._ranks.full_tensors
+        return {
+            "model": full(self.model.state_dict()),
+            "ema": full(self.average.model.state_dict()),
+        }
 
     def _write(
         self,
         directory: Path,
         tensors: Mapping[str, Mapping[str, Tensor]],
         identity: Mapping[str, Any],
-        keep: int,
-    ) -> Path:
+    ) -> None:
         state = {
             "update": self.update,
             "num_frames": self.num_frames,
@@ -124,15 +147,15 @@ class TrainState:
             **{name: memory.state() for name, memory in self.memories.items()},
             "versions": {"torch": torch.__version__},
         }
-        folder = write_checkpoint(
-            directory, self.update, tensors=tensors, state=state, config=identity
+        self._ranks.from_first(
+            lambda: write_checkpoint(
+                directory, self.update, tensors=tensors, state=state, config=identity
+            )
         )
-        prune_checkpoints(directory, keep)
-        return folder
 
     def _check_finite(self) -> None:
         for name, weight in self.model.named_parameters():
-            if not bool(weight.isfinite().all()):
+            if not bool(whole_tensor(weight.isfinite().all())):
                 raise NonFiniteError(
                     f"{name} is not finite after update {self.update}: no checkpoint is written, "
                     "the last one is good; lower train.learning_rate"
@@ -162,4 +185,6 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, name: str) -> Non
             f"{checkpoint.folder} does not fit this model: {len(differing)} tensors differ, "
             f"the first is {differing[0]!r}; build the model from the checkpoint's config"
         )
-    model.load_state_dict(found)
+    with torch.no_grad():
+        for key, weight in wanted.items():
+            weight.copy_(own_share(found[key], weight))

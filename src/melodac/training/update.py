@@ -12,11 +12,14 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from melodac.models.condition import Condition
 from melodac.tokens.array import TokenArray
 from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import ANYWHERE, Starts
+from melodac.training.conditions import Tags, draw_conditions
 from melodac.training.config import TrainConfig
+from melodac.training.distributed import Ranks
 from melodac.training.order import UpdateWindows, WindowOrder
 from melodac.training.scoring import build_targets
 
@@ -30,6 +33,10 @@ class TrainingData(NamedTuple):
     """Frames of a window, of training and of validation."""
     starts: Starts = ANYWHERE
     """Where training windows may start; validation windows lie end to end."""
+    train_tags: tuple[Tags, ...] = ()
+    """Of each training track, for a model that reads them."""
+    validation_tags: tuple[Tags, ...] = ()
+    """Of each validation track."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,15 @@ class Part:
     sequence: Int64[Tensor, "B K S"]
     """The delayed codes, which are also the targets."""
     counted: Bool[Tensor, "B K S"]
+    condition: Condition | None = None
+    """What the model reads beside codes."""
 
 
 class UpdateInput(NamedTuple):
     """All that one process reads for one update."""
 
     parts: tuple[Part, ...]
+    """Those of this process."""
     num_frames: int
     """Counted frames of the whole update, those of other processes included."""
 
@@ -57,37 +67,55 @@ class UpdateReader:
     """Reads the windows of any update."""
 
     def __init__(
-        self, data: TrainingData, pattern: DelayPattern, config: TrainConfig, device: torch.device
+        self,
+        data: TrainingData,
+        pattern: DelayPattern,
+        config: TrainConfig,
+        *,
+        text_bytes: int,
+        ranks: Ranks,
+        device: torch.device,
     ) -> None:
-        """Lay out the order; nothing is read yet."""
+        """Lay out the order; nothing is read yet.
+
+        Args:
+            data: What is learned from.
+            pattern: Delay pattern of the codes.
+            config: The run.
+            text_bytes: What the model reads of a text; 0 if it reads none.
+            ranks: The processes that share an update.
+            device: Where the model is.
+        """
+        ranks.check_share(config.windows_per_update, config.micro_batch)
         self._data = data
         self._pattern = pattern
         self._config = config
+        self._text_bytes = text_bytes
+        self._ranks = ranks
         self._device = device
+        self.window_frames = data.window_frames
         self.order = WindowOrder(data.train, data.window_frames, config, starts=data.starts)
 
     def read(self, update: int) -> UpdateInput:
         """The parts of an update, counted from 1."""
-        size, part = self._config.windows_per_update, self._config.micro_batch
         windows = self.order.take(update)
-        return UpdateInput(
-            tuple(
-                self._read_part(windows, index, range(first, first + part))
-                for index, first in enumerate(range(0, size, part))
-            ),
-            int(windows.table.num_frames.sum()),
-        )
+        num_parts = self._config.windows_per_update // self._config.micro_batch
+        parts = [self._read_part(update, windows, index) for index in self._ranks.share(num_parts)]
+        return UpdateInput(tuple(parts), int(windows.table.num_frames.sum()))
 
-    def epoch_after(self, update: int) -> float:
-        """Passes over the training windows done after an update."""
-        return self.order.epoch_after(update)
-
-    def _read_part(self, windows: UpdateWindows, index: int, items: range) -> Part:
-        batch = read_batch(
-            self._data.train,
-            windows.table.take(slice(items.start, items.stop)),
-            windows.frames,
-            self._pattern.max_delay,
-        )
+    def _read_part(self, update: int, windows: UpdateWindows, index: int) -> Part:
+        size = self._config.micro_batch
+        items = range(index * size, (index + 1) * size)
+        table = windows.table.take(slice(items.start, items.stop))
+        batch = read_batch(self._data.train, table, windows.frames, self._pattern.max_delay)
         targets = build_targets(batch, self._pattern, self._device)
-        return Part(index, items, targets.sequence, targets.counted)
+        condition = None
+        if self._text_bytes:
+            condition = draw_conditions(
+                [self._data.train_tags[int(track)] for track in table.tracks],
+                self._config,
+                update=update,
+                items=items,
+                max_bytes=self._text_bytes,
+            ).to(self._device)
+        return Part(index, items, targets.sequence, targets.counted, condition)

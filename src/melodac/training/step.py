@@ -1,0 +1,139 @@
+"""One update from its windows to its weights: gradients, judgement, then the step or none.
+
+Nothing of the run changes before the stability controller has accepted the update; a refused one
+leaves weights, moments and average as they were, and its number and windows are spent. Only the
+trainer imports this file.
+"""
+
+import resource
+import sys
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from melodac.training.compute import Compute
+from melodac.training.config import TrainConfig
+from melodac.training.events import Event, Metrics, spell_finite
+from melodac.training.gradients import GradientTaker, LossSums, whole_norm
+from melodac.training.loss import codebook_means, total_loss
+from melodac.training.schedule import context_frames_at, learning_rate_at
+from melodac.training.stability import Judgement, StabilityController
+from melodac.training.state import TrainState
+from melodac.training.update import UpdateReader
+
+_RATIO_EVERY = 10
+"""Updates between measurements of their size, each of which copies the weights once."""
+
+
+class Taken(NamedTuple):
+    """What came of one update."""
+
+    judgement: Judgement
+    metrics: Metrics
+    events: list[Event]
+
+
+class UpdateTaker:
+    """Takes the updates of a run one after another."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        reader: UpdateReader,
+        gradients: GradientTaker,
+        *,
+        stability: StabilityController,
+        compute: Compute,
+        config: TrainConfig,
+    ) -> None:
+        """Put the parts of an update together; all of them belong to the trainer."""
+        self._state = state
+        self._reader = reader
+        self._gradients = gradients
+        self._stability = stability
+        self._compute = compute
+        self._config = config
+
+    def take(self, update: int) -> Taken:
+        """Take one update, or refuse it; either way its number is done."""
+        started_s = time.monotonic()
+        if self._is_new_context(update):
+            self._stability.context_changed()
+        rate = learning_rate_at(update, self._config) * self._stability.learning_rate_scale
+        self._state.optimizer.set_learning_rate(rate)
+        sums = self._gradients.take(update, self._reader.read(update))
+        loss, total_norm = float(total_loss(*sums)), self._gradients.norm()
+        norm, scale = float(total_norm), self._compute.loss_scale or 1.0
+        self._compute.lowers_scale(loss, norm)
+        judgement = self._stability.judge(loss, norm, loss_scale=scale)
+        metrics = self._describe(update, rate, sums, norm)
+        events: list[Event] = []
+        if judgement.verdict == "accept":
+            ratio = self._step(update, total_norm)
+            if ratio is not None:
+                metrics["update_ratio"] = ratio
+            events = self._stability.accepted(
+                update, is_clipped=norm > self._config.clip_norm, update_ratio=ratio
+            )
+        else:
+            events = [judgement.event(update, loss, norm)]
+        self._state.optimizer.zero_grad()
+        self._state.update = update
+        metrics |= {
+            "is_skipped": judgement.verdict != "accept",
+            "clip_frac": self._stability.clip_frac,
+            "skip_frac": self._stability.skip_frac,
+            "frames_per_s": int(sums.counts[0]) / max(time.monotonic() - started_s, 1e-9),
+            "memory_mb": _peak_memory_mb(self._state.device),
+        }
+        return Taken(judgement, spell_finite(metrics), events)
+
+    def _step(self, update: int, norm: Tensor) -> float | None:
+        """Change weights, moments and average; the size of the change beside the weights."""
+        self._gradients.clip(norm)
+        weights = [weight.detach() for weight in self._state.model.parameters()]
+        is_measured = update % _RATIO_EVERY == 0
+        before = [weight.clone() for weight in weights] if is_measured else []
+        self._compute.step(self._state.optimizer)
+        self._state.average.update(self._state.model, update)
+        if not is_measured:
+            return None
+        changes = [new - old for new, old in zip(weights, before, strict=True)]
+        return float(whole_norm(changes) / whole_norm(before).clamp(min=1e-12))
+
+    def _describe(self, update: int, rate: float, sums: LossSums, norm: float) -> Metrics:
+        self._state.num_frames += int(sums.counts[0])
+        return {
+            "update": update,
+            "epoch": self._reader.order.epoch_after(update),
+            "num_frames": self._state.num_frames,
+            "learning_rate": rate,
+            "loss": float(total_loss(*sums)),
+            **per_codebook("loss", codebook_means(*sums)),
+            "grad_norm": norm,
+            "grad_norm_clipped": min(norm, self._config.clip_norm),
+            "is_clipped": norm > self._config.clip_norm,
+        }
+
+    def _is_new_context(self, update: int) -> bool:
+        if update == 1:
+            return False
+        frames = self._reader.window_frames
+        return context_frames_at(update, self._config, frames) != context_frames_at(
+            update - 1, self._config, frames
+        )
+
+
+def per_codebook(name: str, values: list[float]) -> Metrics:
+    """One metric of each codebook under its own name."""
+    return {f"{name}_k{codebook}": value for codebook, value in enumerate(values)}
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Most memory held so far: of the GPU, or else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e6

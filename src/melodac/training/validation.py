@@ -1,0 +1,135 @@
+"""Validation of the averaged weights: nats on every held-out frame, and signs of collapse.
+
+Nothing that only training does is here: no dropout, no smoothing, no noise. Only the trainer
+imports this file.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from melodac.errors import NonFiniteError
+from melodac.models.language_model import LanguageModel
+from melodac.tokens.batches import read_batch
+from melodac.tokens.delay import DelayPattern
+from melodac.tokens.windows import evaluation_windows
+from melodac.training.collapse import CollapseMetrics, CollapseMonitor, GenerateCodes
+from melodac.training.distributed import Ranks
+from melodac.training.events import Event, Metrics
+from melodac.training.loss import codebook_means, total_loss
+from melodac.training.scoring import conditions_of, score_windows
+from melodac.training.step import per_codebook
+from melodac.training.update import TrainingData
+
+
+class Validated(NamedTuple):
+    """What one validation found."""
+
+    loss: float
+    metrics: Metrics
+    events: list[Event]
+
+
+class Validator:
+    """Measures a model on the validation split, always on the same windows."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        pattern: DelayPattern,
+        *,
+        windows_per_batch: int,
+        monitor: CollapseMonitor,
+        generate_codes: GenerateCodes | None,
+        ranks: Ranks,
+    ) -> None:
+        """Lay the windows out.
+
+        Args:
+            data: What is held out.
+            pattern: Delay pattern of the codes.
+            windows_per_batch: Windows in memory at once; changes no result.
+            monitor: Judges collapse.
+            generate_codes: Plays from the model; without it collapse is not looked for.
+            ranks: The processes of the run.
+        """
+        self._data = data
+        self._pattern = pattern
+        self._windows_per_batch = windows_per_batch
+        self._monitor = monitor
+        self._generate_codes = generate_codes
+        self._ranks = ranks
+        self._windows = evaluation_windows(
+            [int(n) for n in data.validation.lengths], data.window_frames
+        )
+
+    def begin(self, model: LanguageModel) -> None:
+        """Remember the attention of an untrained model, with which later ones are compared."""
+        with self._ranks.whole(model) as whole:
+            seen = self._look(whole)
+        if seen is not None:
+            self._monitor.remember_start(seen)
+
+    def validate(self, model: LanguageModel, update: int) -> Validated:
+        """Score every held-out frame and look for collapse.
+
+        Raises:
+            NonFiniteError: If the loss is not finite.
+        """
+        with self._ranks.whole(model) as whole:
+            nats, counts = self._score(whole)
+            seen = self._look(whole)
+        loss = float(total_loss(nats, counts))
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"validation after update {update} has loss {loss}: the averaged weights have "
+                "diverged, lower train.learning_rate"
+            )
+        metrics: Metrics = {
+            "update": update,
+            "loss": loss,
+            **per_codebook("loss", codebook_means(nats, counts)),
+        }
+        if seen is None:
+            return Validated(loss, metrics, [])
+        findings = self._monitor.judge(seen)
+        return Validated(
+            loss, metrics | seen.line(), [finding.event(update) for finding in findings]
+        )
+
+    def _score(self, model: LanguageModel) -> tuple[Float64[Tensor, " K"], Int64[Tensor, " K"]]:
+        own = self._windows.take(np.array(self._ranks.deal(len(self._windows)), dtype=np.int64))
+        scores = score_windows(
+            model,
+            self._pattern,
+            self._data.validation,
+            own,
+            frames=self._data.window_frames,
+            windows_per_batch=self._windows_per_batch,
+            tags=self._data.validation_tags,
+        )
+        return (
+            self._ranks.sum(scores.nats.sum(dim=0)),
+            self._ranks.sum(scores.counts.sum(dim=0)),
+        )
+
+    def _look(self, model: LanguageModel) -> CollapseMetrics | None:
+        """What the first process sees on the probe windows; all judge it alike."""
+        count, generate_codes = self._monitor.config.probe_windows, self._generate_codes
+        if not count or generate_codes is None:
+            return None
+        rows = np.linspace(0, len(self._windows) - 1, min(count, len(self._windows)))
+        windows = self._windows.take(rows.astype(np.int64))
+        probe = read_batch(
+            self._data.validation, windows, self._data.window_frames, self._pattern.max_delay
+        )
+        device = next(model.parameters()).device
+        condition = conditions_of(model, self._data.validation_tags, windows, device)
+        return self._ranks.from_first(
+            lambda: self._monitor.measure(
+                model, self._pattern, probe, generate_codes=generate_codes, condition=condition
+            )
+        )
