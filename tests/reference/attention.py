@@ -33,3 +33,23 @@ def rotate(head, step, base):
         turned = complex(head[e], head[e + half]) * cmath.exp(1j * angle)
         result[e], result[e + half] = turned.real, turned.imag
     return result
+
+
+def attend_to_seen(query, key, value, seen):
+    """Grouped-query attention of every step on the keys that its item sees."""
+    B, H, S, E = query.shape
+    G = key.shape[1]
+    result = torch.empty(B, H, S, E)
+    for b in range(B):
+        for h in range(H):
+            g = h * G // H
+            for s in range(S):
+                slots = [m for m, is_seen in enumerate(seen[b].tolist()) if is_seen]
+                weights = [
+                    math.exp(float(query[b, h, s] @ key[b, g, m]) / math.sqrt(E)) for m in slots
+                ]
+                mean = sum(
+                    weight * value[b, g, m] for weight, m in zip(weights, slots, strict=True)
+                )
+                result[b, h, s] = mean / sum(weights)
+    return result
