@@ -7,6 +7,7 @@ file.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,12 @@ from melodac.training.distributed import Ranks
 from melodac.training.ema import ExponentialAverage
 from melodac.training.events import Event, Metrics
 from melodac.training.gradients import GradientTaker
+from melodac.training.prefetch import Prefetcher
 from melodac.training.retention import choose_rollback
 from melodac.training.stability import StabilityController, divergence
 from melodac.training.state import Best, TrainState
 from melodac.training.step import Taken, UpdateTaker
-from melodac.training.update import TrainingData, UpdateReader
+from melodac.training.update import TrainingData, UpdateInput, UpdateReader
 from melodac.training.validation import Validator
 
 _KEPT_APART = {"checkpoint_every", "keep_checkpoints", "keep_checkpoints_mb"}
@@ -71,6 +73,7 @@ class Trainer:
         directory: Path | None,
         identity: Mapping[str, Any],
         callbacks: Callbacks = Callbacks(),
+        ranks: Ranks | None = None,
     ) -> None:
         """Set up update 0; `resume` then moves on to the newest checkpoint.
 
@@ -83,6 +86,8 @@ class Trainer:
             identity: What else must agree before a checkpoint is resumed, as JSON values: codec,
                 fingerprint of the data, code version. Model, delay and config are added here.
             callbacks: What the caller wants to hear.
+            ranks: The processes that share each update; by default those that were joined, with a
+                whole model each.
 
         Raises:
             ConfigError: If the model was built with another dropout than the config names.
@@ -110,7 +115,7 @@ class Trainer:
             "train": config.model_dump(mode="json", exclude=_KEPT_APART),
         }
         device = next(model.parameters()).device
-        self.ranks = Ranks.current()
+        self.ranks = ranks or Ranks.current()
         self.compute = Compute(config.compute, device)
         self.stability = StabilityController(config.stability)
         self.monitor = CollapseMonitor(config.collapse)
@@ -168,6 +173,8 @@ class Trainer:
         if self.directory is None:
             return ()
         checkpoint, warnings = latest_checkpoint(self.directory / "checkpoints")
+        self.ranks.check_equal(_hash(self.identity), "identity of the run")
+        self.ranks.check_equal(checkpoint.update if checkpoint else 0, "checkpoint")
         if checkpoint is not None:
             check_identity(checkpoint, self.identity)
             self.state.restore(checkpoint)
@@ -202,12 +209,15 @@ class Trainer:
             generate_codes=self.callbacks.generate_codes,
             ranks=self.ranks,
         )
-        with self.compute.active():
+        with (
+            self.compute.active(),
+            Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
+        ):
             if self.update == 0:
                 validator.begin(self.state.average.model)
                 self._save()
             while self._goes_on():
-                self._take_update()
+                self._take_update(ahead.take(self.update + 1))
                 if self._is_complete or self.update % self.config.validate_every == 0:
                     self._validate(validator)
                 if self.update % self.config.checkpoint_every == 0:
@@ -222,8 +232,8 @@ class Trainer:
     def _goes_on(self) -> bool:
         return not self.ranks.any(self._is_complete or self.callbacks.should_stop())
 
-    def _take_update(self) -> None:
-        taken = self._taker.take(self.update + 1)
+    def _take_update(self, read: UpdateInput) -> None:
+        taken = self._taker.take(self.update + 1, read)
         self.callbacks.on_update(taken.metrics)
         for event in taken.events:
             self.callbacks.on_event(event)
@@ -259,6 +269,10 @@ class Trainer:
     def _save(self) -> None:
         if self.directory is not None:
             self.state.save(self.directory / "checkpoints", self.identity)
+
+
+def _hash(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _describe(starts: Starts) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from melodac.training.loss import codebook_means, total_loss
 from melodac.training.schedule import context_frames_at, learning_rate_at
 from melodac.training.stability import Judgement, StabilityController
 from melodac.training.state import TrainState
-from melodac.training.update import UpdateReader
+from melodac.training.update import UpdateInput, UpdateReader
 
 _RATIO_EVERY = 10
 """Updates between measurements of their size, each of which copies the weights once."""
@@ -56,14 +56,14 @@ class UpdateTaker:
         self._compute = compute
         self._config = config
 
-    def take(self, update: int) -> Taken:
+    def take(self, update: int, read: UpdateInput) -> Taken:
         """Take one update, or refuse it; either way its number is done."""
         started_s = time.monotonic()
         if self._is_new_context(update):
             self._stability.context_changed()
         rate = learning_rate_at(update, self._config) * self._stability.learning_rate_scale
         self._state.optimizer.set_learning_rate(rate)
-        sums = self._gradients.take(update, self._reader.read(update))
+        sums = self._gradients.take(update, read)
         loss, total_norm = float(total_loss(*sums)), self._gradients.norm()
         norm, scale = float(total_norm), self._compute.loss_scale or 1.0
         self._compute.lowers_scale(loss, norm)
