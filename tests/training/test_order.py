@@ -1,5 +1,7 @@
 """Laws of the window order."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -170,3 +172,18 @@ def test_music_that_is_not_read_shows_as_a_share_below_one(build_order):
 def test_what_a_stage_read_is_counted_from_its_own_first_update(build_order):
     order = build_order(context=STAGES)
     assert order.coverage_after(6).windows_read == 4
+
+
+def test_reading_ahead_in_another_thread_changes_nothing(build_order):
+    expected = [rows(build_order().take(update).table) for update in range(1, 120)]
+    order = build_order()
+
+    def look(_):
+        return [order.coverage_after(update) for update in range(1, 120)]
+
+    with ThreadPoolExecutor(3) as pool:
+        looking = pool.map(look, range(2))
+        found = [rows(order.take(update).table) for update in range(1, 120)]
+        one, other = looking
+    assert found == expected
+    assert one == other

@@ -15,6 +15,7 @@ from torch.optim import Muon
 from melodac.errors import ConfigError
 from melodac.models.attention import Attention
 from melodac.models.block import Block
+from melodac.models.cross_attention import CrossAttention
 from melodac.models.feedforward import FeedForward
 
 MOMENTUM = 0.95
@@ -116,9 +117,15 @@ def fused_rows(model: nn.Module) -> dict[Tensor, tuple[int, ...]]:
                 of_keys = module.num_kv_heads * module.head_dim
                 parts = (module.num_heads * module.head_dim, of_keys, of_keys)
                 rows[module.query_key_value.weight] = parts
+            case CrossAttention():
+                rows[module.key_value.weight] = _halves(module.key_value)
             case FeedForward():
-                half = module.gate_up.out_features // 2
-                rows[module.gate_up.weight] = (half, half)
+                rows[module.gate_up.weight] = _halves(module.gate_up)
             case _:
                 pass
     return rows
+
+
+def _halves(layer: nn.Linear) -> tuple[int, int]:
+    half = layer.out_features // 2
+    return half, half

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import AdamW, Optimizer
 
 from melodac.errors import CheckpointMismatchError
 from melodac.training.config import TrainConfig
 from melodac.training.muon import block_matrices, build_muon
+from melodac.training.sharding import own_share
 
 
 class TrainOptimizer:
@@ -67,6 +67,9 @@ class TrainOptimizer:
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Put everything back, each on its parameter's device and sharded as it is.
 
+        Args:
+            tensors: What `tensors` gave, gathered whole.
+
         Raises:
             CheckpointMismatchError: If the tensors are not exactly the memory of these parameters.
         """
@@ -84,7 +87,7 @@ class TrainOptimizer:
             )
         with torch.no_grad():
             for key, value in wanted.items():
-                value.copy_(_spread(tensors[key], value))
+                value.copy_(own_share(tensors[key], value))
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> TrainOptimizer:
@@ -155,9 +158,3 @@ def _blank_memory(optimizer: Optimizer, weight: Tensor) -> dict[str, Any]:
         "exp_avg": torch.zeros_like(weight),
         "exp_avg_sq": torch.zeros_like(weight),
     }
-
-
-def _spread(value: Tensor, like: Tensor) -> Tensor:
-    if isinstance(like, DTensor) and not isinstance(value, DTensor):
-        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-    return value

@@ -76,7 +76,7 @@ class WindowOrder:
             self._build_stage(first, context_frames_at(first, config, frames), config.seed)
             for first in ([first for first, _ in config.context] or [1])
         ]
-        self._epochs: dict[tuple[int, int], WindowTable] = {}
+        self._last: tuple[tuple[int, int], WindowTable] | None = None
 
     def take(self, update: int) -> UpdateWindows:
         """Windows of an update, across epochs where need be."""
@@ -135,12 +135,14 @@ class WindowOrder:
 
     def _epoch(self, stage: _Stage, epoch: int) -> WindowTable:
         key = (stage.first, epoch)
-        if key not in self._epochs:
+        last = self._last
+        if last is None or last[0] != key:
             table = training_windows(
                 self._lengths, stage.frames, stage.seed, epoch, starts=self._starts
             )
-            self._epochs = {key: table}
-        return self._epochs[key]
+            # replaced whole and read once: updates are read ahead in another thread
+            last = self._last = (key, table)
+        return last[1]
 
 
 def _join(parts: Iterator[WindowTable]) -> WindowTable:
