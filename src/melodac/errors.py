@@ -25,6 +25,7 @@ MelodacError
 |   +-- NonFiniteError(ArithmeticError)
 |   +-- AuditError
 |   +-- CollapseError
+|   +-- OutOfMemoryError(MemoryError)
 +-- SamplingError(ValueError)
 +-- OutputError(OSError)
 """
@@ -116,6 +117,10 @@ class AuditError(TrainingError):
 
 class CollapseError(TrainingError):
     """A model says less and less, and the params ask for the run to end then."""
+
+
+class OutOfMemoryError(TrainingError, MemoryError):
+    """A run needs more memory than there is."""
 
 
 class SamplingError(MelodacError, ValueError):
