@@ -19,18 +19,21 @@ from melodac.errors import OutputError
 from pipeline.paths import scratch
 
 
+def name_run_directory(purpose: str, identity: Mapping[str, Any]) -> Path:
+    """The directory of the run that `identity` describes; it need not be there yet."""
+    text = json.dumps(identity, sort_keys=True)
+    return scratch(purpose) / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @contextmanager
-def hold_run_directory(purpose: str, identity: Mapping[str, Any]) -> Iterator[Path]:
-    """The directory of the run that `identity` describes, locked while the block runs.
+def hold_run_directory(directory: Path) -> Iterator[None]:
+    """Make the directory of a run and lock it while the block runs.
 
     The lock belongs to the process and ends with it, so a killed run leaves nothing to clean up.
 
     Raises:
         OutputError: If it cannot be made, or another process holds it.
     """
-    text = json.dumps(identity, sort_keys=True)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-    directory = scratch(purpose) / fingerprint
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
@@ -38,7 +41,7 @@ def hold_run_directory(purpose: str, identity: Mapping[str, Any]) -> Iterator[Pa
         raise OutputError(f"{directory}: cannot be written: {error.strerror}") from error
     try:
         _lock(lock, directory)
-        yield directory
+        yield
     finally:
         os.close(lock)
 

@@ -16,6 +16,7 @@ from pipeline.records import write_text
 Line = dict[str, Any]
 TRAIN = "train"
 VALIDATION = "validation"
+EVENT = "event"
 UPDATE = "update"
 
 
@@ -56,7 +57,7 @@ def curve(lines: list[Line]) -> list[dict[str, float]]:
                 "validation_nats": line["loss"],
             })
             losses = []
-        else:
+        elif line["kind"] == TRAIN and isinstance(line["loss"], float):
             losses.append(line["loss"])
     return rows
 

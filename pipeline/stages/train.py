@@ -9,22 +9,24 @@ import shutil
 from pathlib import Path
 
 from melodac.errors import CheckpointCorruptError
-from melodac.models.config import LanguageModelConfig, count_parameters
-from melodac.models.estimates import codes_per_parameter
 from melodac.training.checkpoint import latest_checkpoint
-from melodac.training.loop import Callbacks, Metrics, Trainer, TrainResult
-from melodac.training.update import TrainingData
+from melodac.training.distributed import Ranks
+from melodac.training.events import Event
+from melodac.training.loop import Callbacks, Trainer, TrainResult
+from melodac.training.schedule_table import schedule_warnings
 from pipeline import paths
 from pipeline.datasets import read_dataset
 from pipeline.devices import set_up_torch
+from pipeline.doctor import leave_report
 from pipeline.experiment import build_model, build_train_pattern, describe_run
-from pipeline.logs import Advance, progress_bar
+from pipeline.logs import progress_bar
 from pipeline.params import Params
 from pipeline.records import Outcome
-from pipeline.run_directory import hold_run_directory, remove_run_directory
+from pipeline.run_directory import hold_run_directory, name_run_directory, remove_run_directory
 from pipeline.signals import StopRequest, stop_on_signal
 from pipeline.tracking import Tracker, open_tracker
-from pipeline.train_log import TRAIN, VALIDATION, TrainLog, curve, read_log, write_curve
+from pipeline.train_log import TRAIN, TrainLog, curve, read_log, write_curve
+from pipeline.training_run import RunWatcher, log_scale, player, read_training_data
 
 log = logging.getLogger(__name__)
 LOG_NAME = "log.jsonl"
@@ -38,30 +40,30 @@ def run(params: Params) -> Outcome:
     model = build_model(
         params.train, pattern, dropout=params.train.dropout, seed=params.train.seed
     ).to(device)
-    data = TrainingData(
-        dataset.split("train"),
-        dataset.split("validation"),
-        dataset.index.window_frames,
-        dataset.index.starts("train"),
-    )
+    data = read_training_data(params.train, dataset)
     identity = describe_run(model, dataset)
     experiment = {**identity, "train": params.train.model_dump(mode="json")}
-    count = _log_scale(model.config, data)
+    ranks = Ranks.current(params.runtime.sharding)
+    directory = name_run_directory("train", experiment)
+    trainer = Trainer(
+        model,
+        pattern,
+        data,
+        config=params.train.trainer_config(),
+        directory=directory,
+        identity=identity,
+        ranks=ranks,
+    )
+    if not ranks.is_first:
+        return _follow(trainer)
+    count = log_scale(model.config, data)
     with (
-        hold_run_directory("train", experiment) as directory,
+        hold_run_directory(directory),
         stop_on_signal() as stop,
         open_tracker(
             params.runtime.wandb, group="train", config=params.model_dump(mode="json")
         ) as tracker,
     ):
-        trainer = Trainer(
-            model,
-            pattern,
-            data,
-            config=params.train.trainer_config(),
-            directory=directory,
-            identity=identity,
-        )
         result = _resume_and_run(trainer, directory / LOG_NAME, tracker, stop)
         stop.raise_if_asked()
         _leave_results(directory)
@@ -69,61 +71,53 @@ def run(params: Params) -> Outcome:
     return _summarise(result, count)
 
 
-def _log_scale(config: LanguageModelConfig, data: TrainingData) -> int:
-    """Tell what is about to be trained on how much; returns the number of parameters."""
-    parameters = count_parameters(config).total
-    num_codes = int(data.train.lengths.sum()) * config.num_codebooks
-    log.info(
-        "model of %.2f M parameters, %d training codes, %.2f codes a parameter, weights of %.0f MB",
-        parameters / 1e6,
-        num_codes,
-        codes_per_parameter(config, num_codes=num_codes),
-        parameters * 4 / 1e6,
-    )
-    return parameters
+def _follow(trainer: Trainer) -> Outcome:
+    """Do the share of a process that neither writes nor speaks."""
+    with stop_on_signal() as stop:
+        trainer.resume()
+        _audit(trainer)
+        trainer.callbacks = Callbacks(should_stop=stop, generate_codes=player(trainer.pattern))
+        trainer.run()
+        stop.raise_if_asked()
+    return Outcome(counts={})
 
 
 def _resume_and_run(
     trainer: Trainer, log_path: Path, tracker: Tracker, stop: StopRequest
 ) -> TrainResult:
-    for warning in trainer.resume():
+    for warning in (*trainer.resume(), *schedule_warnings(trainer.config)):
         log.warning("%s", warning)
     if trainer.update:
         log.info("resumed after update %d", trainer.update)
     with progress_bar(
         total=trainer.config.updates, unit="update", description="train", done=trainer.update
     ) as advance:
-        watcher = _Watcher(TrainLog(log_path, trainer.update), tracker, advance)
-        trainer.callbacks = Callbacks(watcher.on_update, watcher.on_validation, stop)
+        watcher = RunWatcher(TrainLog(log_path, trainer.update), tracker, advance)
+        _audit(trainer, watcher)
+        trainer.callbacks = Callbacks(
+            watcher.on_update,
+            watcher.on_validation,
+            stop,
+            watcher.on_event,
+            player(trainer.pattern),
+        )
         return trainer.run()
 
 
-class _Watcher:
-    """Hands what the trainer says to the log, the tracker and the progress bar."""
-
-    def __init__(self, train_log: TrainLog, tracker: Tracker, advance: Advance) -> None:
-        self.train_log = train_log
-        self.tracker = tracker
-        self.advance = advance
-
-    def on_update(self, metrics: Metrics) -> None:
-        self._record(TRAIN, metrics)
-        self.advance(f"loss {metrics['loss']:.3f}, {metrics['frames_per_s']:.0f} frames/s")
-
-    def on_validation(self, metrics: Metrics) -> None:
-        self._record(VALIDATION, metrics)
-        log.info("update %d: validation %.4f nats per code", metrics["update"], metrics["loss"])
-
-    def _record(self, kind: str, metrics: Metrics) -> None:
-        self.train_log.write(kind, metrics)
-        named = {f"{kind}/{key}": value for key, value in metrics.items()}
-        self.tracker.log(named, int(metrics["update"]))
+def _audit(trainer: Trainer, watcher: RunWatcher | None = None) -> None:
+    """Refuse a start that training would only hide; the numbers go to the log."""
+    if trainer.update:
+        return
+    numbers = trainer.audit()
+    if watcher is not None:
+        watcher.on_audit(Event("audit", 0, "the model is fit to be trained", numbers))
 
 
 def _leave_results(directory: Path) -> None:
     best = latest_checkpoint(directory / "best").checkpoint
     if best is None:
         raise CheckpointCorruptError(f"{directory} holds no validated checkpoint")
+    leave_report(directory, paths.TRAIN_DOCTOR)
     partial_copy = paths.CHECKPOINT.with_name(".checkpoint.partial")
     for leftover in (partial_copy, paths.CHECKPOINT):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -145,6 +139,7 @@ def _summarise(result: TrainResult, parameters: int) -> Outcome:
             "train_nats": round(updates[-1]["loss"], 5),
             "frames_per_s": round(rates[len(rates) // 2]),
             "clip_rate": round(sum(line["is_clipped"] for line in updates) / len(updates), 4),
+            "skipped_updates": sum(line["is_skipped"] for line in updates),
             "parameters": parameters,
         },
     )

@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import OutputError
-from pipeline.run_directory import hold_run_directory, remove_run_directory
+from pipeline.run_directory import (
+    hold_run_directory,
+    name_run_directory,
+    remove_run_directory,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 sys.path[:0] = [{root!r}, {root!r} + "/src"]
-from pipeline.run_directory import hold_run_directory
-with hold_run_directory("train", {{"seed": 0}}):
+from pipeline.run_directory import hold_run_directory, name_run_directory
+with hold_run_directory(name_run_directory("train", {{"seed": 0}})):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -27,8 +31,10 @@ def checkout(tmp_path, monkeypatch):
 
 
 def directory_of(identity):
-    with hold_run_directory("train", identity) as directory:
-        return directory
+    directory = name_run_directory("train", identity)
+    with hold_run_directory(directory):
+        assert directory.is_dir()
+    return directory
 
 
 def test_the_same_experiment_finds_its_state_again():
@@ -40,7 +46,8 @@ def test_another_value_is_another_directory():
 
 
 def test_state_stays_until_it_is_removed():
-    with hold_run_directory("train", {}) as directory:
+    directory = name_run_directory("train", {})
+    with hold_run_directory(directory):
         (directory / "state").write_text("kept")
     assert (directory / "state").exists()
     remove_run_directory(directory)
@@ -53,7 +60,7 @@ def test_a_second_process_is_told_who_holds_it_and_a_kill_frees_it():
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(OutputError, match=f"in use by process {holder.pid}"),
-            hold_run_directory("train", {"seed": 0}),
+            hold_run_directory(name_run_directory("train", {"seed": 0})),
         ):
             pass
         holder.kill()

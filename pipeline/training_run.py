@@ -1,0 +1,106 @@
+"""One training run as the train stage and its watchers see it: what it reads, says and plays.
+
+The stage puts the pieces together; what the trainer says goes from here to the log, the tracker,
+the progress bar and the terminal.
+"""
+
+import logging
+from typing import Any
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from melodac.models.config import LanguageModelConfig, count_parameters
+from melodac.models.estimates import codes_per_parameter
+from melodac.models.language_model import LanguageModel
+from melodac.sampling.generate import generate
+from melodac.sampling.settings import SamplingSettings
+from melodac.tokens.delay import DelayPattern
+from melodac.training.collapse import GenerateCodes
+from melodac.training.events import Event, Metrics
+from melodac.training.update import TrainingData
+from pipeline.datasets import Dataset
+from pipeline.experiment import read_tags
+from pipeline.logs import Advance
+from pipeline.params import TrainParams
+from pipeline.tracking import Tracker
+from pipeline.train_log import EVENT, TRAIN, VALIDATION, TrainLog
+
+log = logging.getLogger(__name__)
+PLAIN = SamplingSettings(temperature=1.0, top_k=0, top_p=1.0)
+
+
+def read_training_data(train: TrainParams, dataset: Dataset) -> TrainingData:
+    """Both splits that training reads, with their tags where the model reads those."""
+    return TrainingData(
+        dataset.split("train"),
+        dataset.split("validation"),
+        dataset.index.window_frames,
+        dataset.index.starts("train"),
+        read_tags(train, dataset, "train"),
+        read_tags(train, dataset, "validation"),
+    )
+
+
+def log_scale(config: LanguageModelConfig, data: TrainingData) -> int:
+    """Tell what is about to be trained on how much; returns the number of parameters."""
+    parameters = count_parameters(config).total
+    num_codes = int(data.train.lengths.sum()) * config.num_codebooks
+    log.info(
+        "model of %.2f M parameters, %d training codes, %.2f codes a parameter, weights of %.0f MB",
+        parameters / 1e6,
+        num_codes,
+        codes_per_parameter(config, num_codes=num_codes),
+        parameters * 4 / 1e6,
+    )
+    return parameters
+
+
+def player(pattern: DelayPattern) -> GenerateCodes:
+    """Plays from nothing at T = 1 with the same seeds each time, to see how varied a model is."""
+
+    def play(model: LanguageModel, num_items: int, num_frames: int) -> Int64[Tensor, "B K T"]:
+        return generate(
+            model, pattern, num_frames=num_frames, seeds=range(num_items), settings=PLAIN
+        )
+
+    return play
+
+
+class RunWatcher:
+    """Hands what the trainer says to the log, the tracker and the progress bar."""
+
+    def __init__(self, train_log: TrainLog, tracker: Tracker, advance: Advance) -> None:
+        self.train_log = train_log
+        self.tracker = tracker
+        self.advance = advance
+
+    def on_update(self, metrics: Metrics) -> None:
+        """Record one update."""
+        self._record(TRAIN, metrics)
+        self.advance(f"loss {_short(metrics['loss'])}, {metrics['frames_per_s']:.0f} frames/s")
+
+    def on_validation(self, metrics: Metrics) -> None:
+        """Record one validation and say it."""
+        self._record(VALIDATION, metrics)
+        log.info("update %d: validation %.4f nats per code", metrics["update"], metrics["loss"])
+
+    def on_event(self, event: Event) -> None:
+        """Record what somebody should read, and warn of it."""
+        line = event.line()
+        self._record(EVENT, line)
+        log.warning("update %d: %s", event.update, event.reason)
+
+    def on_audit(self, event: Event) -> None:
+        """Record the numbers of a sound start."""
+        self._record(EVENT, event.line())
+        log.info("start audit: %s, %d numbers in the log", event.reason, len(event.values))
+
+    def _record(self, kind: str, metrics: Metrics) -> None:
+        self.train_log.write(kind, metrics)
+        named: dict[str, Any] = {f"{kind}/{key}": value for key, value in metrics.items()}
+        self.tracker.log(named, int(metrics["update"]))
+
+
+def _short(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
