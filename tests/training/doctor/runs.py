@@ -55,7 +55,11 @@ def changed(config, **changes):
 def make_tensors(update, seed=0):
     """Weights on a straight way, their average behind them, moments of small gradients."""
     generator = torch.Generator().manual_seed(seed)
-    names = {"embedding.weight": (64, 8), "blocks.0.attention.output.weight": (8, 8), "head_norm.weight": (8,)}
+    names = {
+        "embedding.weight": (64, 8),
+        "blocks.0.attention.output.weight": (8, 8),
+        "head_norm.weight": (8,),
+    }
     start = {name: torch.randn(shape, generator=generator) for name, shape in names.items()}
     way = {name: torch.randn(shape, generator=generator).sign() for name, shape in names.items()}
 

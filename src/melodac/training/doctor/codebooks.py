@@ -55,9 +55,9 @@ def tabulate(log: RunLog, unigram: Sequence[float] | None) -> list[Codebook]:
         Codebook(
             codebook,
             _median([line[f"loss_k{codebook}"] for line in late if f"loss_k{codebook}" in line]),
-            last.get(f"loss_k{codebook}"),
+            _number(last, f"loss_k{codebook}"),
             unigram[codebook] if unigram is not None and codebook < len(unigram) else None,
-            *(last.get(f"{name}_k{codebook}") for name in _NAMES),
+            *(_number(last, f"{name}_k{codebook}") for name in _NAMES),
         )
         for codebook in range(count)
     ]
@@ -152,6 +152,10 @@ def _count(lines: Sequence[Line]) -> int:
         if key.startswith("loss_k") and key.removeprefix("loss_k").isdecimal()
     ]
     return max(numbers, default=-1) + 1
+
+
+def _number(line: Line, key: str) -> float | None:
+    return float(line[key]) if key in line else None
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -15,7 +15,7 @@ from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.training.doctor.findings import Measured
 from melodac.training.doctor.run_log import RunLog, late_window
 
-Losses = Float64[np.ndarray, " updates"]
+Losses = Float64[np.ndarray, " _"]
 MIN_UPDATES = 40
 """Fewer updates have no shape."""
 FIRST_UPDATES = 3

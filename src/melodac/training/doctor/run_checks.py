@@ -10,7 +10,7 @@ LOSS_CHECKS = (
         "finite_loss",
         "accepted updates whose loss is not finite",
         warning=None,
-        failure=0,
+        failure=0.0,
         reason="train.stability refuses such updates before they reach a weight",
         advice="The guard did not see them. Go back to an earlier checkpoint and report it.",
     ),
@@ -94,7 +94,7 @@ RATE_CHECKS = (
         "log_order",
         "updates that do not follow the one before in the log",
         warning=None,
-        failure=0,
+        failure=0.0,
         reason="one line an update, also after a resume or a rollback",
         advice="Two processes wrote one log, or lines are missing: the curve is not this run's.",
     ),
@@ -119,7 +119,7 @@ RATE_CHECKS = (
         "rate_rises",
         "updates after the warm-up with a higher learning rate than before",
         warning=None,
-        failure=0,
+        failure=0.0,
         reason="every schedule falls or stays (R2, O7: a second cosine undid the run)",
         advice="The horizon of the schedule is shorter than the run, or it was resumed with "
         "another. Set train.updates to the whole run.",
@@ -154,15 +154,15 @@ RATE_CHECKS = (
     Check(
         "rollbacks",
         "times the run went back to a checkpoint",
-        warning=0,
-        failure=2,
+        warning=0.0,
+        failure=2.0,
         reason="as train.stability.max_rollbacks, one earlier (R11)",
         advice="The rate was cut each time; train afresh with the rate it ended with.",
     ),
     Check(
         "alarms",
         "alarms of the run",
-        warning=0,
+        warning=0.0,
         failure=None,
         reason="each was said with its own limit from params",
         advice="Read the reasons above, first to last: the first is the cause more often.",
@@ -173,7 +173,7 @@ CODEBOOK_CHECKS = (
     Check(
         "stalled_codebooks",
         "share of codebooks that are no better than a uniform guess",
-        warning=0,
+        warning=0.0,
         failure=0.5,
         reason="R4: higher codebooks stalled while the mean fell",
         advice="Fine codebooks learn last: train longer, or objective.codebook_weights=auto; if "
@@ -182,7 +182,7 @@ CODEBOOK_CHECKS = (
     Check(
         "above_unigram",
         "held-out nats above a model that knows frequencies of codes only",
-        warning=0,
+        warning=0.0,
         failure=None,
         reason="data/index/baselines.json; above it no context is used",
         advice="Too few updates or too little music for this size: train longer, or a smaller "
@@ -222,7 +222,7 @@ CODEBOOK_CHECKS = (
         "entropy_range",
         "logged entropies outside 0 to ln V",
         warning=None,
-        failure=0,
+        failure=0.0,
         reason="no distribution has one (D13: an entropy below 0 was reported)",
         advice="The metric is wrong: do not read anything from it.",
     ),

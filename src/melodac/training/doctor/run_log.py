@@ -24,11 +24,11 @@ class RunLog(NamedTuple):
     validations: tuple[Line, ...]
     events: tuple[Line, ...]
 
-    def updates(self) -> Int64[np.ndarray, " updates"]:
+    def updates(self) -> Int64[np.ndarray, " _"]:
         """Numbers of the accepted updates."""
         return np.array([line["update"] for line in self.accepted], dtype=np.int64)
 
-    def losses(self) -> Float64[np.ndarray, " updates"]:
+    def losses(self) -> Float64[np.ndarray, " _"]:
         """Loss of each accepted update, in nats per code."""
         return np.array([line["loss"] for line in self.accepted], dtype=np.float64)
 

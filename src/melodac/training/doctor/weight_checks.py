@@ -7,7 +7,7 @@ WEIGHT_CHECKS = (
         "damaged",
         "checkpoints whose bytes are not those that were written",
         warning=None,
-        failure=0,
+        failure=0.0,
         reason="a manifest with a sha256 of every file",
         advice="The disk or a copy changed it. Train on: the newest whole one is resumed; copy it "
         "again, and check the disk.",
@@ -16,7 +16,7 @@ WEIGHT_CHECKS = (
         "finite",
         "tensors with NaN or infinity",
         warning=None,
-        failure=0,
+        failure=0.0,
         reason="no finite weight comes back from a NaN",
         advice="The weights are lost from here on. Go back to the last checkpoint without, lower "
         "train.learning_rate, and see that train.stability refuses such updates.",
@@ -33,7 +33,7 @@ WEIGHT_CHECKS = (
     Check(
         "frozen",
         "tensors that did not move between the last two checkpoints",
-        warning=0,
+        warning=0.0,
         failure=None,
         reason="AdamW moves whatever has a gradient (O1: a head that never learned)",
         advice="No gradient arrives there. See which module it is, whether its output is used, and "
@@ -60,7 +60,7 @@ WEIGHT_CHECKS = (
     Check(
         "average_idle",
         "averaged weights equal the raw ones although they are averaged (1: yes)",
-        warning=0,
+        warning=0.0,
         failure=None,
         reason="an average over moving weights differs from the last of them",
         advice="Averaging does nothing: the average was overwritten with the raw weights, or "
@@ -78,7 +78,7 @@ WEIGHT_CHECKS = (
     Check(
         "dead_parameters",
         "parameters whose squared gradients are all zero",
-        warning=0,
+        warning=0.0,
         failure=None,
         reason="a gradient that is exactly zero everywhere has no path to the loss (O1)",
         advice="They never received a gradient. If train.condition is none they may be unused; "
@@ -88,7 +88,7 @@ WEIGHT_CHECKS = (
         "one_run",
         "older checkpoints that belong to another run",
         warning=None,
-        failure=0,
+        failure=0.0,
         reason="a folder is named after everything that decides its run",
         advice="Checkpoints of several runs lie in one folder; what was compared above means "
         "nothing. Part them.",
@@ -96,7 +96,7 @@ WEIGHT_CHECKS = (
     Check(
         "code",
         "trained by other code than this checkout's (1: yes)",
-        warning=0,
+        warning=0.0,
         failure=None,
         reason="H9: a run that used old code was judged as the new",
         advice="Say so beside its numbers, or train again with `dvc repro train`.",
@@ -104,7 +104,7 @@ WEIGHT_CHECKS = (
     Check(
         "data",
         "trained on other data than data/index holds (1: yes)",
-        warning=0,
+        warning=0.0,
         failure=None,
         reason="R8: two runs on different data were compared",
         advice="Say so beside its numbers, or train again with `dvc repro train`.",
@@ -112,7 +112,7 @@ WEIGHT_CHECKS = (
     Check(
         "one_factor",
         "decisions in which the two runs differ",
-        warning=1,
+        warning=1.0,
         failure=None,
         reason="D25, R8: eight changes at once explained nothing",
         advice="Change one decision at a time: rerun one of them with all but one taken over.",
