@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from melodac.training.checkpoint import (
     is_valid_checkpoint,
     latest_checkpoint,
     open_checkpoint,
-    prune_checkpoints,
     write_checkpoint,
 )
 
@@ -129,6 +129,19 @@ def test_only_damaged_checkpoints_are_never_a_fresh_start(tmp_path):
         latest_checkpoint(tmp_path)
 
 
+def test_a_file_that_was_never_written_is_refused_by_name(tmp_path):
+    checkpoint = open_checkpoint(write(tmp_path, 1))
+    with pytest.raises(CheckpointMismatchError, match=r"was written without ema\.safetensors"):
+        checkpoint.read_tensors("ema")
+
+
+def test_an_entry_that_was_never_written_is_refused_by_name(tmp_path):
+    checkpoint = open_checkpoint(write(tmp_path, 1))
+    assert checkpoint.entry("epoch") == 2
+    with pytest.raises(CheckpointMismatchError, match="was written without 'best'"):
+        checkpoint.entry("best")
+
+
 def test_another_format_version_is_refused(tmp_path):
     path = write(tmp_path, 1) / "manifest.json"
     manifest = json.loads(path.read_text()) | {"format_version": 99}
@@ -149,13 +162,6 @@ def test_identity_names_every_differing_key(tmp_path):
     assert "model.layers" not in message
 
 
-def test_pruning_keeps_the_newest(tmp_path):
-    for update in (1, 20, 3, 100):
-        write(tmp_path, update)
-    prune_checkpoints(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000020", "00000100"]
-
-
 def test_a_damaged_checkpoint_of_the_same_update_is_replaced(tmp_path):
     damage_bytes(write(tmp_path, 4))
     assert is_valid_checkpoint(write(tmp_path, 4))
@@ -174,6 +180,30 @@ def test_a_full_disk_leaves_earlier_checkpoints(tmp_path, monkeypatch):
     assert latest_checkpoint(tmp_path).checkpoint.update == 1
     write(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
+
+
+@pytest.fixture
+def largest_file():
+    """Lets no file grow beyond so many bytes, as a full disk does, but for real."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size_bytes):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 8, 20, 50, 100, 120])
+def test_no_room_for_a_file_leaves_nothing_half_written(tmp_path, largest_file, size_bytes):
+    write(tmp_path, 1)
+    largest_file(size_bytes)
+    with pytest.raises(OutputError, match=r"00000002 cannot be written: .*earlier checkpoints are"):
+        write(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+    assert is_valid_checkpoint(tmp_path / "00000001")
+    largest_file(10_000)
+    assert is_valid_checkpoint(write(tmp_path, 2))
 
 
 def killed_at(call, directory, update):

@@ -1,5 +1,7 @@
 """Laws of resuming: to the bit, from any update, and each part of a checkpoint is needed."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -7,11 +9,13 @@ from melodac.errors import CheckpointCorruptError, CheckpointMismatchError
 from melodac.tokens.windows import Bars, Starts
 from melodac.training.checkpoint import latest_checkpoint, open_checkpoint, write_checkpoint
 
-FILES = ("model", "ema", "optimizer", "generators")
+FILES = ("model", "ema", "optimizer")
+
+TIMINGS = {"frames_per_s", "memory_mb"}
 
 
 def essence(events):
-    return [{k: v for k, v in event.items() if k != "frames_per_s"} for event in events]
+    return [{k: v for k, v in event.items() if k not in TIMINGS} for event in events]
 
 
 def tensors_of(directory, update=12):
@@ -28,17 +32,29 @@ def differing_files(one, other):
     }
 
 
+@pytest.fixture(scope="module")
+def finished():
+    """The finished trainer, and the folder it filled."""
+    return []
+
+
 @pytest.fixture
-def uninterrupted(build_trainer, tmp_path):
-    trainer = build_trainer(tmp_path / "whole")
-    trainer.run()
+def uninterrupted(finished, build_trainer, tmp_path, tmp_path_factory):
+    """A run nobody stopped, trained once; its folder is `tmp_path / "whole"`."""
+    if not finished:
+        folder = tmp_path_factory.mktemp("finished")
+        trainer = build_trainer(folder)
+        trainer.run()
+        finished += [trainer, folder]
+    trainer, folder = finished
+    shutil.copytree(folder, tmp_path / "whole")
     return trainer
 
 
 def test_two_runs_with_one_seed_write_the_same_bytes(uninterrupted, build_trainer, tmp_path):
     build_trainer(tmp_path / "again").run()
     files = [p for p in (tmp_path / "whole").rglob("*") if p.is_file()]
-    assert len(files) >= 3 * 7
+    assert len(files) >= 3 * 6
     for path in files:
         other = tmp_path / "again" / path.relative_to(tmp_path / "whole")
         assert path.read_bytes() == other.read_bytes(), path
@@ -96,56 +112,103 @@ def test_a_finished_run_resumes_to_its_own_end(uninterrupted, build_trainer, tmp
 
 
 def test_an_epoch_does_end_inside_an_update(uninterrupted):
-    assert uninterrupted.order.windows_per_epoch % 4
+    assert uninterrupted.epoch * 12 % 12
     assert uninterrupted.epoch > 3
 
 
-def zero_moments(tensors, state):
-    tensors["optimizer"] = {k: torch.zeros_like(v) for k, v in tensors["optimizer"].items()}
-    return 6
+def rewrite(source, target, *, tensors=None, state=None, config=None, update=6):
+    """The checkpoint of update 6 with parts changed or left out (None), whole and hashed."""
+    checkpoint = open_checkpoint(source / "checkpoints" / "00000006")
+
+    def changed(parts, changes):
+        return {k: v for k, v in {**parts, **(changes or {})}.items() if v is not None}
+
+    write_checkpoint(
+        target / "checkpoints",
+        update,
+        tensors=changed({name: checkpoint.read_tensors(name) for name in FILES}, tensors),
+        state=changed(checkpoint.state, state),
+        config=changed(checkpoint.config, config),
+    )
+    return checkpoint
 
 
-def shift_update(tensors, state):
-    return 5
-
-
-def drop_generators(tensors, state):
-    tensors["generators"] = {"cpu": torch.Generator().manual_seed(0).get_state()}
-    return 6
-
-
-def drop_average(tensors, state):
-    tensors["ema"] = dict(tensors["model"])
-    return 6
+def test_a_checkpoint_rewritten_unchanged_resumes_as_itself(uninterrupted, build_trainer, tmp_path):
+    rewrite(tmp_path / "whole", tmp_path / "same")
+    for path in (tmp_path / "whole" / "checkpoints" / "00000006").iterdir():
+        assert (
+            path.read_bytes() == (tmp_path / "same/checkpoints/00000006" / path.name).read_bytes()
+        )
 
 
 @pytest.mark.parametrize(
-    ("mutate", "differing"),
+    ("part", "reason"),
     [
-        (zero_moments, {"model", "ema", "optimizer"}),
-        (shift_update, {"model", "ema", "optimizer", "generators"}),
-        (drop_generators, {"model", "ema", "optimizer", "generators"}),
-        (drop_average, {"ema"}),
+        ({"tensors": {"optimizer": None}}, r"was written without optimizer\.safetensors"),
+        ({"tensors": {"ema": None}}, r"was written without ema\.safetensors"),
+        ({"tensors": {"model": None}}, r"was written without model\.safetensors"),
+        ({"state": {"random": None}}, "was written without 'random'"),
+        ({"state": {"stability": None}}, "was written without 'stability'"),
+        ({"state": {"collapse": None}}, "was written without 'collapse'"),
+        ({"state": {"compute": None}}, "was written without 'compute'"),
+        ({"state": {"best": None}}, "was written without 'best'"),
+        ({"state": {"num_frames": None}}, "was written without 'num_frames'"),
+        ({"tensors": {"optimizer": {}}}, "optimizer state does not fit this model"),
+        ({"tensors": {"ema": {}}}, r"does not fit this model: \d+ tensors differ"),
+        ({"state": {"random": {"seed": 6, "scheme": "other"}}}, "draws its random numbers by"),
+        ({"config": {"train": None}}, r"train\.schedule: checkpoint '\(absent\)'"),
+    ],
+)
+def test_a_checkpoint_with_a_part_left_out_is_refused_by_name(
+    uninterrupted, build_trainer, tmp_path, part, reason
+):
+    rewrite(tmp_path / "whole", tmp_path / "mutant", **part)
+    with pytest.raises(CheckpointMismatchError, match=reason):
+        build_trainer(tmp_path / "mutant").resume()
+
+
+def test_the_schedule_is_that_of_the_config_and_never_of_another_horizon(
+    uninterrupted, build_trainer, tmp_path
+):
+    """Past the horizon it was saved with, a restored cosine rises again."""
+    with pytest.raises(
+        CheckpointMismatchError, match=r"train\.updates: checkpoint 12, this run 20"
+    ):
+        build_trainer(tmp_path / "whole", updates=20).resume()
+
+
+def zero_moments(tensors):
+    return {"optimizer": {k: torch.zeros_like(v) for k, v in tensors["optimizer"].items()}}
+
+
+def shift_update(tensors):
+    return {}
+
+
+def model_as_average(tensors):
+    return {"ema": tensors["model"]}
+
+
+@pytest.mark.parametrize(
+    ("mutate", "update", "differing"),
+    [
+        (zero_moments, 6, {"model", "ema", "optimizer"}),
+        (shift_update, 5, {"model", "ema", "optimizer"}),
+        (model_as_average, 6, {"ema"}),
     ],
 )
 def test_each_part_of_a_checkpoint_is_needed(
-    uninterrupted, build_trainer, tmp_path, mutate, differing
+    uninterrupted, build_trainer, tmp_path, mutate, update, differing
 ):
-    whole = tmp_path / "whole"
-    checkpoint = open_checkpoint(whole / "checkpoints" / "00000006")
-    tensors = {name: checkpoint.read_tensors(name) for name in FILES}
-    update = mutate(tensors, checkpoint.state)
-    write_checkpoint(
-        tmp_path / "mutant" / "checkpoints",
-        update,
-        tensors=tensors,
-        state=checkpoint.state,
-        config=checkpoint.config,
-    )
+    tensors = mutate(tensors_of(tmp_path / "whole", 6))
+    rewrite(tmp_path / "whole", tmp_path / "mutant", tensors=tensors, update=update)
     trainer = build_trainer(tmp_path / "mutant")
     trainer.resume()
     trainer.run()
-    assert differing_files(tensors_of(whole), tensors_of(tmp_path / "mutant")) == differing
+    assert (
+        differing_files(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "mutant"))
+        == differing
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +261,35 @@ def test_old_checkpoints_are_pruned_to_the_count(uninterrupted, tmp_path):
     assert latest_checkpoint(tmp_path / "whole" / "checkpoints").checkpoint.update == 12
 
 
-def test_a_run_stopped_before_its_first_update_keeps_nothing(build_trainer, tmp_path):
-    trainer = build_trainer(tmp_path, stop_at=0)
-    assert trainer.run() == (0, None, False)
-    assert latest_checkpoint(tmp_path / "checkpoints").checkpoint is None
+def test_the_start_is_a_checkpoint_like_any_other(uninterrupted, build_trainer, tmp_path):
+    """There is always something to go back to, and the optimizer's memory is whole from the start."""
+    assert build_trainer(tmp_path / "parts", stop_at=0).run() == (0, None, False)
+    assert latest_checkpoint(tmp_path / "parts" / "checkpoints").checkpoint.update == 0
+    trainer = build_trainer(tmp_path / "parts")
+    trainer.resume()
+    trainer.run()
+    assert differing_files(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")) == set()
+
+
+def test_fewer_bytes_than_two_checkpoints_fill_keep_two(build_trainer, tmp_path):
+    build_trainer(tmp_path, stop_at=9).run()
+    trainer = build_trainer(tmp_path, keep_checkpoints=9, keep_checkpoints_mb=1)
+    trainer.resume()
+    trainer.run()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["00000009", "00000012"]
+
+
+def test_the_best_so_far_survives_a_resume(build_trainer, tmp_path):
+    """A best that was forgotten is overwritten by whatever is validated next."""
+    first = build_trainer(tmp_path, stop_at=4)
+    first.run()
+    second = build_trainer(tmp_path)
+    second.resume()
+    assert second.state.best == first.state.best
+    best = tmp_path / "best" / f"{first.state.best.update:08d}"
+    before = {path.name: path.read_bytes() for path in best.iterdir()}
+    second.run()
+    validated = {line["update"]: line["loss"] for line in first.validations + second.validations}
+    assert second.state.best.loss == min(validated.values())
+    assert before == {path.name: path.read_bytes() for path in best.iterdir()}
