@@ -1,7 +1,8 @@
 """The checkpoint's cross-entropy per codebook beside n-gram baselines, and bits per second.
 
 Scored with the loss of training, each frame counted once; validation chose the checkpoint, so the
-test split is the one to report.
+test split is the one to report. A model that reads tags is given those of each track, and is
+measured once more without any.
 """
 
 import csv
@@ -9,13 +10,13 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from melodac.evaluation.likelihood import Estimate, Likelihood, measure_likelihood
+from melodac.evaluation.likelihood import Bootstrap, Estimate, Likelihood, measure_likelihood
 from pipeline import paths
 from pipeline.datasets import Dataset, read_dataset
 from pipeline.devices import set_up_torch
 from pipeline.experiment import Trained, load_trained
 from pipeline.logs import progress
-from pipeline.params import EvaluateParams, Params
+from pipeline.params import Params
 from pipeline.records import Outcome, Split, read_json, write_json, write_text
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
@@ -27,17 +28,27 @@ def run(params: Params) -> Outcome:
     trained = load_trained(set_up_torch(params.runtime))
     dataset = read_dataset(trained.layout)
     found = {
-        split: _measure(trained, dataset, split, params.evaluate)
+        split: _measure(trained, dataset, split, params)
         for split in progress(HELD_OUT, total=2, unit="split", description="evaluate")
+    }
+    untold = {
+        f"{split}_nats_without_tags": round(
+            _measure(trained, dataset, split, params, is_told=False).nats.value, 5
+        )
+        for split in HELD_OUT
+        if trained.reads_text
     }
     rows = _compare(found["validation"], read_json(paths.BASELINES)["validation"], dataset)
     summary = {split: _summary(likelihood) for split, likelihood in found.items()}
-    write_json(paths.EVALUATION, {**summary, "codebooks": [row._asdict() for row in rows]})
+    write_json(
+        paths.EVALUATION, {**summary, **untold, "codebooks": [row._asdict() for row in rows]}
+    )
     write_text(paths.CODEBOOK_TABLE, _as_csv(rows))
     return Outcome(
         counts={f"{split} frames": found[split].num_frames for split in HELD_OUT},
         metrics={
             **{f"{split}_{key}": summary[split][key] for split in HELD_OUT for key in _SHOWN},
+            **untold,
             "codebooks_below_unigram": sum(row.model < row.unigram for row in rows),
             "codebooks_below_bigram": sum(row.model < row.bigram for row in rows),
         },
@@ -74,8 +85,9 @@ _SHOWN = ("nats", "nats_low", "nats_high", "bits_per_second")
 
 
 def _measure(
-    trained: Trained, dataset: Dataset, split: Split, evaluate: EvaluateParams
+    trained: Trained, dataset: Dataset, split: Split, params: Params, *, is_told: bool = True
 ) -> Likelihood:
+    evaluate = params.evaluate
     return measure_likelihood(
         trained.model,
         trained.pattern,
@@ -83,8 +95,8 @@ def _measure(
         frames=dataset.index.window_frames,
         windows_per_batch=evaluate.windows_per_batch,
         frame_rate_hz=dataset.header.sample_rate_hz / dataset.header.hop,
-        bootstrap_samples=evaluate.bootstrap_samples,
-        seed=BOOTSTRAP_SEED,
+        bootstrap=Bootstrap(evaluate.bootstrap_samples, BOOTSTRAP_SEED),
+        tags=dataset.tags(split) if is_told and trained.reads_text else (),
     )
 
 

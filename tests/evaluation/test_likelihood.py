@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from melodac.evaluation.likelihood import measure_likelihood
+from melodac.evaluation.likelihood import Bootstrap, measure_likelihood
 from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import array_of_tracks
@@ -45,8 +45,7 @@ def measure(model, array, delay=(0, 1), **changes):
         "frames": 8,
         "windows_per_batch": 3,
         "frame_rate_hz": 100.0,
-        "bootstrap_samples": 200,
-        "seed": 0,
+        "bootstrap": Bootstrap(200, 0),
     }
     return measure_likelihood(model, build_pattern(delay, 2), array, **(settings | changes))
 

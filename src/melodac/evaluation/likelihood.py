@@ -5,6 +5,7 @@ are what was sampled from the world, so the confidence interval resamples tracks
 import this file.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,10 +16,19 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import TokenArray
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import evaluation_windows
+from melodac.training.conditions import Tags
 from melodac.training.loss import bits_per_second
 from melodac.training.scoring import score_windows
 
 _CONFIDENCE = 0.95
+
+
+class Bootstrap(NamedTuple):
+    """How the intervals are drawn."""
+
+    samples: int
+    """Resamples of the tracks."""
+    seed: int
 
 
 class Estimate(NamedTuple):
@@ -50,8 +60,8 @@ def measure_likelihood(
     frames: int,
     windows_per_batch: int,
     frame_rate_hz: float,
-    bootstrap_samples: int,
-    seed: int,
+    bootstrap: Bootstrap,
+    tags: Sequence[Tags] = (),
 ) -> Likelihood:
     """Score every frame of every track.
 
@@ -62,19 +72,25 @@ def measure_likelihood(
         frames: Frames of a window; each is predicted from the earlier ones of its window.
         windows_per_batch: Windows in memory at once; changes no result.
         frame_rate_hz: Codec frames per second.
-        bootstrap_samples: Resamples of the tracks behind the interval.
-        seed: Seed of the resampling.
+        bootstrap: How the intervals are drawn.
+        tags: Of each track, for a model that reads them; none: it reads the null condition.
     """
     windows = evaluation_windows([int(length) for length in array.lengths], frames)
     scores = score_windows(
-        model, pattern, array, windows, frames=frames, windows_per_batch=windows_per_batch
+        model,
+        pattern,
+        array,
+        windows,
+        frames=frames,
+        windows_per_batch=windows_per_batch,
+        tags=tags,
     )
     num_tracks = len(array.lengths)
     nats = np.zeros((num_tracks, pattern.num_codebooks))
     counts = np.zeros((num_tracks, pattern.num_codebooks), dtype=np.int64)
     np.add.at(nats, windows.tracks, scores.nats.numpy())
     np.add.at(counts, windows.tracks, scores.counts.numpy())
-    draws = _draw_tracks(num_tracks, bootstrap_samples, seed)
+    draws = _draw_tracks(num_tracks, bootstrap)
     codebooks = tuple(
         _estimate(nats[:, codebook], counts[:, codebook], draws)
         for codebook in range(pattern.num_codebooks)
@@ -95,11 +111,11 @@ def measure_likelihood(
     )
 
 
-def _draw_tracks(num_tracks: int, bootstrap_samples: int, seed: int) -> NDArray[np.int64] | None:
+def _draw_tracks(num_tracks: int, bootstrap: Bootstrap) -> NDArray[np.int64] | None:
     if num_tracks < 2:
         return None
-    generator = np.random.default_rng(seed)
-    return generator.integers(0, num_tracks, size=(bootstrap_samples, num_tracks))
+    generator = np.random.default_rng(bootstrap.seed)
+    return generator.integers(0, num_tracks, size=(bootstrap.samples, num_tracks))
 
 
 def _estimate(
