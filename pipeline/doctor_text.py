@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from melodac.training.doctor.examine import Report
+from melodac.training.doctor.identity import describe_difference
 from melodac.training.doctor.snapshots import Snapshot
 
 _WIDTH = 100
@@ -68,7 +69,9 @@ def _checkpoint_cells(shot: Snapshot) -> list[Cell]:
 
 
 def _difference(report: Report) -> Iterator[str]:
-    for factor in report.factors or ():
+    factors = report.factors or ()
+    yield describe_difference(factors)
+    for factor in factors:
         yield from (f"differs  {factor.name:<24} {change}" for change in factor.changes)
     other, curve = report.other_curve, report.curve
     if other is None:

@@ -89,7 +89,9 @@ def describe_difference(factors: Sequence[Factor]) -> str:
         return "differs in no factor: the same run"
     names = ", ".join(factor.name for factor in factors)
     if len(factors) == 1:
-        change = factors[0].changes[0].partition(": ")[2]
+        # of several keys a name says most
+        changes = sorted(factors[0].changes, key=lambda change: ".name: " not in change)
+        change = changes[0].partition(": ")[2]
         return f"differs in exactly one factor: {names} ({change})"
     return f"differs in {len(factors)} factors: not a comparison ({names})"
 
