@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  all of them
 
+from melodac.errors import ModelError
 from melodac.models.config import count_parameters
 from melodac.models.initialization import initial_std
 from melodac.models.language_model import LanguageModel
@@ -21,13 +22,14 @@ _STD_FACTOR = 2.0
 """A fresh matrix may be so much larger or smaller than the table says."""
 
 
-def find_structural_faults(model: LanguageModel, pattern: DelayPattern) -> Iterator[str]:
-    """Sentences about types, shapes, frozen parameters, batch statistics and initial sizes."""
-    yield from _types(model)
-    yield from _frozen(model)
-    yield from _batch_statistics(model)
-    yield from _shapes(model, pattern)
-    yield from _initial_sizes(model)
+def find_misfits(model: LanguageModel, pattern: DelayPattern) -> tuple[str, ...]:
+    """Sentences about types and shapes with which nothing can be computed."""
+    return (*_types(model), *_shapes(model, pattern))
+
+
+def find_structural_faults(model: LanguageModel) -> tuple[str, ...]:
+    """Sentences about frozen parameters, batch statistics and initial sizes."""
+    return (*_frozen(model), *_batch_statistics(model), *_initial_sizes(model))
 
 
 def describe_model(model: LanguageModel, seen: Seen) -> dict[str, str | int]:
@@ -105,7 +107,11 @@ def _shapes(model: LanguageModel, pattern: DelayPattern) -> Iterator[str]:
 
 def _initial_sizes(model: LanguageModel) -> Iterator[str]:
     for name, weight in model.named_parameters():
-        expected = initial_std(name, model.config)
+        try:
+            expected = initial_std(name, model.config)
+        except ModelError as error:
+            yield str(error)
+            continue
         found = float(weight.detach().float().std(correction=0))
         if expected and not expected / _STD_FACTOR <= found <= expected * _STD_FACTOR:
             yield (
