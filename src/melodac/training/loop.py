@@ -19,13 +19,16 @@ from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import Starts
 from melodac.training.audit import audit_start
 from melodac.training.checkpoint import check_identity, latest_checkpoint
-from melodac.training.collapse import CollapseMonitor, GenerateCodes
+from melodac.training.collapse import CollapseMonitor
+from melodac.training.collapse_probe import GenerateCodes
 from melodac.training.compute import Compute
 from melodac.training.config import TrainConfig
+from melodac.training.corruption import own_codes_stopped
 from melodac.training.distributed import Ranks
 from melodac.training.ema import ExponentialAverage
 from melodac.training.events import Event, Metrics
 from melodac.training.gradients import GradientTaker
+from melodac.training.memory import memory_guard, say_what_needs_less
 from melodac.training.prefetch import Prefetcher
 from melodac.training.retention import choose_rollback
 from melodac.training.stability import StabilityController, divergence
@@ -138,10 +141,12 @@ class Trainer:
             memories={
                 "stability": self.stability,
                 "collapse": self.monitor,
+                "corruption": gradients.corruption,
                 "compute": self.compute,
             },
             ranks=self.ranks,
         )
+        self.corruption = gradients.corruption
         self._taker = UpdateTaker(
             self.state,
             self.reader,
@@ -210,9 +215,11 @@ class Trainer:
             ranks=self.ranks,
         )
         with (
+            memory_guard(self._say_where, self._say_what_needs_less),
             self.compute.active(),
             Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
         ):
+            self._refuse_collapsed()
             if self.update == 0:
                 validator.begin(self.state.average.model)
                 self._save()
@@ -224,6 +231,18 @@ class Trainer:
                     self._save()
             self._save()
         return TrainResult(self.update, self.state.best, self._is_complete)
+
+    def _say_where(self) -> str:
+        return f"update {self.update + 1} of {self.config.updates}"
+
+    def _say_what_needs_less(self) -> str:
+        return say_what_needs_less(
+            self.state.model.config,
+            self.config,
+            num_steps=self.pattern.num_steps(self.data.window_frames),
+            world_size=self.ranks.world_size,
+            sharding=self.ranks.sharding,
+        )
 
     @property
     def _is_complete(self) -> bool:
@@ -261,9 +280,17 @@ class Trainer:
         self.callbacks.on_validation({**found.metrics, "is_best": is_best})
         for event in found.events:
             self.callbacks.on_event(event)
+        if found.events and self.corruption.reads_own_codes:
+            self.corruption.stop_own_codes()
+            self.callbacks.on_event(own_codes_stopped(self.update))
+        if self.monitor.failure(is_last=self._is_complete) is not None:
+            self._save()
+            self._refuse_collapsed()
+
+    def _refuse_collapsed(self) -> None:
+        """Asked at the start as well: a collapse that ended a run ends it again when resumed."""
         failure = self.monitor.failure(is_last=self._is_complete)
         if failure is not None:
-            self._save()
             raise CollapseError(failure)
 
     def _save(self) -> None:
