@@ -16,7 +16,7 @@ from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.settings import SamplingSettings
 from melodac.tokens.delay import DelayPattern
-from melodac.training.collapse import GenerateCodes
+from melodac.training.collapse_probe import GenerateCodes
 from melodac.training.events import Event, Metrics
 from melodac.training.update import TrainingData
 from pipeline.datasets import Dataset

@@ -183,7 +183,8 @@ def test_stopped_own_codes_stay_stopped_after_a_resume():
     part, model = build_part(), Says()
     corruption = Corruption(build_config(own_codes=0.5), seed=3)
     assert corruption.reads_own_codes
-    corruption.stop_own_codes()
+    event = corruption.stop_own_codes(update=8)
+    assert (event.name, event.update) == ("alarm", 8)
     resumed = Corruption(build_config(own_codes=0.5), seed=3)
     resumed.restore(corruption.state())
     for one in (corruption, resumed):

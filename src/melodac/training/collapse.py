@@ -8,13 +8,14 @@ Training and the pipeline may import this file.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from melodac.errors import CheckpointMismatchError
+from melodac.errors import CheckpointMismatchError, CollapseError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.batches import Batch
 from melodac.tokens.delay import DelayPattern
 from melodac.training.collapse_findings import Finding, Unjudged, examine
 from melodac.training.collapse_probe import CollapseMetrics, GenerateCodes, probe_model
+from melodac.training.events import Metrics
 from melodac.training.sections import CollapseConfig
 
 
@@ -62,6 +63,18 @@ class CollapseMonitor:
             if isinstance(check, Unjudged)
         )
 
+    def line(self, metrics: CollapseMetrics) -> Metrics:
+        """What was measured, by name, with the attention of update 0 and what is not judged."""
+        line = metrics.line()
+        for layer, share in enumerate(self._initial_attention or ()):
+            line[f"attention_start_l{layer}"] = share
+        unjudged = self.unjudged(metrics)
+        line["num_unjudged"] = len(unjudged)
+        if unjudged:
+            kind, place, reason = unjudged[0]
+            line["why_unjudged"] = f"{kind} of {place}: {reason}"
+        return line
+
     def failure(self, *, is_last: bool) -> str | None:
         """Why the run must end here, after its checkpoint; None if it may go on.
 
@@ -69,6 +82,19 @@ class CollapseMonitor:
             is_last: Whether the last update of the run is done.
         """
         return why_to_end(self.config.action, self._found, is_last=is_last)
+
+    def refuse(self, *, is_last: bool) -> None:
+        """Raise what `failure` says, if anything.
+
+        Args:
+            is_last: Whether the last update of the run is done.
+
+        Raises:
+            CollapseError: If the run must end.
+        """
+        failure = self.failure(is_last=is_last)
+        if failure is not None:
+            raise CollapseError(failure)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know, as JSON values."""

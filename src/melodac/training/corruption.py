@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from melodac.errors import CheckpointMismatchError
 from melodac.tokens.delay import is_code
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
+from melodac.training.events import Event
 from melodac.training.schedule import decayed, ramped
 from melodac.training.sections import CorruptionConfig
 from melodac.training.seeding import build_generator
@@ -65,9 +66,19 @@ class Corruption:
         """Whether the model will read its own codes, now or later."""
         return bool(self._config.own_codes) and not self._are_own_codes_stopped
 
-    def stop_own_codes(self) -> None:
-        """Read none of the model's own codes from now on: what it says has become poor."""
+    def stop_own_codes(self, update: int) -> Event:
+        """Read none of the model's own codes from now on; what the run says of it.
+
+        Args:
+            update: Updates done.
+        """
         self._are_own_codes_stopped = True
+        return Event(
+            "alarm",
+            update,
+            "the model reads none of its own codes from now on: what it says has become poor, and "
+            "reading that would make it poorer (train.corruption.own_codes)",
+        )
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know, as JSON values."""

@@ -52,7 +52,7 @@ class GradientTaker:
         self._wrapped: nn.Module = ranks.wrap(model)
         self._forward = compute.prepare(self._wrapped)
         self._objective = Objective(config.objective, model.config.num_codebooks)
-        self._corruption = Corruption(config.corruption, config.seed)
+        self.corruption = Corruption(config.corruption, config.seed)
 
     def take(self, update: int, data: UpdateInput) -> LossSums:
         """Add the gradients of an update to those of the weights, which must be none."""
@@ -62,7 +62,7 @@ class GradientTaker:
         self._model.train()
         for part in data.parts:
             is_last = part is data.parts[-1]
-            read = self._corruption.inputs(self._model, part, update=update)
+            read = self.corruption.inputs(self._model, part, update=update)
             with (
                 seeded(self._config.seed, "dropout", update, part.index, device=self._device),
                 self._ranks.accumulating(self._wrapped, is_last=is_last),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from melodac.errors import AuditError, CollapseError, ConfigError
+from melodac.errors import AuditError, ConfigError
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import Starts
@@ -23,7 +23,6 @@ from melodac.training.collapse import CollapseMonitor
 from melodac.training.collapse_probe import GenerateCodes
 from melodac.training.compute import Compute
 from melodac.training.config import TrainConfig
-from melodac.training.corruption import own_codes_stopped
 from melodac.training.distributed import Ranks
 from melodac.training.ema import ExponentialAverage
 from melodac.training.events import Event, Metrics
@@ -211,6 +210,7 @@ class Trainer:
             self.pattern,
             windows_per_batch=self.config.micro_batch,
             monitor=self.monitor,
+            corruption=self.corruption,
             generate_codes=self.callbacks.generate_codes,
             ranks=self.ranks,
         )
@@ -219,7 +219,8 @@ class Trainer:
             self.compute.active(),
             Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
         ):
-            self._refuse_collapsed()
+            # a collapse that ended a run ends it again when resumed
+            self.monitor.refuse(is_last=self._is_complete)
             if self.update == 0:
                 validator.begin(self.state.average.model)
                 self._save()
@@ -280,18 +281,9 @@ class Trainer:
         self.callbacks.on_validation({**found.metrics, "is_best": is_best})
         for event in found.events:
             self.callbacks.on_event(event)
-        if found.events and self.corruption.reads_own_codes:
-            self.corruption.stop_own_codes()
-            self.callbacks.on_event(own_codes_stopped(self.update))
         if self.monitor.failure(is_last=self._is_complete) is not None:
             self._save()
-            self._refuse_collapsed()
-
-    def _refuse_collapsed(self) -> None:
-        """Asked at the start as well: a collapse that ended a run ends it again when resumed."""
-        failure = self.monitor.failure(is_last=self._is_complete)
-        if failure is not None:
-            raise CollapseError(failure)
+            self.monitor.refuse(is_last=self._is_complete)
 
     def _save(self) -> None:
         if self.directory is not None:

@@ -16,7 +16,9 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import evaluation_windows
-from melodac.training.collapse import CollapseMetrics, CollapseMonitor, GenerateCodes
+from melodac.training.collapse import CollapseMonitor
+from melodac.training.collapse_probe import CollapseMetrics, GenerateCodes, choose_probe
+from melodac.training.corruption import Corruption
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event, Metrics
 from melodac.training.loss import codebook_means, total_loss
@@ -43,6 +45,7 @@ class Validator:
         *,
         windows_per_batch: int,
         monitor: CollapseMonitor,
+        corruption: Corruption,
         generate_codes: GenerateCodes | None,
         ranks: Ranks,
     ) -> None:
@@ -53,6 +56,7 @@ class Validator:
             pattern: Delay pattern of the codes.
             windows_per_batch: Windows in memory at once; changes no result.
             monitor: Judges collapse.
+            corruption: Told to read none of the model's own codes once there is collapse.
             generate_codes: Plays from the model; without it collapse is not looked for.
             ranks: The processes of the run.
         """
@@ -60,6 +64,7 @@ class Validator:
         self._pattern = pattern
         self._windows_per_batch = windows_per_batch
         self._monitor = monitor
+        self._corruption = corruption
         self._generate_codes = generate_codes
         self._ranks = ranks
         self._windows = evaluation_windows(
@@ -81,13 +86,13 @@ class Validator:
         """
         with self._ranks.whole(model) as whole:
             nats, counts = self._score(whole)
+            loss = float(total_loss(nats, counts))
+            if not math.isfinite(loss):
+                raise NonFiniteError(
+                    f"validation after update {update} has loss {loss}: the averaged weights have "
+                    "diverged, lower train.learning_rate"
+                )
             seen = self._look(whole)
-        loss = float(total_loss(nats, counts))
-        if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"validation after update {update} has loss {loss}: the averaged weights have "
-                "diverged, lower train.learning_rate"
-            )
         metrics: Metrics = {
             "update": update,
             "loss": loss,
@@ -95,10 +100,10 @@ class Validator:
         }
         if seen is None:
             return Validated(loss, metrics, [])
-        findings = self._monitor.judge(seen)
-        return Validated(
-            loss, metrics | seen.line(), [finding.event(update) for finding in findings]
-        )
+        events = [finding.event(update) for finding in self._monitor.judge(seen)]
+        if events and self._corruption.reads_own_codes:
+            events.append(self._corruption.stop_own_codes(update))
+        return Validated(loss, metrics | self._monitor.line(seen), events)
 
     def _score(self, model: LanguageModel) -> tuple[Float64[Tensor, " K"], Int64[Tensor, " K"]]:
         own = self._windows.take(np.array(self._ranks.deal(len(self._windows)), dtype=np.int64))
@@ -121,8 +126,7 @@ class Validator:
         count, generate_codes = self._monitor.config.probe_windows, self._generate_codes
         if not count or generate_codes is None:
             return None
-        rows = np.linspace(0, len(self._windows) - 1, min(count, len(self._windows)))
-        windows = self._windows.take(rows.astype(np.int64))
+        windows = choose_probe(self._windows, count)
         probe = read_batch(
             self._data.validation, windows, self._data.window_frames, self._pattern.max_delay
         )
