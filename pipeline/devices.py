@@ -14,7 +14,9 @@ def set_up_torch(runtime: RuntimeParams) -> torch.device:
     Raises:
         ConfigError: If CUDA is asked for and not there.
     """
-    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    # torchrun's own variable: processes on one machine share its cores
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(runtime.threads or max(1, (os.cpu_count() or 1) // num_processes))
     has_cuda = torch.cuda.is_available()
     if runtime.device == "cuda" and not has_cuda:
         raise ConfigError("runtime.device = 'cuda': no CUDA device here, use auto or cpu")

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 from melodac.errors import ConfigError, TrainingError
 from pipeline.params import RuntimeParams
@@ -29,7 +28,6 @@ GRACE_S = 300
 """After a signal, time to finish the update and to write the checkpoint."""
 TIMEOUT_S = 1800
 """Longest wait for another process, which may be writing a checkpoint."""
-FAREWELL_S = 60
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("pipeline")
@@ -87,8 +85,9 @@ def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
     try:
         yield rank == 0
         _take_leave()
-    except StoppedError:
-        _take_leave()
+    except StoppedError as stopped:
+        if stopped.is_orderly:
+            _take_leave()
         raise
     except RuntimeError as error:
         if not _is_lost_connection(error):
@@ -162,8 +161,7 @@ def _take_leave() -> None:
     from torch import distributed
 
     try:
-        together = cast("distributed.Work", distributed.all_reduce(torch.zeros(()), async_op=True))
-        together.wait(timedelta(seconds=FAREWELL_S))
+        distributed.all_reduce(torch.zeros(()))
     except RuntimeError as error:
         log.warning("left without the other processes: %s", error)
     distributed.destroy_process_group()

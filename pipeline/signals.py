@@ -16,9 +16,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StoppedError(Exception):
     """The work was asked to stop and has kept its state."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}, state kept")
+    def __init__(self, signal_number: int, *, is_orderly: bool = False) -> None:
+        """Say which signal it was.
+
+        Args:
+            signal_number: The signal.
+            is_orderly: Whether the work came to its safe point, together with all processes.
+        """
+        kept = "state kept" if is_orderly else "at once, the last state that was kept is good"
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}, {kept}")
         self.exit_code = 128 + signal_number
+        self.is_orderly = is_orderly
 
 
 def _alone(signal_number: int) -> int:
@@ -50,7 +58,7 @@ class StopRequest:
         """
         signal_number = self._agree(self.signal_number or 0)
         if signal_number:
-            raise StoppedError(signal_number)
+            raise StoppedError(signal_number, is_orderly=True)
 
     def note(self, signal_number: int, _: FrameType | None) -> None:
         """Signal handler."""

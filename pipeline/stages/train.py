@@ -59,7 +59,7 @@ def run(params: Params) -> Outcome:
     count = log_scale(model.config, data)
     with (
         hold_run_directory(directory),
-        stop_on_signal() as stop,
+        stop_on_signal(ranks.max) as stop,
         open_tracker(
             params.runtime.wandb, group="train", config=params.model_dump(mode="json")
         ) as tracker,
@@ -73,7 +73,7 @@ def run(params: Params) -> Outcome:
 
 def _follow(trainer: Trainer) -> Outcome:
     """Do the share of a process that neither writes nor speaks."""
-    with stop_on_signal() as stop:
+    with stop_on_signal(trainer.ranks.max) as stop:
         trainer.resume()
         _audit(trainer)
         trainer.callbacks = Callbacks(should_stop=stop, generate_codes=player(trainer.pattern))

@@ -10,6 +10,7 @@ pipeline may import this file.
 # torch.distributed is hardly typed
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
@@ -173,8 +174,14 @@ class Ranks:
             return model
         if not any(weight.requires_grad for weight in model.parameters()):
             return model
+        # Every parameter is used. Saying that some may not be keeps torch from rearranging its
+        # buckets after the first update: a resumed run would add up in another order.
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was", UserWarning)
         parallel = DistributedDataParallel(
-            model, forward_sync_buffers=False, gradient_as_bucket_view=True
+            model,
+            forward_sync_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=True,
         )
         parallel.register_comm_hook(None, _add_up)
         return parallel
