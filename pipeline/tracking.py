@@ -1,101 +1,151 @@
-"""Curves to Weights & Biases: offline unless asked, and a run never depends on it.
+"""Curves, events and demos to Weights & Biases: offline unless asked, never in the way of a run.
 
-Whatever W&B throws becomes one warning and tracking ends there; the training goes on. Nothing that
-could hold a secret is recorded: no arguments, no environment, no git address, no console.
+Whatever W&B throws becomes one warning and tracking ends there; the work goes on. Nothing that
+could hold a secret or name a machine is recorded: no arguments, environment, git address, console,
+host, user or path of the music. Stages open a tracker; whoever has numbers logs them.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from pipeline.paths import project_root
+import numpy as np
+from jaxtyping import Float32
+
+from pipeline.params import Params, hash_params
+from pipeline.paths import scratch
 
 log = logging.getLogger(__name__)
 
+_FOLDER_VARIABLES = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
+_QUIET_S = 300
+"""Seconds in which an alert of the same name is not sent again."""
+
 
 class Tracker(Protocol):
-    """Takes numbers while a run goes on."""
+    """Takes what a run has to show while it goes on; no call can fail."""
 
     def log(self, metrics: Mapping[str, Any], update: int) -> None:
-        """Record the numbers of one update."""
+        """Record the numbers of one update; words among them are left out."""
+
+    def log_event(self, name: str, reason: str, update: int) -> None:
+        """Count an event and say it in a sentence."""
+
+    def log_audio(
+        self, name: str, samples: Float32[np.ndarray, "C N"], sample_rate_hz: int, caption: str
+    ) -> None:
+        """Record a clip under a name."""
 
 
 class _Recorder:
     def __init__(self, run: Any) -> None:  # noqa: ANN401  W&B's run, or None
         self._run = run
+        self._events = Counter[str]()
 
     def log(self, metrics: Mapping[str, Any], update: int) -> None:
-        """Record the numbers; on the first failure warn and record no more."""
+        numbers = {name: _as_number(value) for name, value in metrics.items()}
+        known = {name: value for name, value in numbers.items() if value is not None}
+        self._try(f"update {update}", lambda run: run.log(known, step=update))
+
+    def log_event(self, name: str, reason: str, update: int) -> None:
+        self._events[name] += 1
+        count, text = self._events[name], f"update {update}: {reason}"
+
+        def record(run: Any) -> None:  # noqa: ANN401
+            run.log({f"event/{name}": count}, step=update)
+            run.alert(title=name, text=text, level="WARN", wait_duration=_QUIET_S)
+
+        self._try(f"event {name!r}", record)
+
+    def log_audio(
+        self, name: str, samples: Float32[np.ndarray, "C N"], sample_rate_hz: int, caption: str
+    ) -> None:
+        def record(run: Any) -> None:  # noqa: ANN401
+            from wandb import Audio
+
+            clip = Audio(samples.T, sample_rate=sample_rate_hz, caption=caption)
+            run.log({f"audio/{name}": clip})
+
+        self._try(f"audio {name!r}", record)
+
+    def finish(self) -> None:
+        self._try("the end of the run", lambda run: run.finish())
+
+    def _try(self, what: str, record: Callable[[Any], object]) -> None:
         if self._run is None:
             return
         try:
-            self._run.log(dict(metrics), step=update)
-        except _failures() as error:
-            log.warning("W&B stopped recording at update %d: %s", update, error)
+            record(self._run)
+        except Exception as error:  # noqa: BLE001  of any kind: the run is worth more than its curves
+            log.warning("W&B stopped recording at %s: %s", what, error)
             self._run = None
 
 
 @contextmanager
-def open_tracker(mode: str, *, group: str, config: Mapping[str, Any]) -> Iterator[Tracker]:
-    """A tracker for one run.
+def open_tracker(params: Params, *, job: str) -> Iterator[Tracker]:
+    """A tracker for one stage of one experiment.
+
+    Runs of one experiment share a group: the name DVC gave it, or else a hash of its parameters;
+    WANDB_RUN_GROUP puts a whole sweep into one.
 
     Args:
-        mode: off, offline or online.
-        group: What runs to be compared share, e.g. the stage.
-        config: The experiment's parameters, shown beside its curves.
+        params: The experiment; shown beside its curves, but for where its music lies.
+        job: What runs, such as the stage.
     """
-    if mode == "off":
-        yield _Recorder(None)
-        return
-    run = _start(mode, group, config)
+    recorder = _Recorder(None if params.runtime.wandb == "off" else _start(params, job))
     try:
-        yield _Recorder(run)
+        yield recorder
     finally:
-        if run is not None:
-            _finish(run)
+        recorder.finish()
 
 
-def _start(mode: str, group: str, config: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    folder = project_root() / ".scratch" / "wandb"
-    folder.mkdir(parents=True, exist_ok=True)
-    for variable in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        os.environ.setdefault(variable, str(folder.resolve()))
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
-
-    settings = wandb.Settings(
-        silent=True,
-        disable_git=True,
-        save_code=False,
-        console="off",
-        x_disable_meta=True,
-        x_disable_machine_info=True,
-    )
+def _start(params: Params, job: str) -> Any:  # noqa: ANN401  W&B's run, or None
     try:
-        return wandb.init(
-            project="melodac",
-            name=os.environ.get("DVC_EXP_NAME"),
-            group=group,
-            config=dict(config),
-            dir=str(folder),
-            mode="online" if mode == "online" else "offline",
-            settings=settings,
-        )
-    except _failures() as error:
+        return _init(params, job)
+    except Exception as error:  # noqa: BLE001  as above: a start that fails is no reason to stop
         log.warning("W&B could not start, the run goes on without it: %s", error)
         return None
 
 
-def _finish(run: Any) -> None:  # noqa: ANN401
-    try:
-        run.finish()
-    except _failures() as error:
-        log.warning("W&B could not finish: %s", error)
-
-
-def _failures() -> tuple[type[Exception], ...]:
+def _init(params: Params, job: str) -> Any:  # noqa: ANN401
+    folder = scratch("wandb")
+    folder.mkdir(parents=True, exist_ok=True)
+    for variable in _FOLDER_VARIABLES:
+        os.environ.setdefault(variable, str(folder.resolve()))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    return (wandb.Error, OSError, RuntimeError, ValueError)
+    experiment = os.environ.get("DVC_EXP_NAME") or hash_params(params)
+    return wandb.init(
+        project="melodac",
+        name=f"{experiment} {job}",
+        group=os.environ.get("WANDB_RUN_GROUP") or experiment,
+        job_type=job,
+        config=params.model_dump(mode="json", exclude={"ingest": {"source"}}),
+        dir=str(folder),
+        mode="online" if params.runtime.wandb == "online" else "offline",
+        settings=wandb.Settings(
+            silent=True,
+            disable_git=True,
+            disable_job_creation=True,
+            save_code=False,
+            console="off",
+            host="",
+            username="",
+            program="",
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
+        ),
+    )
+
+
+def _as_number(value: object) -> float | int | None:
+    """The value if it is a number, also one that the log spells as a word; None for other words."""
+    if isinstance(value, str):
+        return float(value) if value in {"nan", "inf", "-inf"} else None
+    return value if isinstance(value, bool | int | float) else None

@@ -87,8 +87,8 @@ class RunWatcher:
 
     def on_event(self, event: Event) -> None:
         """Record what somebody should read, and warn of it."""
-        line = event.line()
-        self._record(EVENT, line)
+        self.train_log.write(EVENT, event.line())
+        self.tracker.log_event(event.name, event.reason, event.update)
         log.warning("update %d: %s", event.update, event.reason)
 
     def on_audit(self, event: Event) -> None:

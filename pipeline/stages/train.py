@@ -60,9 +60,7 @@ def run(params: Params) -> Outcome:
     with (
         hold_run_directory(directory),
         stop_on_signal(ranks.max) as stop,
-        open_tracker(
-            params.runtime.wandb, group="train", config=params.model_dump(mode="json")
-        ) as tracker,
+        open_tracker(params, job="train") as tracker,
     ):
         result = _resume_and_run(trainer, directory / LOG_NAME, tracker, stop)
         stop.raise_if_asked()
