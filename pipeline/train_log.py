@@ -7,6 +7,7 @@ finished log reads as if nothing had happened.
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,20 @@ def curve(lines: list[Line]) -> list[dict[str, float]]:
 
 
 def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write the curve as the CSV that `dvc plots` reads."""
+    """Write the curve as the CSV that `dvc plots` reads; what is not known is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [UPDATE, "train_nats", "validation_nats"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {key: None if math.isnan(value) else value for key, value in row.items()} for row in rows
+    )
     write_text(path, text.getvalue())
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The curve of a finished run."""
+    """The curve of a finished run; NaN where a cell is empty."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [
+            {key: float(value or "nan") for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]

@@ -1,6 +1,17 @@
 """The training log of a resumed run reads as if the run had never stopped."""
 
-from pipeline.train_log import TRAIN, VALIDATION, TrainLog, curve, read_curve, read_log, write_curve
+import math
+
+from pipeline.train_log import (
+    EVENT,
+    TRAIN,
+    VALIDATION,
+    TrainLog,
+    curve,
+    read_curve,
+    read_log,
+    write_curve,
+)
 
 
 def write_updates(log, first, last):
@@ -42,3 +53,22 @@ def test_the_curve_comes_back(tmp_path):
     rows = [{"update": 2.0, "train_nats": 0.1 + 0.2, "validation_nats": 3.5}]
     write_curve(tmp_path / "history.csv", rows)
     assert read_curve(tmp_path / "history.csv") == rows
+
+
+def test_a_mean_that_is_not_known_is_an_empty_cell(tmp_path):
+    path = tmp_path / "history.csv"
+    write_curve(path, curve([{"kind": VALIDATION, "update": 5, "loss": 3.5}]))
+    assert path.read_text().splitlines()[1] == "5,,3.5"
+    (row,) = read_curve(path)
+    assert math.isnan(row["train_nats"])
+    assert row["validation_nats"] == 3.5
+
+
+def test_events_and_refused_updates_leave_the_curve_as_it_is():
+    lines = [
+        {"kind": TRAIN, "update": 1, "loss": 4.0},
+        {"kind": TRAIN, "update": 2, "loss": "nan"},
+        {"kind": EVENT, "update": 2, "event": "skip", "reason": "a word", "loss": "nan"},
+        {"kind": VALIDATION, "update": 2, "loss": 3.5},
+    ]
+    assert curve(lines) == [{"update": 2, "train_nats": 4.0, "validation_nats": 3.5}]
