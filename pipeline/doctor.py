@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from melodac.errors import CheckpointCorruptError
-from melodac.training.checkpoint import Checkpoint, open_checkpoint
+from melodac.training.checkpoint import Checkpoint, numbered_checkpoints, open_checkpoint
 from melodac.training.doctor.examine import Patient, Report, examine
 from melodac.training.doctor.findings import significant
 from melodac.training.doctor.identity import Present
@@ -93,16 +93,10 @@ def _locate(path: Path) -> tuple[list[Path], Path]:
     """Folders that should be checkpoints, and the log of their run."""
     if (path / "manifest.json").is_file() or path.name.isdecimal():
         return [path] if path.is_dir() else [], path.parent.parent / _LOG
-    inside = [folder for name in _FOLDERS for folder in _numbered(path / name)]
+    inside = [folder for name in _FOLDERS for folder in numbered_checkpoints(path / name)]
     if inside:
         return inside, path / _LOG
-    return _numbered(path), path.parent / _LOG
-
-
-def _numbered(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name.isdecimal())
+    return numbered_checkpoints(path), path.parent / _LOG
 
 
 def _read_lines(log_path: Path, folders: list[Path], path: Path) -> list[Line]:

@@ -136,23 +136,3 @@ def test_numbers_are_short_and_what_json_lacks_is_none():
     assert significant(1 / 3) == 0.333333
     assert [significant(v) for v in (None, math.nan, math.inf)] == [None] * 3
     assert some([str(n) for n in range(7)]) == "0; 1; 2; 3; 4; and 2 more"
-
-
-def test_a_run_of_the_real_trainer_has_no_failure(build_trainer, tmp_path):
-    trainer = build_trainer(tmp_path)
-    trainer.run()
-    lines = [{"kind": "train", **line} for line in trainer.updates]
-    lines += [{"kind": "validation", **line} for line in trainer.validations]
-    checkpoints = [
-        checkpoint for name in ("checkpoints", "best") for checkpoint in _open_all(tmp_path / name)
-    ]
-    report = examine(Patient(checkpoints, (), lines))
-    assert report.exit_code() == 0, report.findings[0]
-    assert {moments.kind for moments in report.snapshots[-1].moments} == {"exp_avg", "exp_avg_sq"}
-    assert len(report.codebooks) == 2
-
-
-def _open_all(directory):
-    from melodac.training.checkpoint import open_checkpoint
-
-    return [open_checkpoint(folder) for folder in sorted(directory.iterdir())]

@@ -175,6 +175,16 @@ def test_a_rate_that_was_cut_after_a_rollback_is_no_fault(tmp_path):
     assert findings_of(patient)["reach"].severity == "note"
 
 
+def test_an_audit_that_passed_is_no_alarm(tmp_path):
+    patient = Patient(write_run(tmp_path), (), [event("audit", 0), *make_lines()])
+    assert findings_of(patient)["alarms"].severity == "ok"
+
+
+def test_a_run_that_has_only_begun_is_not_judged_by_what_training_leaves(tmp_path):
+    found = findings_of(Patient(write_run(tmp_path, updates=(0,), change=idle_average), (), ()))
+    assert {finding.severity for finding in found.values()} <= {"ok", "note"}
+
+
 def test_a_run_too_short_for_a_shape_is_not_judged_by_it(tmp_path):
     lines = make_lines(lambda _: UNIFORM, updates=20)
     found = findings_of(Patient(write_run(tmp_path, updates=(20,)), (), lines))

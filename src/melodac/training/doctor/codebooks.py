@@ -64,9 +64,19 @@ def tabulate(log: RunLog, unigram: Sequence[float] | None) -> list[Codebook]:
 
 
 def check_codebooks(
-    rows: Sequence[Codebook], log: RunLog, config: Mapping[str, Any]
+    rows: Sequence[Codebook],
+    log: RunLog,
+    config: Mapping[str, Any],
+    initial_attention: Sequence[float] | None,
 ) -> Iterator[Measured]:
-    """Every check of single codebooks and of collapse."""
+    """Every check of single codebooks and of collapse.
+
+    Args:
+        rows: Of `tabulate`.
+        log: Lines of the run.
+        config: Of its newest checkpoint.
+        initial_attention: Entropy share of each layer before training, if the run remembers it.
+    """
     uniform = uniform_nats(config)
     yield _stalled(rows, log, uniform)
     yield _beside_unigram(rows)
@@ -76,7 +86,7 @@ def check_codebooks(
     yield _least("generated_usage", [(k.codebook, k.generated_usage, k.target_usage) for k in many])
     yield _least("entropy", [(k.codebook, k.sampled_entropy, k.target_entropy) for k in rich])
     yield _range(log, uniform)
-    yield _attention(log)
+    yield _attention(log, initial_attention)
 
 
 def _stalled(rows: Sequence[Codebook], log: RunLog, uniform: float) -> Measured:
@@ -130,18 +140,20 @@ def _range(log: RunLog, uniform: float) -> Measured:
     return Measured("entropy_range", float(len(wrong)), some(wrong))
 
 
-def _attention(log: RunLog) -> Measured:
-    measured = [line for line in log.validations if any(key.startswith(_ATTENTION) for key in line)]
+def _attention(log: RunLog, initial: Sequence[float] | None) -> Measured:
+    measured = [
+        {key.removeprefix(_ATTENTION): line[key] for key in line if key.startswith(_ATTENTION)}
+        for line in log.validations
+    ]
+    measured = [layers for layers in measured if layers]
+    if initial is not None:
+        measured.insert(0, {str(layer): share for layer, share in enumerate(initial)})
     if len(measured) < 2:
-        return Measured("attention", None, "attention entropy is logged fewer than two times")
+        return Measured("attention", None, "not logged: train.collapse.probe_windows")
     first, last = measured[0], measured[-1]
-    changes = {
-        key.removeprefix(_ATTENTION): abs(last[key] - first[key])
-        for key in first
-        if key.startswith(_ATTENTION) and key in last
-    }
+    changes = {layer: abs(last[layer] - first[layer]) for layer in last if layer in first}
     most = max(changes, key=lambda layer: changes[layer])
-    return Measured("attention", changes[most], f"layer {most}, since update {first['update']}")
+    return Measured("attention", changes[most], f"layer {most}: {last[most]:.3g} at the end")
 
 
 def _count(lines: Sequence[Line]) -> int:

@@ -5,7 +5,6 @@ The pipeline imports this file and the types it returns.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from melodac.errors import CheckpointCorruptError
 from melodac.training.checkpoint import Checkpoint
@@ -21,7 +20,7 @@ from melodac.training.doctor.identity import (
     differing_factors,
 )
 from melodac.training.doctor.rates import check_rates
-from melodac.training.doctor.run_log import Line, RunLog, read_run
+from melodac.training.doctor.run_log import Line, read_run
 from melodac.training.doctor.snapshots import Snapshot, measure
 from melodac.training.doctor.weights import check_weights
 
@@ -99,7 +98,10 @@ def examine(
         yield Measured("damaged", float(len(patient.damaged)), some(patient.damaged))
         yield from check_identity(checkpoints, present)
         yield from check_weights(snapshots, newest.config, log)
-        yield from _check_log(log, rows, newest.config)
+        yield from check_curve(log, newest.config)
+        yield from check_rates(log, newest.config)
+        initial = newest.state.get("collapse", {}).get("initial_attention")
+        yield from check_codebooks(rows, log, newest.config, initial)
         if factors is not None:
             yield check_difference(factors)
 
@@ -120,9 +122,3 @@ def _trace_other(other: Patient | None, factors: Sequence[Factor] | None) -> Cur
     if other is None or factors is None or len(factors) > 1:
         return None
     return trace(read_run(other.lines), other.newest.config)
-
-
-def _check_log(log: RunLog, rows: Sequence[Codebook], config: dict[str, Any]) -> Iterator[Measured]:
-    yield from check_curve(log, config)
-    yield from check_rates(log, config)
-    yield from check_codebooks(rows, log, config)

@@ -33,8 +33,8 @@ def check_rates(log: RunLog, config: Mapping[str, Any]) -> Iterator[Measured]:
         yield Measured("clips", share, f"last {len(clipped)} updates" if clipped else "not logged")
         yield _skips(log)
     yield _events("rollbacks", [line for line in log.events if line.get("event") == "rollback"])
-    told = {"alarm", "collapse", "audit"}
-    yield _events("alarms", [line for line in log.events if line.get("event") in told])
+    alarms = {"alarm", "collapse"}
+    yield _events("alarms", [line for line in log.events if line.get("event") in alarms])
 
 
 def _order(log: RunLog) -> Measured:

@@ -27,6 +27,11 @@ def check_weights(
     yield Measured("weight_size", widest.rms, f"{widest.module} at update {newest.update}")
     yield _frozen(snapshots)
     yield _reach(snapshots, train, log)
+    if not newest.update:
+        why = "nothing was trained yet"
+        for check in ("average_drift", "average_idle", "moments", "dead_parameters"):
+            yield Measured(check, None, why)
+        return
     yield from _average(newest, train)
     yield from _moments(snapshots, train)
 
