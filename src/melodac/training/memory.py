@@ -161,8 +161,8 @@ def say_what_needs_less(
 
     now = need(config)
     changes = [(words, need(changed)) for words, changed in _thriftier(config, world_size)]
-    words = [f"{words} ({_gigabytes(size)})" for words, size in changes if size < 0.9 * now]
-    return f"about {_gigabytes(now)} are needed; less: " + (
+    words = [f"{words} ({format_bytes(size)})" for words, size in changes if size < 0.9 * now]
+    return f"about {format_bytes(now)} are needed; less: " + (
         ", or ".join(words) or "a smaller train.size or shorter windows"
     )
 
@@ -211,5 +211,6 @@ def _is_exhausted(error: BaseException) -> bool:
     return any(words in str(error) for words in _EXHAUSTED)
 
 
-def _gigabytes(size_bytes: int) -> str:
+def format_bytes(size_bytes: int) -> str:
+    """A size as GB or MB, of 1e9 and 1e6 bytes."""
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
