@@ -4,8 +4,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from melodac.errors import TrainingError
+from melodac.tokens.batches import counted_cells, to_sequence
+from melodac.tokens.delay import build_pattern
+from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
 from melodac.training.loss import bits_per_second, codebook_means, per_codebook_loss, total_loss
 
 
@@ -44,6 +49,30 @@ def test_uncounted_logits_receive_no_gradient(cells):
     total_loss(*per_codebook_loss(logits, sequence, counted)).backward()
     assert logits.grad[~counted].count_nonzero() == 0
     assert logits.grad[counted].count_nonzero() > 0
+
+
+@pytest.mark.parametrize("delay", ["musicgen", "parallel", "reverse", "flat", [3, 0, 5]], ids=str)
+@settings(max_examples=20)
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(any))
+def test_counted_cells_are_codes_and_as_many_as_counted_frames(delay, lengths):
+    """Whatever the delay and however short the window: no special, no frame twice, none lost."""
+    pattern = build_pattern(delay, num_codebooks=3)
+    frames = torch.arange(6 + pattern.max_delay)
+    real = frames < torch.tensor(lengths)[:, None]
+    codes = torch.where(real[:, None], 7, PAD).expand(-1, 3, -1)
+    sequence = to_sequence(codes, pattern, frames=6)
+    counted = counted_cells(real[:, :6], pattern)
+    assert counted.sum(dim=(0, 2)).tolist() == [sum(lengths)] * 3
+    assert bool((sequence[counted] == 7).all())
+
+
+@pytest.mark.parametrize("special", [PAD, BOS, -1])
+def test_a_counted_special_is_refused_and_never_taken_for_a_code(special):
+    """Padding of -1 clamped to code 0 once trained code 0 (R16)."""
+    logits = torch.zeros(1, 1, 1, CODEBOOK_SIZE)
+    sequence = torch.tensor([[[special]]])
+    with pytest.raises(IndexError, match="out of bounds"):
+        per_codebook_loss(logits, sequence, torch.ones_like(sequence, dtype=torch.bool))
 
 
 def test_sums_of_parts_equal_the_whole(cells):
