@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import distributed
 
 from melodac.training.ema import ExponentialAverage, decay_at
+from melodac.training.loop import Callbacks
+from melodac.training.sharding import shard
 
 
 @pytest.fixture
@@ -46,3 +49,36 @@ def test_average_is_apart_from_the_model(model):
     assert torch.equal(average.model.head.weight, before)
     assert not any(weight.requires_grad for weight in average.model.parameters())
     assert not average.model.training
+
+
+def test_the_average_of_a_sharded_model_is_that_of_a_whole_one(build_model):
+    """The average is copied before the model is cut, and cut alike."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        whole, cut = build_model(), build_model()
+        averages = ExponentialAverage(whole, decay=0.9), ExponentialAverage(cut, decay=0.9)
+        shard(cut, 1)
+        shard(averages[1].model, 1)
+        for update in range(1, 6):
+            for model, average in zip((whole, cut), averages, strict=True):
+                with torch.no_grad():
+                    for weight in model.parameters():
+                        weight.mul_(1.1).add_(update)
+                average.update(model, update)
+        expected = averages[0].model.parameters()
+        for one, other in zip(expected, averages[1].model.parameters(), strict=True):
+            assert torch.equal(one, other.full_tensor())
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_a_refused_update_leaves_the_average_as_it_was(build_trainer):
+    trainer = build_trainer(stop_at=2)
+    trainer.run()
+    before = [weight.clone() for weight in trainer.state.average.model.parameters()]
+    trainer.state.model.head.weight.register_hook(lambda gradient: gradient * float("nan"))
+    trainer.callbacks = Callbacks(should_stop=lambda: trainer.update == 4)
+    trainer.run()
+    assert trainer.update == 4
+    after = trainer.state.average.model.parameters()
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
