@@ -29,6 +29,8 @@ GRACE_S = 300
 TIMEOUT_S = 1800
 """Longest wait for another process, which may be writing a checkpoint."""
 _PR_SET_PDEATHSIG = 1
+_CPP_LOG = "TORCH_CPP_LOG_LEVEL"
+"""torch's C++ warns of names of hosts, of options that are meant: read once, when it is loaded."""
 
 log = logging.getLogger("pipeline")
 
@@ -44,12 +46,12 @@ def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
     A signal is passed on to all of them; they are given `GRACE_S` to keep their state. One that
     dies takes the others with it. Ports are found free.
     """
+    os.environ.setdefault(_CPP_LOG, "ERROR")
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # what a process died of, it said itself; torchrun would add a page to it
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    _hush("torch.distributed.elastic")
     os.environ.setdefault("OMP_NUM_THREADS", str(runtime.threads or 1))
     arguments = [
         "--standalone",
@@ -98,6 +100,13 @@ def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
         ) from error
 
 
+def _hush(package: str) -> None:
+    """What a process died of, it said itself; torchrun would add a page to it."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(package):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _tell_end(stage: str, rank: int, exit_code: int) -> int:
     """The exit code as a shell would say it; whoever was killed could not say so itself."""
     if exit_code > 0:
@@ -112,6 +121,7 @@ def _tell_end(stage: str, rank: int, exit_code: int) -> int:
 
 
 def _join(stage: str, runtime: RuntimeParams) -> int:
+    os.environ.setdefault(_CPP_LOG, "ERROR")
     import torch
     from torch import distributed
 

@@ -10,7 +10,6 @@ pipeline may import this file.
 # torch.distributed is hardly typed
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
@@ -176,7 +175,6 @@ class Ranks:
             return model
         # Every parameter is used. Saying that some may not be keeps torch from rearranging its
         # buckets after the first update: a resumed run would add up in another order.
-        warnings.filterwarnings("ignore", "find_unused_parameters=True was", UserWarning)
         parallel = DistributedDataParallel(
             model,
             forward_sync_buffers=False,
