@@ -4,20 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from melodac.errors import ConfigError
+from melodac.errors import AuditError, ConfigError
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import apply_delay, build_pattern, cell_frames, undo_delay
 from melodac.tokens.vocabulary import PAD
 from melodac.training.config import OverfitConfig
-from melodac.training.overfit import cut_windows, run_overfit
+from melodac.training.overfit import RealRun, constant_nats, cut_windows, run_overfit
+from melodac.training.update import TrainingData
 
 CONFIG = OverfitConfig(
     windows=2,
     window_frames=16,
     prefix_frames=2,
     updates=150,
-    learning_rate=2e-2,
-    warmup_updates=5,
     stop_loss=0.3,
     min_accuracy=0.99,
     seed=0,
@@ -25,81 +24,156 @@ CONFIG = OverfitConfig(
 
 
 @pytest.fixture
-def array():
+def data():
     generator = np.random.default_rng(0)
-    return array_of_tracks([
+    array = array_of_tracks([
         (name, generator.integers(0, 1024, (length, 2)).astype(np.uint16))
         for name, length in (("a", 40), ("b", 10), ("c", 17))
     ])
+    return TrainingData(array, array, 16)
+
+
+@pytest.fixture
+def real(data, train_config):
+    changes = {"learning_rate": 2e-2, "warmup_updates": 5}
+    return RealRun(data, train_config.model_copy(update=changes))
 
 
 @torch.inference_mode()
-def greedy(model, pattern, *, num_frames, prefix):
+def play(model, pattern, *, num_frames, prefix, seeds, temperature, condition):
     """Slow and obvious: the whole sequence is read anew for each step."""
     B, K, P = prefix.shape
     codes = torch.full((B, K, num_frames), PAD)
     codes[..., :P] = prefix
     sequence, frames = apply_delay(codes, pattern), cell_frames(pattern, num_frames)
+    generator = torch.Generator().manual_seed(seeds[0])
     for step in range(sequence.shape[-1]):
         free = (frames[step] >= P) & (frames[step] < num_frames)
-        guess = model(sequence)[..., step, :].argmax(-1)
+        logits = model(sequence, condition)[..., step, :]
+        guess = logits.argmax(-1)
+        if temperature:
+            drawn = torch.multinomial(
+                (logits / temperature).softmax(-1).flatten(0, 1), 1, generator=generator
+            )
+            guess = drawn.view(B, K)
         sequence[..., step] = torch.where(free, guess, sequence[..., step])
     return undo_delay(sequence, pattern)
 
 
+@pytest.fixture
+def run(build_model, real):
+    def run(delay=(0, 1), config=CONFIG, play=play, model=None, real=real, **options):
+        return run_overfit(
+            model or build_model(dropout=0.0),
+            build_pattern(delay, 2),
+            real,
+            config=config,
+            play=play,
+            **options,
+        )
+
+    return run
+
+
 @pytest.mark.parametrize("delay", [(0, 1), (0, 0), (2, 0), "flat"])
-def test_the_gate_passes_under_every_pattern(build_model, array, delay):
+def test_the_gate_passes_under_every_pattern(run, delay):
     heard = []
-    report = run_overfit(
-        build_model(dropout=0.0),
-        build_pattern(delay, 2),
-        cut_windows(array, CONFIG),
-        config=CONFIG,
-        free_run=greedy,
-        on_update=heard.append,
-    )
+    report = run(delay, on_update=heard.append)
+    assert report.problems == ()
     assert report.is_passed
     assert report.free_run_accuracy == report.teacher_forced_accuracy == 1.0
-    assert report.free_run_accuracy_per_codebook == (1.0, 1.0)
+    assert report.free_runs.continued_per_codebook == (1.0, 1.0)
     assert report.updates == len(heard) < CONFIG.updates
     assert report.loss == heard[-1]["loss"] < CONFIG.stop_loss
+    assert report.loss_curve[-1] == (report.updates, report.loss)
 
 
-def test_the_gate_fails_a_model_that_did_not_learn(build_model, array):
-    config = CONFIG.model_copy(update={"updates": 6})
-    report = run_overfit(
-        build_model(dropout=0.0),
-        build_pattern((0, 1), 2),
-        cut_windows(array, config),
-        config=config,
-        free_run=greedy,
-    )
+def test_one_window_comes_back_with_nothing_given(run):
+    report = run(config=CONFIG.model_copy(update={"windows": 1}))
+    assert report.is_passed
+    assert report.free_runs.from_nothing == 1.0
+    assert report.free_runs.continued == {1: 1.0, 2: 1.0, 8: 1.0}
+
+
+def test_chance_decides_less_the_lower_the_temperature(run):
+    sampled = run().free_runs.sampled
+    assert list(sampled) == [0.5, 1.0]
+    assert all(len(shares) == 3 for shares in sampled.values())
+    assert np.mean(sampled[0.5]) > np.mean(sampled[1.0]) > 0.05
+    assert np.mean(sampled[0.5]) > 0.9
+
+
+def test_the_gate_fails_a_model_that_did_not_learn(run):
+    report = run(config=CONFIG.model_copy(update={"updates": 6}))
     assert not report.is_passed
     assert report.free_run_accuracy < 0.5
+    assert "continued freely from 2 frames" in report.problems[0]
+    assert "codebook 0 has " in report.problems[1]
 
 
-def test_the_gate_fails_a_free_run_that_is_off_by_one_frame(build_model, array):
-    def late(model, pattern, *, num_frames, prefix):
-        return greedy(model, pattern, num_frames=num_frames, prefix=prefix).roll(1, dims=-1)
+def test_the_gate_fails_a_free_run_that_is_off_by_one_frame(run):
+    def late(*args, **options):
+        return play(*args, **options).roll(1, dims=-1)
 
-    report = run_overfit(
-        build_model(dropout=0.0),
-        build_pattern((0, 1), 2),
-        cut_windows(array, CONFIG),
-        config=CONFIG,
-        free_run=late,
-    )
+    report = run(play=late)
     assert report.teacher_forced_accuracy == 1.0
     assert not report.is_passed
+    assert "not the training is at fault but delay, shift or generation" in report.problems[-1]
 
 
-def test_windows_are_cut_whole_and_end_where_they_end(array):
-    windows = cut_windows(array, CONFIG)
+def test_one_window_that_needs_a_prefix_is_not_enough(run):
+    def forgets_the_start(*args, prefix, **options):
+        found = play(*args, prefix=prefix, **options)
+        return found if prefix.shape[-1] else torch.zeros_like(found)
+
+    report = run(play=forgets_the_start, config=CONFIG.model_copy(update={"windows": 1}))
+    assert report.free_run_accuracy == 1.0
+    assert report.problems[0].startswith("played freely from nothing, 0.0% of the cells are right")
+
+
+def test_a_head_that_is_cut_off_is_refused_before_anything_is_learned(run, build_model):
+    model = build_model(dropout=0.0)
+    cut_codebook_1(model)
+    with pytest.raises(AuditError, match="the head of codebook 1 receives no gradient"):
+        run(model=model)
+
+
+def test_a_codebook_that_stays_constant_fails_though_the_loss_falls(run, build_model, monkeypatch):
+    model = build_model(dropout=0.0)
+    monkeypatch.setattr("melodac.training.loop.Trainer.audit", lambda _trainer: {})
+    cut_codebook_1(model)
+    report = run(model=model)
+    first, last = report.loss_curve[0][1], report.loss
+    assert last < 0.6 * first
+    assert "codebook 1 has 6.931 nats per code, one that never looks has 3.4" in report.problems[-2]
+    assert not any("codebook 0" in problem for problem in report.problems)
+
+
+def cut_codebook_1(model):
+    model.head.register_forward_hook(
+        lambda _module, _inputs, output: torch.cat(
+            [output[..., :1024], output[..., 1024:].detach() * 0], dim=-1
+        )
+    )
+
+
+def test_windows_are_cut_whole_and_end_where_they_end(data):
+    windows = cut_windows(data, CONFIG).train
     assert windows.track_ids == ("a+0", "c+0")
     assert windows.lengths.tolist() == [16, 16]
-    assert np.array_equal(windows.codes(1), array.codes(2)[:16])
+    assert np.array_equal(windows.codes(1), data.train.codes(2)[:16])
 
 
-def test_too_little_music_is_refused(array):
+def test_windows_keep_the_tags_of_their_tracks(data):
+    tagged = data._replace(train_tags=(("piano",), ("drums",), ("voice", "choir")))
+    assert cut_windows(tagged, CONFIG).train_tags == (("piano",), ("voice", "choir"))
+
+
+def test_too_little_music_is_refused(data):
     with pytest.raises(ConfigError, match=r"needs 2 windows of 32 frames, .* hold 1"):
-        cut_windows(array, CONFIG.model_copy(update={"window_frames": 32}))
+        cut_windows(data, CONFIG.model_copy(update={"window_frames": 32}))
+
+
+def test_the_constant_predictor_is_the_entropy_of_the_windows():
+    codes = np.array([[0, 7], [1, 7], [2, 7], [3, 7]], dtype=np.uint16)
+    assert constant_nats(array_of_tracks([("a", codes)])) == pytest.approx([np.log(4), 0.0])

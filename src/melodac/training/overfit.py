@@ -1,74 +1,69 @@
 """The overfit gate: the real trainer must memorise a few windows and then run them back freely.
 
-Only the amount of data and the regularisers differ from a long run, so a fault in delay, loss,
+Only the amount of data and the regularisers differ from the real run, so a fault in delay, loss,
 shift, optimiser or cached generation shows here within a minute. Generation comes in as a
 function: training and sampling do not know each other. The pipeline may import this file.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
-from melodac.errors import ConfigError
+from melodac.errors import ConfigError, TrainingError
+from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import TokenArray, array_of_tracks
-from melodac.tokens.batches import Batch, read_batch
+from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern, undo_delay
 from melodac.tokens.windows import evaluation_windows
+from melodac.training.conditions import full_conditions
 from melodac.training.config import OverfitConfig, TrainConfig
-from melodac.training.loop import Callbacks, Metrics, Trainer
-from melodac.training.scoring import build_targets
+from melodac.training.events import Metrics
+from melodac.training.loop import Callbacks, Trainer
+from melodac.training.loss import codebook_means, per_codebook_loss
+from melodac.training.overfit_config import gate_config
+from melodac.training.overfit_gradients import (
+    compare_gradients,
+    silent_modules,
+    take_first_gradients,
+)
+from melodac.training.overfit_report import (
+    OverfitReport,
+    advise,
+    find_constant_codebooks,
+    find_free_run_faults,
+)
+from melodac.training.overfit_runs import Memorised, Play, measure_free_runs
+from melodac.training.scoring import Targets, build_targets
 from melodac.training.update import TrainingData
 
-
-@runtime_checkable
-class FreeRun(Protocol):
-    """Greedy generation at T = 0."""
-
-    def __call__(
-        self,
-        model: LanguageModel,
-        pattern: DelayPattern,
-        *,
-        num_frames: int,
-        prefix: Int[Tensor, "B K P"],
-    ) -> Int64[Tensor, "B K T"]:
-        """Continue each prefix to a track that ends after `num_frames` frames."""
-        ...
+_CURVE_POINTS = 50
+"""Points of the loss curve that are reported."""
 
 
-@dataclass(frozen=True)
-class OverfitReport:
-    """What the gate found; accuracies are shares of the cells after the prefix."""
+class RealRun(NamedTuple):
+    """The run that the gate stands before."""
 
-    updates: int
-    """Updates taken."""
-    loss: float
-    """Nats per code in the last update."""
-    teacher_forced_accuracy: float
-    """Share of most likely codes that are right when the past is the truth."""
-    free_run_accuracy: float
-    """Share of codes that are right when the past is what the model said itself."""
-    free_run_accuracy_per_codebook: tuple[float, ...]
-    is_passed: bool
-    """Whether the free run is at least as accurate as the config asks."""
+    data: TrainingData
+    config: TrainConfig
 
 
-def cut_windows(array: TokenArray, config: OverfitConfig) -> TokenArray:
-    """A few windows as tracks of their own that end where the window ends.
+def cut_windows(data: TrainingData, config: OverfitConfig) -> TrainingData:
+    """A few windows of the training split as tracks of their own that end where the window ends.
 
     Args:
-        array: Tracks of the training split.
+        data: What the real run learns from.
         config: How many windows, and how long.
 
     Raises:
         ConfigError: If the tracks do not hold so many windows.
     """
+    array = data.train
     table = evaluation_windows([int(length) for length in array.lengths], config.window_frames)
     whole = np.flatnonzero(table.num_frames == config.window_frames)
     if len(whole) < config.windows:
@@ -79,117 +74,153 @@ def cut_windows(array: TokenArray, config: OverfitConfig) -> TokenArray:
         )
     # spread over all tracks: neighbours may be repeats of each other
     rows = whole[np.linspace(0, len(whole) - 1, config.windows).astype(np.int64)]
-    return array_of_tracks([
+    windows = [table[int(row)] for row in rows]
+    cut = array_of_tracks([
         (
             f"{array.track_ids[window.track]}+{window.start}",
             array.codes(window.track)[window.start : window.start + config.window_frames],
         )
-        for window in (table[int(row)] for row in rows)
+        for window in windows
     ])
+    tags = tuple(data.train_tags[window.track] for window in windows) if data.train_tags else ()
+    return TrainingData(cut, cut, config.window_frames, train_tags=tags, validation_tags=tags)
 
 
 def run_overfit(
     model: LanguageModel,
     pattern: DelayPattern,
-    windows: TokenArray,
+    real: RealRun,
     *,
     config: OverfitConfig,
-    free_run: FreeRun,
+    play: Play,
     on_update: Callable[[Metrics], None] = lambda _: None,
 ) -> OverfitReport:
-    """Memorise the windows, then run them back.
+    """Look at the fresh model, memorise some windows, then run them back.
+
+    A model that starts wrong is refused with `AuditError`, too little music with `ConfigError`.
 
     Args:
         model: Untrained, on its device, built without dropout.
-        pattern: Delay pattern of the long run to come.
-        windows: What `cut_windows` cut.
+        pattern: Delay pattern of the real run.
+        real: The real run; one of its updates is looked at.
         config: The gate.
-        free_run: Generates greedily.
+        play: Generates.
         on_update: Hears of every update.
+
+    Raises:
+        TrainingError: If no update was sound.
     """
-    batch = read_batch(
-        windows,
-        evaluation_windows([config.window_frames] * config.windows, config.window_frames),
-        config.window_frames,
-        pattern.max_delay,
-    )
-    watch = _Watch(model, pattern, batch, config)
+    windows, train = cut_windows(real.data, config), gate_config(real.config, config)
+    watch = _Watch(model, pattern, windows, config)
 
     def hear(metrics: Metrics) -> None:
-        watch.loss = float(metrics["loss"])
+        if math.isfinite(loss := float(metrics["loss"])):  # else the update was refused
+            watch.losses.append(loss)
         on_update(metrics)
 
     trainer = Trainer(
         model,
         pattern,
-        TrainingData(windows, windows, config.window_frames),
-        config=_train_config(config),
+        windows,
+        config=train,
         directory=None,
         identity={},
         callbacks=Callbacks(on_update=hear, should_stop=watch.is_memorised),
     )
+    audit = trainer.audit()
+    # drawn with the gate's seed, so that it does not depend on that of the run
+    real_config = real.config.model_copy(update={"seed": config.seed})
+    first_real = take_first_gradients(model, pattern, real.data, real_config)
+    first_gate = take_first_gradients(model, pattern, windows, train)
     result = trainer.run()
-    model.eval()
-    truth = batch.codes[..., : config.window_frames]
-    found = free_run(
-        model, pattern, num_frames=config.window_frames, prefix=truth[..., : config.prefix_frames]
+    if not watch.losses:
+        raise TrainingError(
+            f"none of {result.update} updates of the overfit gate had a finite loss: lower "
+            "train.learning_rate"
+        )
+    memorised = Memorised(watch.codes, watch.condition, play)
+    free_runs = measure_free_runs(model, pattern, memorised, prefix_frames=config.prefix_frames)
+    nats, constant = watch.nats_per_codebook(), constant_nats(windows.train)
+    accuracy = watch.teacher_forced_accuracy()
+    problems = (
+        *find_free_run_faults(free_runs, config),
+        *find_constant_codebooks(nats, constant),
+        *silent_modules(first_real, first_gate),
     )
-    right = (found.cpu() == truth)[..., config.prefix_frames :].double()
-    accuracy = float(right.mean())
     return OverfitReport(
         updates=result.update,
-        loss=watch.loss,
-        teacher_forced_accuracy=watch.teacher_forced_accuracy(),
-        free_run_accuracy=accuracy,
-        free_run_accuracy_per_codebook=tuple(float(share) for share in right.mean(dim=(0, 2))),
-        is_passed=accuracy >= config.min_accuracy,
+        loss=watch.losses[-1],
+        loss_curve=_curve(watch.losses),
+        teacher_forced_accuracy=accuracy,
+        nats_per_codebook=tuple(nats),
+        constant_nats_per_codebook=tuple(constant),
+        free_runs=free_runs,
+        gradients=tuple(compare_gradients(first_real, first_gate)),
+        audit=audit,
+        problems=(*problems, advise(watch.losses, accuracy, train=train)) if problems else (),
     )
+
+
+def constant_nats(array: TokenArray) -> list[float]:
+    """Nats per code of each codebook under the frequencies of these very codes."""
+    counts = [np.unique(column, return_counts=True)[1] for column in array.values.T]
+    shares = [count / count.sum() for count in counts]
+    return [float(-(share * np.log(share)).sum()) + 0.0 for share in shares]
 
 
 class _Watch:
     """Notices when every cell after the prefix is predicted, so that no update is wasted."""
 
     def __init__(
-        self, model: LanguageModel, pattern: DelayPattern, batch: Batch, config: OverfitConfig
+        self,
+        model: LanguageModel,
+        pattern: DelayPattern,
+        windows: TrainingData,
+        config: OverfitConfig,
     ) -> None:
-        self.loss = float("inf")
+        self.losses: list[float] = []
         self._model = model
         self._pattern = pattern
-        self._batch = batch
         self._config = config
+        frames = config.window_frames
+        table = evaluation_windows([frames] * config.windows, frames)
+        batch = read_batch(windows.train, table, frames, pattern.max_delay)
+        device = next(model.parameters()).device
+        self.codes = batch.codes[..., :frames]
+        self.condition: Condition | None = None
+        if windows.train_tags and model.config.text_bytes:
+            texts = full_conditions(windows.train_tags, model.config.text_bytes)
+            self.condition = texts.to(device)
+        self._targets: Targets = build_targets(batch, pattern, device)
 
     def is_memorised(self) -> bool:
-        return self.loss < self._config.stop_loss and self.teacher_forced_accuracy() == 1.0
-
-    @torch.inference_mode()
-    def teacher_forced_accuracy(self) -> float:
-        device = next(self._model.parameters()).device
-        sequence, _ = build_targets(self._batch, self._pattern, device)
-        was_training = self._model.training
-        guesses = self._model.eval()(sequence).argmax(dim=-1)
-        self._model.train(was_training)
-        right: Bool[Tensor, "B K T"] = undo_delay(guesses, self._pattern) == undo_delay(
-            sequence, self._pattern
+        return (
+            bool(self.losses)
+            and self.losses[-1] < self._config.stop_loss
+            and self.teacher_forced_accuracy() == 1.0
         )
+
+    def teacher_forced_accuracy(self) -> float:
+        sequence = self._targets.sequence
+        guesses = undo_delay(self._logits().argmax(dim=-1), self._pattern)
+        right: Bool[Tensor, "B K T"] = guesses == undo_delay(sequence, self._pattern)
         return float(right[..., self._config.prefix_frames :].double().mean())
 
+    def nats_per_codebook(self) -> list[float]:
+        return codebook_means(*per_codebook_loss(self._logits(), *self._targets))
 
-def _train_config(config: OverfitConfig) -> TrainConfig:
-    return TrainConfig(
-        updates=config.updates,
-        windows_per_update=config.windows,
-        micro_batch=config.windows,
-        learning_rate=config.learning_rate,
-        min_learning_rate_ratio=0.1,
-        warmup_updates=config.warmup_updates,
-        weight_decay=0.0,
-        beta1=0.9,
-        beta2=0.95,
-        clip_norm=1.0,
-        ema_decay=0.0,
-        dropout=0.0,
-        validate_every=config.updates,
-        checkpoint_every=config.updates,
-        keep_checkpoints=2,
-        seed=config.seed,
+    @torch.inference_mode()
+    def _logits(self) -> Tensor:
+        was_training = self._model.training
+        logits = self._model.eval()(self._targets.sequence, self.condition)
+        self._model.train(was_training)
+        return logits
+
+
+def _curve(losses: list[float]) -> tuple[tuple[int, float], ...]:
+    every = max(1, len(losses) // _CURVE_POINTS)
+    return tuple(
+        (update, loss)
+        for update, loss in enumerate(losses, start=1)
+        if update % every == 0 or update in {1, len(losses)}
     )

@@ -1,17 +1,23 @@
 """The config of the overfit gate: that of the real run, less its data and its regularisers.
 
-What is tested must be what will run, so optimiser, rates, clipping, precision and condition stay as
-they are. Training and the pipeline may import this file.
+What is tested must be what will run, so optimiser, rate, schedule, clipping, stability, precision
+and condition stay as they are. What the gate does not read here it does not depend on: the length
+of the real run, when it validates and what it keeps. Training and the pipeline may import this
+file.
 """
 
 from melodac.training.config import OverfitConfig, TrainConfig
-from melodac.training.sections import CorruptionConfig, ObjectiveConfig
+from melodac.training.sections import CollapseConfig, CorruptionConfig, ObjectiveConfig
 
-_FEWEST_WARMUP_UPDATES = 10
-"""Updates after which Adam's second moment is a mean of many gradients, not of one: at 0.95 a first
-gradient weighs 0.6 of what it weighed."""
+_WARMUP_FRAC = 0.1
+"""Most of the gate that warms up: Adam needs some tens of gradients to know their size, and a
+warm-up of thousands of updates would leave a gate of hundreds at a rate near zero. Not a share of
+the real run's length, or the gate would be run again whenever that changes."""
 
-PLAIN_OBJECTIVE = ObjectiveConfig(
+_DECAY_FRAC = 0.2
+"""Most of the gate in which wsd falls."""
+
+_PLAIN_OBJECTIVE = ObjectiveConfig(
     label_smoothing=0.0,
     codebook_weights="uniform",
     codebook_alpha=0.0,
@@ -20,53 +26,57 @@ PLAIN_OBJECTIVE = ObjectiveConfig(
     usage_bonus=0.0,
     usage_updates=0,
 )
-"""The loss itself."""
 
-NO_CORRUPTION = CorruptionConfig(
+_NO_CORRUPTION = CorruptionConfig(
     token_noise=0.0,
     token_noise_updates=0,
     own_codes=0.0,
     own_codes_from=0,
     own_codes_updates=0,
 )
-"""The truth is read."""
+
+_NO_PROBES = CollapseConfig(
+    action="warn",
+    probe_windows=0,
+    min_usage_ratio=0.0,
+    min_entropy_ratio=0.0,
+    max_attention_change=1.0,
+)
 
 
 def gate_config(train: TrainConfig, overfit: OverfitConfig) -> TrainConfig:
     """The run that the gate is.
 
-    The warm-up keeps its share of the run, for it is part of the schedule's shape, but not fewer
-    updates than Adam needs to know the size of gradients, and never more than in the real run: else
-    a warm-up of thousands would leave a short gate at a rate near zero. The fall of wsd keeps its
-    share.
-
     Args:
         train: The real run.
         overfit: The gate.
     """
-    share = overfit.updates / train.updates
-    fewest = max(_FEWEST_WARMUP_UPDATES, round(train.warmup_updates * share))
-    warmup = min(train.warmup_updates, fewest, overfit.updates - 1)
-    decay = min(round(train.decay_updates * share), overfit.updates - warmup)
-    changes = {
-        "updates": overfit.updates,
-        "windows_per_update": overfit.windows,
-        "micro_batch": overfit.windows,
-        "context": (),
-        "warmup_updates": warmup,
-        "decay_updates": decay,
-        "weight_decay": 0.0,
-        "ema_decay": 0.0,
-        "dropout": 0.0,
-        "unconditional_frac": 0.0,
-        "tag_shuffle": False,
-        "tag_dropout": 0.0,
-        "objective": PLAIN_OBJECTIVE,
-        "corruption": NO_CORRUPTION,
-        "collapse": train.collapse.model_copy(update={"action": "warn", "probe_windows": 0}),
-        "validate_every": overfit.updates,
-        "checkpoint_every": overfit.updates,
-        "seed": overfit.seed,
-    }
-    given = {name: getattr(train, name) for name in TrainConfig.model_fields}
-    return TrainConfig(**given | changes)
+    warmup = min(train.warmup_updates, int(_WARMUP_FRAC * overfit.updates))
+    return train.model_copy(
+        update={
+            "updates": overfit.updates,
+            "windows_per_update": overfit.windows,
+            "micro_batch": _largest_divisor(overfit.windows, train.micro_batch),
+            "context": (),
+            "warmup_updates": warmup,
+            "decay_updates": min(train.decay_updates, int(_DECAY_FRAC * overfit.updates)),
+            "weight_decay": 0.0,
+            "ema_decay": 0.0,
+            "dropout": 0.0,
+            "unconditional_frac": 0.0,
+            "tag_shuffle": False,
+            "tag_dropout": 0.0,
+            "objective": _PLAIN_OBJECTIVE,
+            "corruption": _NO_CORRUPTION,
+            "collapse": _NO_PROBES,
+            "validate_every": overfit.updates,
+            "checkpoint_every": overfit.updates,
+            "keep_checkpoints": 2,
+            "keep_checkpoints_mb": 0,
+            "seed": overfit.seed,
+        }
+    )
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
