@@ -26,7 +26,7 @@ def test_a_healthy_run_has_no_finding_and_nothing_unmeasured_but_what_was_not_lo
     assert {f.severity for f in found.values()} == {"ok", "note"}
     unmeasured = {check for check, finding in found.items() if finding.severity == "note"}
     assert unmeasured == {
-        "code", "data", "above_unigram", "usage", "generated_usage", "entropy", "entropy_range", "attention",
+        "one_factor", "code", "data", "above_unigram", "usage", "generated_usage", "entropy", "entropy_range", "attention",
     }  # fmt: skip
 
 

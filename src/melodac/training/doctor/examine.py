@@ -59,7 +59,7 @@ class Report:
     other_curve: Curve | None
     """Loss of the other run, if one decision or none parts the two: else it says nothing."""
     findings: tuple[Finding, ...]
-    """The worst first."""
+    """One of every check, the worst first."""
 
     def exit_code(self, *, is_strict: bool = False) -> int:
         """1 if anything failed, or is so much as a warning where `is_strict`; else 0."""
@@ -102,9 +102,10 @@ def examine(
         yield from check_rates(log, newest.config)
         initial = newest.state.get("collapse", {}).get("initial_attention")
         yield from check_codebooks(rows, log, newest.config, initial)
-        if factors is not None:
-            yield check_difference(factors)
+        yield check_difference(factors)
 
+    found = {one.check: one for one in measured()}
+    unknown = (Measured(name, None, "nothing to measure it by") for name in CHECKS)
     return Report(
         update=newest.update,
         learning_rate=log.train[-1]["learning_rate"] if log.train else None,
@@ -114,7 +115,9 @@ def examine(
         codebooks=tuple(rows),
         factors=None if factors is None else tuple(factors),
         other_curve=_trace_other(other, factors),
-        findings=worst_first(judge(CHECKS[one.check], one) for one in measured()),
+        findings=worst_first(
+            judge(CHECKS[one.check], found.get(one.check, one)) for one in unknown
+        ),
     )
 
 

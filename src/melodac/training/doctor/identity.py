@@ -116,8 +116,10 @@ def check_identity(
             yield Measured(check, float(then != now), f"{then[:12]} then, {now[:12]} now")
 
 
-def check_difference(factors: Sequence[Factor]) -> Measured:
-    """How many decisions part two runs."""
+def check_difference(factors: Sequence[Factor] | None) -> Measured:
+    """How many decisions part two runs; None if there is but one run."""
+    if factors is None:
+        return Measured("one_factor", None, "no other run was given")
     return Measured("one_factor", float(len(factors)), describe_difference(factors))
 
 
