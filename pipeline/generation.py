@@ -1,5 +1,7 @@
 """From a trained checkpoint to sound: codes are sampled, then decoded."""
 
+import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ from melodac.tokens.layout import mix_channels
 from melodac.tokens.tags import join_tags
 from pipeline.experiment import Trained, load_trained
 from pipeline.logs import progress_bar
+
+MAX_NAME_CHARS = 40
+"""Letters of a prompt that a file's name shows."""
 
 
 class Request(NamedTuple):
@@ -172,7 +177,17 @@ def write_clips(
         )
     written: list[Path] = []
     for seed, clip in zip(seeds, made.cpu(), strict=True):
-        path = folder / f"seed{seed}_t{settings.temperature:g}.flac"
+        path = folder / f"{_name(request)}seed{seed}_t{settings.temperature:g}.flac"
         write_flac(path, instrument.decode(clip), instrument.codec.sample_rate_hz, subtype="PCM_16")
         written.append(path)
     return written
+
+
+def _name(request: Request) -> str:
+    """Beginning of a file's name: two prompts leave two files."""
+    if not request.text:
+        return ""
+    words = "-".join(re.findall(r"\w+", request.text.casefold()))[:MAX_NAME_CHARS]
+    digest = hashlib.sha256(request.text.encode()).hexdigest()[:6]
+    guidance = "" if request.guidance == 1 else f"_g{request.guidance:g}"
+    return f"{words}_{digest}{guidance}_"

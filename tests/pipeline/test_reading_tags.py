@@ -1,7 +1,10 @@
 """Laws of tags on their way from the catalogue to the model, and of what a checkpoint may be asked."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +15,10 @@ from melodac.models.language_model import LanguageModel
 from melodac.sampling.settings import SamplingSettings
 from melodac.tokens.delay import build_pattern
 from melodac.training.checkpoint import Checkpoint
-from pipeline import paths
+from pipeline import generation, paths
 from pipeline.datasets import read_dataset
 from pipeline.experiment import Trained, build_model, describe_run, read_tags
-from pipeline.generation import NOTHING, Instrument, Request
+from pipeline.generation import NOTHING, Instrument, Request, write_clips
 from pipeline.params import load_params
 from pipeline.records import read_catalogue, write_catalogue
 from pipeline.stages import index
@@ -163,3 +166,21 @@ def test_guidance_of_the_demos_is_judged_before_anything_is_played(build_instrum
 def test_tags_beyond_the_model_s_room_are_left_out_of_what_is_shown(build_instrument):
     assert build_instrument().text_of(["folk", "x" * 60, "jazz"]) == "folk, jazz"
     assert build_instrument(reads_text=False).text_of(["folk"]) == ""
+
+
+def test_two_prompts_leave_two_files(build_instrument, monkeypatch, tmp_path):
+    written = []
+    monkeypatch.setattr(generation, "write_flac", lambda path, *_, **__: written.append(path.name))
+    monkeypatch.setattr(Instrument, "frames_in", lambda *_: 4)
+    monkeypatch.setattr(Instrument, "decode", lambda *_: None)
+    instrument = replace(build_instrument(), codec=SimpleNamespace(sample_rate_hz=44100))
+    for request in (
+        NOTHING,
+        Request("Folk, slow"),
+        Request("Folk; slow"),
+        Request("Folk, slow", 3.0),
+    ):
+        write_clips(instrument, tmp_path, seconds=1.0, seeds=[7], settings=PLAIN, request=request)
+    assert len(set(written)) == 4
+    assert written[0] == "seed7_t1.flac"
+    assert re.fullmatch("folk-slow_[0-9a-f]{6}_g3_seed7_t1.flac", written[3])

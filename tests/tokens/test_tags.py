@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.tokens.tags import NAMES, SEPARATOR, join_tags, tag_texts
+from melodac.tokens.tags import SEPARATOR, UNREAD, join_tags, tag_texts
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9)
 
@@ -31,7 +31,7 @@ def test_a_word_said_twice_is_read_once():
     assert tag_texts({"genre": "folk", "tags": "fiddle; folk |fiddle"}, "x") == ("folk", "fiddle")
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", sorted(UNREAD))
 def test_what_only_names_a_recording_is_not_read(name):
     assert tag_texts({name: "Apple Barn", "key": "C"}, "x.ogg") == ("key C",)
 

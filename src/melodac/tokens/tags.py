@@ -19,11 +19,11 @@ DESCRIPTION = "description"
 LISTS = frozenset({"genre", "instrument", "keywords", "moods", "tags"})
 """Fields that say nothing by their name: each of their words stands for itself."""
 
-NAMES = frozenset({
-    "album", "comment", "copyright", "date", "file", "filename", "id", "isrc", "licence", "path",
-    "source", "title", "track_number", "url",
+UNREAD = frozenset({
+    "album", "comment", "copyright", "date", "duration", "file", "filename", "id", "isrc", "length",
+    "licence", "num_bars", "path", "source", "title", "track_number", "url",
 })  # fmt: skip
-"""Fields that tell a recording from others and say nothing of its sound."""
+"""Fields that name or measure a recording and say nothing of how it sounds."""
 
 _WORD_ENDS = re.compile(r"\s*[,;|]\s*")
 
@@ -49,7 +49,7 @@ def tag_texts(tags: Mapping[str, str], path: str) -> tuple[str, ...]:
     """
     described = [tags[DESCRIPTION]] if DESCRIPTION in tags else []
     words = [word for name in sorted(LISTS & tags.keys()) for word in _WORD_ENDS.split(tags[name])]
-    other = sorted(tags.keys() - LISTS - NAMES - {DESCRIPTION})
+    other = sorted(tags.keys() - LISTS - UNREAD - {DESCRIPTION})
     fields = [(f"{name} {tags[name]}", tags[name]) for name in other]
     said = [(text, text) for text in (*described, *words)] + fields
     names = _names_of(path)
