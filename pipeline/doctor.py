@@ -78,7 +78,8 @@ def find_patient(path: Path) -> Patient:
         try:
             checkpoints.append(open_checkpoint(folder))
         except CheckpointCorruptError as error:
-            damaged.append(str(error))
+            if folder.exists():  # else a run that goes on has just dropped it
+                damaged.append(str(error))
     if not checkpoints:
         raise CheckpointCorruptError(
             f"{path} holds {len(damaged)} checkpoints and none is whole: {damaged[0]}"

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from melodac.errors import CheckpointCorruptError
+from melodac.training.checkpoint import open_checkpoint
 from pipeline import paths
 from pipeline.doctor import examine_path, find_patient, leave_report, write_report
 from pipeline.doctor_text import render
@@ -81,6 +82,18 @@ def test_a_damaged_checkpoint_is_a_failure_and_the_others_are_examined(run):
     assert report.exit_code() == 1
     assert report.findings[0].check == "damaged"
     assert "00000600" in report.findings[0].measured
+
+
+def test_a_checkpoint_that_a_run_drops_meanwhile_is_no_damage(run, monkeypatch):
+    def drop_first(folder):
+        if folder.name == "00000500":
+            shutil.rmtree(folder)
+        return open_checkpoint(folder)
+
+    monkeypatch.setattr("pipeline.doctor.open_checkpoint", drop_first)
+    report = examine_path(run)
+    assert updates_of(report) == [300, 600]
+    assert severities(report)["damaged"] == "ok"
 
 
 def test_what_cannot_be_examined_is_one_line(run):
