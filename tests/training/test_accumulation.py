@@ -136,6 +136,15 @@ def test_each_stage_trains_on_windows_of_its_length(build_trainer):
     assert trainer.updates[-1]["num_frames"] == frames
 
 
+def test_every_validation_says_how_much_music_was_read(build_trainer):
+    trainer = build_trainer()
+    trainer.run()
+    last = trainer.validations[-1]
+    assert trainer.epoch > 3
+    assert last["frames_read_share"] == 1.0
+    assert 0 < last["windows_distinct"] <= last["windows_read"]
+
+
 def losses(trainer):
     return [(line["update"], line["loss"], line["learning_rate"]) for line in trainer.updates]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from melodac.errors import ConfigError
 from melodac.tokens.array import array_of_tracks
-from melodac.tokens.windows import ANYWHERE, Bars, Starts
+from melodac.tokens.windows import ANYWHERE, Bars, Starts, coverage
 from melodac.training.order import WindowOrder
 
 LENGTHS = (40, 23, 5)
@@ -156,6 +156,17 @@ def test_windows_that_never_move_show_in_the_numbers(build_order):
     anywhere, same = order.coverage_after(update), fixed.coverage_after(update)
     assert anywhere.windows_distinct > 0.8 * anywhere.windows_read
     assert same.windows_distinct < 0.6 * same.windows_read
+
+
+@pytest.mark.parametrize("context", [(), STAGES])
+def test_what_is_counted_is_what_the_index_counts(build_order, context):
+    order = build_order(context=context)
+    for update in (1, 2, 3):
+        read = [order.take(u) for u in range(1, update + 1)]
+        expected = coverage([one.table for one in read], LENGTHS, read[-1].frames)
+        found = order.coverage_after(update)
+        assert found.windows_distinct == expected.num_distinct
+        assert found.frames_read_share == expected.num_frames_seen / expected.num_frames
 
 
 def test_counting_looks_back_two_epochs_at_most(build_order):

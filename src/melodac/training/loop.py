@@ -278,7 +278,8 @@ class Trainer:
             self.state.best = Best(self.update, found.loss)
             if self.directory is not None:
                 self.state.save_best(self.directory / "best", self.identity)
-        self.callbacks.on_validation({**found.metrics, "is_best": is_best})
+        seen = self.reader.order.coverage_after(self.update)._asdict()
+        self.callbacks.on_validation({**found.metrics, **seen, "is_best": is_best})
         for event in found.events:
             self.callbacks.on_event(event)
         if self.monitor.failure(is_last=self._is_complete) is not None:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int32, Int64
 
 from melodac.tokens.array import TokenArray
 from melodac.tokens.windows import (
     ANYWHERE,
     Starts,
     WindowTable,
-    coverage,
     num_training_windows,
     training_windows,
 )
@@ -101,14 +101,13 @@ class WindowOrder:
         stage = self._stage(update)
         end = (update - stage.first + 1) * self._size
         begin = max(0, (end - 1) // stage.windows_per_epoch - 1) * stage.windows_per_epoch
-        found = coverage(
-            list(self._read(stage, begin, end - begin)),
-            self._lengths,
-            stage.frames,
-            starts=self._starts,
-        )
+        table = _join(self._read(stage, begin, end - begin))
+        offsets = np.cumsum([0, *self._lengths])
+        firsts = offsets[table.tracks] + table.starts
         return WindowCoverage(
-            end - begin, found.num_distinct, found.num_frames_seen / found.num_frames
+            end - begin,
+            len(np.unique(firsts)),
+            _count_union(firsts, table.num_frames) / int(offsets[-1]),
         )
 
     def _build_stage(self, first: int, frames: int, seed: int) -> _Stage:
@@ -152,3 +151,11 @@ def _join(parts: Iterator[WindowTable]) -> WindowTable:
         np.concatenate([table.starts for table in tables]),
         np.concatenate([table.num_frames for table in tables]),
     )
+
+
+def _count_union(firsts: Int64[np.ndarray, " B"], sizes: Int32[np.ndarray, " B"]) -> int:
+    """Frames in at least one window; the work grows with the windows, not with the frames."""
+    order = np.argsort(firsts)
+    ends = np.maximum.accumulate((firsts + sizes)[order])
+    covered = np.concatenate([[0], ends[:-1]])
+    return int(np.maximum(ends - np.maximum(firsts[order], covered), 0).sum())
