@@ -68,8 +68,8 @@ def test_training_and_evaluation_count_the_same_cells(build_trainer, data):
 
 
 def test_a_regularised_update_does_not_depend_on_its_cut(build_trainer):
-    whole = build_trainer(dropout=0.0, micro_batch=4, **EVERYTHING)
-    parts = build_trainer(dropout=0.0, micro_batch=1, **EVERYTHING)
+    whole = build_trainer(updates=4, dropout=0.0, micro_batch=4, **EVERYTHING)
+    parts = build_trainer(updates=4, dropout=0.0, micro_batch=1, **EVERYTHING)
     whole.run()
     parts.run()
     for one, other in zip(whole.updates, parts.updates, strict=True):
@@ -100,3 +100,12 @@ def test_every_regulariser_reaches_the_weights(build_trainer, changes):
     plain.run()
     regularised.run()
     assert not torch.equal(final_weights(plain)[0], final_weights(regularised)[0])
+
+
+def test_own_codes_and_bonuses_work_in_half_precision(build_trainer):
+    trainer = build_trainer(updates=3, compute={"precision": "bf16"}, **EVERYTHING)
+    trainer.run()
+    plain = build_trainer(updates=3, **EVERYTHING)
+    plain.run()
+    for half, full in zip(trainer.updates, plain.updates, strict=True):
+        assert half["loss"] == pytest.approx(full["loss"], abs=0.05)

@@ -62,7 +62,8 @@ class GradientTaker:
         self._model.train()
         for part in data.parts:
             is_last = part is data.parts[-1]
-            read = self.corruption.inputs(self._model, part, update=update)
+            with self._compute.autocast():
+                read = self.corruption.inputs(self._model, part, update=update)
             with (
                 seeded(self._config.seed, "dropout", update, part.index, device=self._device),
                 self._ranks.accumulating(self._wrapped, is_last=is_last),
