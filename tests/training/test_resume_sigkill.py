@@ -50,10 +50,12 @@ def kill_at_random(child, log_path, draw, update_s):
 
 
 def damage_newest(directory):
-    """Cut the newest checkpoint short, as a bad disk does; one older is left to fall back to."""
+    """Cut the newest checkpoint short, as a bad disk does; if there is one to fall back to."""
     folders = sorted(path for path in (directory / "checkpoints").iterdir() if path.name.isdigit())
-    if len(folders) > 1:
+    is_spare = len(folders) > 1
+    if is_spare:
         os.truncate(folders[-1] / "optimizer.safetensors", 1000)
+    return is_spare
 
 
 @pytest.mark.slow
@@ -65,15 +67,15 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(train_config,
     started_s = time.monotonic()
     os.waitpid(run_in_child(config, whole, tmp_path / "whole.jsonl"), 0)
     update_s = (time.monotonic() - started_s) / UPDATES
-    draw, log_path = random.Random(name), tmp_path / "killed.jsonl"
+    draw, log_path, num_damaged = random.Random(name), tmp_path / "killed.jsonl", 0
     for kill in range(KILLS):
         assert kill_at_random(run_in_child(config, killed, log_path), log_path, draw, update_s)
         found = latest_checkpoint(killed / "checkpoints")
-        assert found.warnings == ()
+        assert len(found.warnings) <= num_damaged
         if found.checkpoint is not None:
             disturb(killed, found.checkpoint.update)
-            if kill % 4 == 3:
-                damage_newest(killed)
+            if kill % 4 == 3 and not found.warnings:
+                num_damaged += damage_newest(killed)
     os.waitpid(run_in_child(config, killed, log_path), 0)
     assert last_bytes(killed, UPDATES) == last_bytes(whole, UPDATES)
     assert essence(read_log(log_path)) == essence(read_log(tmp_path / "whole.jsonl"))
