@@ -15,6 +15,7 @@ RATE = 1e-3
 CONFIG = {
     "code_fingerprint": "c0de",
     "data_fingerprint": "da7a",
+    "tags_sha256": None,
     "delay": {"name": "musicgen", "delays": [0, 1], "is_flat": False},
     "layout": {"name": "mono", "columns": [{"channel": "mono", "codebook": k} for k in range(2)]},
     "model": {"dim": 8, "num_layers": 1, "num_codebooks": 2, "dropout": 0.1},

@@ -23,7 +23,18 @@ ONE_FACTOR = {
     "train.objective.label_smoothing": {"train__objective__label_smoothing": 0.1},
     "train.seed": {"train__seed": 7},
     "code": {"code_fingerprint": "new"},
-    "data": {"data_fingerprint": "other", "starts__bars_sha256": "other"},
+    "data": {
+        "data_fingerprint": "other",
+        "starts__bars_sha256": "other",
+        "tags_sha256": "other",
+    },
+    "tags": {"tags_sha256": "other"},
+    "train.condition": {
+        "train__condition": "tags",
+        "model__text_bytes": 256,
+        "model__memory_dim": 64,
+        "tags_sha256": "other",
+    },
     "codec": {
         "store__codec": "44khz",
         "store__codebooks": [9],
@@ -64,6 +75,15 @@ def test_another_delay_in_another_size_is_two_factors_although_a_codec_would_cha
     both = OTHER_DELAY | {"store__codec": "44khz", "model__dim": 16}
     names = [found.name for found in differing_factors(CONFIG, changed(CONFIG, **both))]
     assert names == ["codec", "train.delay", "train.size"]
+
+
+def test_a_larger_size_of_a_model_that_reads_texts_is_one_factor():
+    reading = {"train__condition": "tags", "model__text_bytes": 256, "model__memory_dim": 64}
+    small = changed(CONFIG, **reading)
+    large = changed(small, model__dim=16, model__memory_dim=128)
+    assert [found.name for found in differing_factors(small, large)] == ["train.size"]
+    names = [found.name for found in differing_factors(CONFIG, large)]
+    assert names == ["train.condition", "train.size"]
 
 
 def test_numbers_of_the_other_run_are_shown_only_beside_one_factor(tmp_path):

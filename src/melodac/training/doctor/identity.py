@@ -22,20 +22,24 @@ _FACTORS = (
     ("delay", "train.delay"),
     ("layout", "train.layout"),
     ("model.dropout", "train.dropout"),
-    ("model.condition", "train.condition"),
+    ("tags_sha256", "tags"),
     ("model", "train.size"),
 )
 """Prefix of a key and the factor it belongs to; the first that fits counts."""
 _IMPLIED = (
-    ("codec", ("data", "index.align", "train.layout", "train.size", "train.delay")),
-    ("data", ("index.align",)),
+    ("codec", ("data", "tags", "index.align", "train.layout", "train.size", "train.delay")),
+    ("data", ("tags", "index.align")),
+    ("train.condition", ("tags", "train.size")),
     ("train.layout", ("train.size", "train.delay")),
 )
 """A factor and what it changes besides: where it differs those may differ in these keys only."""
 _FOLLOWING = (
     "data_fingerprint",
+    "tags_sha256",
     "starts.bars_sha256",
     "model.num_codebooks",
+    "model.memory_dim",
+    "model.text_",
     "delay.delays",
     "layout.columns",
 )
