@@ -88,14 +88,14 @@ def render_track(
     has_original: bool,
 ) -> None:
     """Original if there is one, round trip and continuations of one test track, to its tags."""
-    tags = tag_texts(record.tags, record.path)
     instrument = writer.instrument
     codec = instrument.codec
     num_frames = instrument.frames_in(demos.duration_s)
     codes = torch.from_numpy(values[:num_frames].T.astype(np.int64))
     asked_s = codes.shape[-1] * codec.hop / codec.sample_rate_hz
-    text = instrument.text_of(tags)
-    told = {"label": record.path, "tags": text or SEPARATOR.join(tags)}
+    request = request_of(instrument, record, demos)
+    tags = SEPARATOR.join(tag_texts(record.tags, record.path))
+    told = {"label": record.path, "tags": request.text or tags}
     if has_original:
         original, _ = read_audio(
             paths.NORMALIZED_AUDIO / f"{record.id}.flac", max_duration_s=record.duration_s + 1
@@ -113,7 +113,7 @@ def render_track(
             seeds=seeds,
             settings=settings,
             prefix=prefix.expand(len(seeds), -1, -1),
-            request=_request(text, demos),
+            request=request,
         )
         for seed, clip in zip(seeds, made.cpu(), strict=True):
             writer.add(
@@ -131,16 +131,15 @@ def render_track(
 def render_free_runs(writer: ClipWriter, demos: DemosParams, record: TrackRecord | None) -> None:
     """What the model plays from no beginning, to the tags of a track if there is one."""
     instrument = writer.instrument
-    text, label = "", FREE_RUN_LABEL
+    request, label = NOTHING, FREE_RUN_LABEL
     if record is not None:
-        text = instrument.text_of(tag_texts(record.tags, record.path))
-        label = f"tags of {record.path}"
+        request, label = request_of(instrument, record, demos), f"tags of {record.path}"
     for settings, seeds in _grid(demos):
         made = instrument.play(
             num_frames=instrument.frames_in(demos.duration_s),
             seeds=seeds,
             settings=settings,
-            request=_request(text, demos),
+            request=request,
         )
         for seed, clip in zip(seeds, made.cpu(), strict=True):
             writer.add(
@@ -149,14 +148,18 @@ def render_free_runs(writer: ClipWriter, demos: DemosParams, record: TrackRecord
                 codes=clip,
                 asked_s=demos.duration_s,
                 label=label,
-                tags=text,
+                tags=request.text,
                 temperature=settings.temperature,
                 seed=_shown_seed(settings, seed),
             )
 
 
-def _request(text: str, demos: DemosParams) -> Request:
-    # a track without tags is played to nothing, which guidance would compare with itself
+def request_of(instrument: Instrument, record: TrackRecord, demos: DemosParams) -> Request:
+    """The tags of a track as a request; nothing without tags, or for a model that reads none.
+
+    What is played to nothing has no guidance: it would be compared with itself.
+    """
+    text = instrument.text_of(tag_texts(record.tags, record.path))
     return Request(text, demos.guidance) if text else NOTHING
 
 

@@ -87,35 +87,41 @@ class Instrument:
             on_step=on_step,
         )
 
-    def _voice(self, request: Request, num_items: int) -> LanguageModel | Guided:
-        model = self.trained.model
-        if not request.text:
-            self._check_free_play(request)
-            return model
-        if not self.trained.reads_text:
+    def check(self, request: Request) -> None:
+        """Refuse a request that the checkpoint cannot follow, before anything is played.
+
+        Raises:
+            SamplingError: If it reads no text and is given one, or never played without a text and
+                is given none, or never compared both and is asked for guidance.
+        """
+        if request.text and not self.trained.reads_text:
             raise SamplingError(
                 f"the checkpoint reads codes alone, it cannot play to {request.text!r}: leave the "
                 "prompt away or train with train.condition=tags"
             )
+        self.check_guidance(request.guidance)
+        if not request.text and request.guidance != 1:
+            raise SamplingError(
+                f"guidance {request.guidance:g} says how strictly to follow a prompt: give one, or "
+                "set guidance to 1"
+            )
+        if not request.text and not self.trained.has_trained_null:
+            raise SamplingError(
+                "the checkpoint never played without a text (train.unconditional_frac = 0): give "
+                "a prompt, or train with some unconditional_frac"
+            )
+
+    def _voice(self, request: Request, num_items: int) -> LanguageModel | Guided:
+        self.check(request)
+        model = self.trained.model
+        if not request.text:
+            return model
         return Guided(
             model,
             encode_texts([request.text] * num_items, model.config.text_bytes).to(self.device),
             scale=request.guidance,
             has_trained_null=self.trained.has_trained_null,
         )
-
-    def _check_free_play(self, request: Request) -> None:
-        self.check_guidance(request.guidance)
-        if request.guidance != 1:
-            raise SamplingError(
-                f"guidance {request.guidance:g} says how strictly to follow a prompt: give one, or "
-                "set guidance to 1"
-            )
-        if not self.trained.has_trained_null:
-            raise SamplingError(
-                "the checkpoint never played without a text (train.unconditional_frac = 0): give "
-                "a prompt, or train with some unconditional_frac"
-            )
 
     def decode(self, codes: Int[Tensor, "K T"]) -> Float32[np.ndarray, "C N"]:
         """Sound of one clip, in mono or in left and right, from codes in the model's order."""

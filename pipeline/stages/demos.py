@@ -14,7 +14,7 @@ from melodac.report.listening_page import write_listening_page
 from melodac.tokens.array import TokenArray
 from pipeline import paths
 from pipeline.datasets import read_dataset
-from pipeline.demo_clips import ClipWriter, render_free_runs, render_track
+from pipeline.demo_clips import ClipWriter, render_free_runs, render_track, request_of
 from pipeline.demo_page import build_page
 from pipeline.devices import set_up_torch
 from pipeline.generation import load_instrument
@@ -33,6 +33,9 @@ def run(params: Params) -> Outcome:
     records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
     test = dataset.split("test")
     chosen = _choose_tracks(test, records)[: params.demos.tracks]
+    for track in chosen:
+        record = records[test.track_ids[track]]
+        instrument.check(request_of(instrument, record, params.demos))
     partial = paths.DEMOS.with_name(".demos.partial")
     shutil.rmtree(partial, ignore_errors=True)
     writer = ClipWriter(partial, instrument)

@@ -165,3 +165,13 @@ def test_validation_draws_nothing(build_reader):
     """All tags in their order, whatever training drops."""
     one, other = (build_reader(unconditional_frac=share) for share in (0.0, 1.0))
     assert loss_of(one, TAGS) == loss_of(other, TAGS)
+
+
+def test_recomputed_activations_read_the_same_texts(build_reader):
+    """What a block reads is made outside of it, and its gradient goes back there."""
+    plain, recomputed = (
+        build_reader(dropout=0.2, compute={"recompute": on}) for on in (False, True)
+    )
+    for trainer in (plain, recomputed):
+        trainer.run()
+    assert_same_weights(plain, recomputed)
