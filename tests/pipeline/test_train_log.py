@@ -2,6 +2,7 @@
 
 import math
 
+from melodac.training.events import Event
 from pipeline.train_log import (
     EVENT,
     TRAIN,
@@ -12,6 +13,7 @@ from pipeline.train_log import (
     read_log,
     write_curve,
 )
+from pipeline.training_run import RunWatcher
 
 
 def write_updates(log, first, last):
@@ -72,3 +74,33 @@ def test_events_and_refused_updates_leave_the_curve_as_it_is():
         {"kind": VALIDATION, "update": 2, "loss": 3.5},
     ]
     assert curve(lines) == [{"update": 2, "train_nats": 4.0, "validation_nats": 3.5}]
+
+
+class Heard:
+    """A tracker that remembers."""
+
+    def __init__(self):
+        self.numbers, self.events = [], []
+
+    def log(self, metrics, update):
+        self.numbers.append((update, metrics))
+
+    def log_event(self, name, reason, update):
+        self.events.append((update, name, reason))
+
+
+def test_what_a_run_says_reaches_the_log_and_the_tracker_alike(tmp_path):
+    tracker = Heard()
+    watcher = RunWatcher(TrainLog(tmp_path / "log", 0), tracker, lambda *_: None)
+    watcher.on_update({"update": 1, "loss": 4.0, "frames_per_s": 10.0})
+    watcher.on_event(Event("skip", 1, "the loss is not finite", {"loss": math.nan}))
+    watcher.on_validation({"update": 1, "loss": 5.0, "loss_k0": 5.5})
+    lines = read_log(tmp_path / "log")
+    assert [line["kind"] for line in lines] == [TRAIN, EVENT, VALIDATION]
+    assert lines[1]["reason"] == "the loss is not finite"
+    assert lines[1]["loss"] == "nan"
+    assert tracker.events == [(1, "skip", "the loss is not finite")]
+    assert [sorted(metrics) for _, metrics in tracker.numbers] == [
+        ["train/frames_per_s", "train/loss", "train/update"],
+        ["validation/loss", "validation/loss_k0", "validation/update"],
+    ]

@@ -61,6 +61,18 @@ def test_without_a_gradient_only_matrices_shrink_and_by_the_rate_times_the_decay
         torch.testing.assert_close(weight.detach(), before[name] * factor)
 
 
+def test_the_first_step_of_adamw_is_the_rate_against_the_sign_of_the_gradient(model, build):
+    optimizer, before = build(model, weight_decay=0.0), copies(model.state_dict())
+    optimizer.set_learning_rate(1e-3)
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        weight.grad = torch.randn(weight.shape, generator=generator).sign()
+    optimizer.step()
+    for name, weight in model.named_parameters():
+        expected = before[name] - 1e-3 * weight.grad
+        torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_is_optimised_once(model, build, kind):
     optimizer = build(model, kind)
