@@ -7,7 +7,8 @@ leaves in data/encode: 640 frames (7.4 s) of 9 codebooks, batch 1, no condition,
 constant rate; once at the rate of that system without a warm-up, once at that of params.yaml. The
 trainer is the real one, with the params of the real run less its regularisers. Every 25 updates the
 model runs freely from nothing, at T = 0 and with two seeds each at T = 0.5 and T = 1, nothing cut
-off. Some 20 minutes on one idle core. Writes docs/one_sample_overfit.csv and .png.
+off. Some 20 minutes on one idle core. Writes docs/one_sample_overfit.csv and .png; with `--plot`
+the picture is drawn anew from the table.
 """
 
 import csv
@@ -41,6 +42,8 @@ SEEDS = (0, 1)
 COLUMNS = ("t0", "t05_a", "t05_b", "t1_a", "t1_b")
 TEMPERATURES = {0.0: ("t0",), 0.5: ("t05_a", "t05_b"), 1.0: ("t1_a", "t1_b")}
 UPDATES = 2600
+"""Most updates; a run ends once every free run has been the recording at two looks."""
+LOOK_EVERY = 25
 PERFECT, MEMORISED = 1.0, 0.99
 """Share of right cells of a perfect run, and of one that is the recording but for a few codes."""
 
@@ -99,8 +102,7 @@ class Study:
     def look(self):
         """Called between updates; true once every run has been the recording at two looks."""
         update = self.trainer.update
-        # while a code in e squared is right no run can hold, so few looks are enough
-        if update % (100 if self.loss > 2 else 25) or not update:
+        if update % LOOK_EVERY or not update:
             return False
         shares = [share for temperature in TEMPERATURES for share in self.run_freely(temperature)]
         self.rows.append([self.config.learning_rate, update, round(self.loss, 5), *shares])
@@ -158,9 +160,10 @@ def draw_plot(table):
             theirs = THEIR_PERFECT.get(temperature)
             if rate == THEIR_RATE and theirs:
                 share.axvline(theirs, color=colour, linestyle=":")
-                share.text(theirs, 0.5, f" earlier system, T = {temperature:g}", rotation=90)
+                told = f"both seeds of the earlier system, T = {temperature:g}"
+                share.text(theirs, 0.05, told, rotation=90, ha="right", color=colour)
         share.set(title=f"learning rate {rate:g}", ylabel="right cells of a free run")
-        share.legend(loc="center left")
+        share.legend(loc="center right")
         loss.semilogy(updates, [row["loss"] for row in rows], "k", marker=".")
         loss.set(xlabel="update", ylabel="nats per code")
     figure.savefig(PLOT, dpi=110, metadata={"Software": None})

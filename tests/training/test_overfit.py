@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from melodac.errors import AuditError, ConfigError
+from melodac.errors import AuditError, ConfigError, DivergenceError
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import apply_delay, build_pattern, cell_frames, undo_delay
 from melodac.tokens.vocabulary import PAD
@@ -109,6 +109,19 @@ def test_the_gate_fails_a_model_that_did_not_learn(run):
     assert report.free_run_accuracy < 0.5
     assert "continued freely from 2 frames" in report.problems[0]
     assert "codebook 0 has " in report.problems[1]
+
+
+def test_a_rate_that_is_far_too_low_is_named(run, real):
+    config = real.config.model_copy(update={"learning_rate": 1e-5})
+    report = run(real=real._replace(config=config))
+    assert not report.is_passed
+    assert "raise train.learning_rate (1e-05)" in report.problems[-1]
+
+
+def test_a_rate_that_is_far_too_high_is_named(run, real):
+    config = real.config.model_copy(update={"learning_rate": 3.0})
+    with pytest.raises(DivergenceError, match=r"lower train\.learning_rate"):
+        run(real=real._replace(config=config))
 
 
 def test_the_gate_fails_a_free_run_that_is_off_by_one_frame(run):

@@ -5,6 +5,7 @@ Only the gate makes such a report; the pipeline reads it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from melodac.training.config import OverfitConfig, TrainConfig
 from melodac.training.overfit_gradients import ModuleGradients
@@ -19,6 +20,9 @@ that holds one code."""
 
 _STILL_FALLING = 0.003
 """Share of the loss by which the last tenth of the updates must be below the tenth before."""
+
+_STEADY = 0.75
+"""Share of updates that lower a loss which falls slowly but surely; one that jumps has a half."""
 
 _PATIENCE = 4.0
 """Times the gate's updates that it is worth waiting for; beyond that the rate is too small."""
@@ -106,12 +110,12 @@ def advise(losses: Sequence[float], accuracy: float, *, train: TrainConfig) -> s
     last = sum(losses[-tenth:]) / tenth
     before = sum(losses[-2 * tenth : -tenth]) / tenth if len(losses) > 1 else losses[0]
     rate = f"train.learning_rate ({train.learning_rate:g})"
-    if not before - last > _STILL_FALLING * before:
+    if not before - last > _STILL_FALLING * before and not _crawls(losses[-2 * tenth :]):
         return (
             f"the loss stands at {last:.3f}: more updates will not help, lower {rate}, or model or "
             "data are at fault"
         )
-    needed = len(losses) + last / (before - last) * tenth
+    needed = len(losses) + last / max(before - last, 1e-9) * tenth
     if needed > _PATIENCE * train.updates:
         return (
             f"the loss is still falling, but so slowly at {last:.3f} that about {needed:.0f} "
@@ -121,3 +125,9 @@ def advise(losses: Sequence[float], accuracy: float, *, train: TrainConfig) -> s
         f"the loss is still falling at {last:.3f}: raise overfit.updates ({train.updates}) to "
         f"about {needed:.0f} or more"
     )
+
+
+def _crawls(losses: Sequence[float]) -> bool:
+    """Whether a loss falls update for update, however little: too high a rate makes it jump."""
+    falls = [later < earlier for earlier, later in pairwise(losses)]
+    return sum(falls) > _STEADY * len(falls)
