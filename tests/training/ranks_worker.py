@@ -40,8 +40,8 @@ class Task:
     """Update after which a rank alone is killed."""
     identities: dict[int, dict[str, Any]] = field(default_factory=dict)
     """What a rank alone takes itself for."""
-    poison: dict[int, int] = field(default_factory=dict)
-    """Update in which the gradients of a rank alone are NaN."""
+    poison: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Updates in which the logits of a rank alone are NaN."""
 
 
 @dataclass
@@ -159,9 +159,10 @@ def refusal(ask) -> str:
     return ""
 
 
-def poisoner(update, heard):
+def poisoner(updates, heard):
     def poison(model, inputs, logits):
-        return logits * torch.nan if model.training and len(heard.updates) == update - 1 else logits
+        is_due = model.training and len(heard.updates) + 1 in updates
+        return logits * torch.nan if is_due else logits
 
     return poison
 

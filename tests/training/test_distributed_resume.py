@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 def test_a_stopped_run_of_processes_ends_as_an_uninterrupted_one(
     build_trainer, tmp_path, sharding, world_size
 ):
-    """To the bit, also where rank 1 alone was asked to stop."""
+    """To the bit, though only process 1 was asked to stop."""
 
     def one(folder, **more):
         trainer = build_trainer(tmp_path / folder, windows_per_update=6, micro_batch=1)
@@ -23,27 +23,36 @@ def test_a_stopped_run_of_processes_ends_as_an_uninterrupted_one(
     for before, after, uninterrupted in zip(first, second, whole, strict=True):
         losses = [update["loss"] for update in before.updates + after.updates]
         assert losses == [update["loss"] for update in uninterrupted.updates]
-    found, expected = newest(tmp_path / "parts"), newest(tmp_path / "whole")
-
-    assert are_equal(found, expected)
+    assert are_equal(newest(tmp_path / "parts"), newest(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("order", [(1, 2, 1), (2, 1, 2)])
-@pytest.mark.parametrize("shardings", [("ddp", "fsdp", "ddp"), ("fsdp", "ddp", "fsdp")])
+@pytest.mark.parametrize(
+    ("worlds", "shardings"),
+    [
+        ((1, 2, 1), ("ddp", "fsdp", "ddp")),
+        ((2, 1, 3), ("ddp", "ddp", "fsdp")),
+        ((3, 2, 2), ("fsdp", "ddp", "fsdp")),
+    ],
+)
 def test_a_run_goes_on_with_other_processes_and_another_sharding(
-    build_trainer, tmp_path, order, shardings
+    build_trainer, tmp_path, worlds, shardings
 ):
-    whole = task(build_trainer(tmp_path / "whole"))
-    parts = [
-        task(build_trainer(tmp_path / "parts"), world_size, sharding, stop=stop)
-        for world_size, sharding, stop in zip(order, shardings, [{0: 4}, {0: 4}, {}], strict=True)
-    ]
-    (alone,), *others = run_together(whole, *parts)
-    assert [len(heard[0].updates) for heard in others] == [4, 4, 4]
-    merged = others[-1][0]
-    merged.updates = [update for heard in others for update in heard[0].updates]
-    merged.validations = [found for heard in others for found in heard[0].validations]
-    assert_alike(merged, alone)
-    d = largest_difference(newest(tmp_path / "parts"), newest(tmp_path / "whole"))
+    def one(folder, *how, **more):
+        trainer = build_trainer(tmp_path / folder, windows_per_update=6, micro_batch=1)
+        return task(trainer, *how, **more)
 
-    assert d < WEIGHT
+    stops = ({0: 4}, {0: 4}, {})
+    (alone,), *others = run_together(
+        one("whole"),
+        *(
+            one("parts", world_size, sharding, stop=stop)
+            for world_size, sharding, stop in zip(worlds, shardings, stops, strict=True)
+        ),
+    )
+    firsts = [heard[0] for heard in others]
+    assert [len(heard.updates) for heard in firsts] == [4, 4, 4]
+    merged = firsts[-1]
+    merged.updates = [update for heard in firsts for update in heard.updates]
+    merged.validations = [found for heard in firsts for found in heard.validations]
+    assert_alike(merged, alone)
+    assert largest_difference(newest(tmp_path / "parts"), newest(tmp_path / "whole")) < WEIGHT
