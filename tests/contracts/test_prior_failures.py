@@ -28,10 +28,16 @@ def names_in(name):
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
+def lies_in(test):
+    """Where a test of that name is, for who moved it."""
+    files = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").rglob("test_*.py"))
+    return ", ".join(file for file in files if test in names_in(file)) or "nowhere"
+
+
 def missing_tests(cell):
-    """Named tests that are not there."""
+    """Named tests that are not there, and where they are."""
     return [
-        f"{file}::{test}"
+        f"{file}::{test} is {lies_in(test)}"
         for file, test in TEST.findall(cell)
         if not (ROOT / file).is_file() or test not in names_in(file)
     ]
@@ -66,7 +72,9 @@ def test_every_named_test_exists(row):
 def test_a_test_that_is_not_there_is_noticed():
     here = "tests/contracts/test_prior_failures.py"
     assert missing_tests(f"`{here}::test_every_named_test_exists`") == []
-    assert missing_tests(f"`{here}::test_of_nothing`") == [f"{here}::test_of_nothing"]
+    assert missing_tests(f"`{here}::test_of_nothing`") == [f"{here}::test_of_nothing is nowhere"]
+    moved = missing_tests("`tests/contracts/test_layout.py::test_every_named_test_exists`")
+    assert moved[0].endswith(f" is {here}")
     assert missing_tests("`tests/contracts/test_absent.py::test_x`") != []
 
 
