@@ -69,16 +69,19 @@ def generate(  # noqa: PLR0917  typer takes options as plain parameters
     top_k: Annotated[int, typer.Option(min=0, help="Likeliest codes kept; 0 keeps all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first clip.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=64, help="Clips, each with its own seed.")] = 1,
+    prompt: Annotated[str, typer.Option(help="Tags to play to, e.g. 'piano, tempo 90'.")] = "",
+    guidance: Annotated[float, typer.Option(min=0, help="1 plays to them, 3 more so.")] = 1.0,
     output: Annotated[Path, typer.Option(help="Folder of the FLAC files.")] = Path("generated"),
 ) -> None:
     """Play from nothing with the last checkpoint and write FLAC files.
 
-    The same seed, temperature and checkpoint give the same sound.
+    The same seed, temperature, prompt and checkpoint give the same sound. A prompt needs a
+    checkpoint of train.condition=tags.
     """
     from melodac.sampling.settings import SamplingSettings
     from pipeline import paths
     from pipeline.devices import set_up_torch
-    from pipeline.generation import load_instrument, write_clips
+    from pipeline.generation import Request, load_instrument, write_clips
     from pipeline.params import load_params
 
     params = load_params(paths.PARAMS)
@@ -88,9 +91,54 @@ def generate(  # noqa: PLR0917  typer takes options as plain parameters
         seconds=seconds,
         seeds=range(seed, seed + count),
         settings=SamplingSettings(temperature=temperature, top_k=top_k, top_p=1.0),
+        request=Request(prompt, guidance),
     )
     for path in written:
         typer.echo(path)
+
+
+@app.command()
+def plan() -> None:
+    """Say what the train stage would do: schedules, memory, disk, hours. Nothing is trained.
+
+    Needs the index stage: dvc repro index.
+    """
+    from pipeline import paths
+    from pipeline.params import load_params
+    from pipeline.plan import plan as describe
+
+    for line in describe(load_params(paths.PARAMS)):
+        typer.echo(line)
+
+
+@app.command()
+def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run, its checkpoints or one of them; default: the last")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another one: say by how many decisions the two differ.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="File for the report as JSON.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as failures.")] = False,
+) -> None:
+    """Examine a finished, stopped or running training run and say what to try next.
+
+    Exit code 1 if anything has failed, 0 otherwise.
+    """
+    from pipeline import paths
+    from pipeline.doctor import examine_path, write_report
+    from pipeline.doctor_text import render
+
+    report = examine_path(
+        paths.CHECKPOINT.parent if run is None else STARTED_IN / run,
+        None if against is None else STARTED_IN / against,
+    )
+    for line in render(report):
+        typer.echo(line)
+    if json is not None:
+        write_report(STARTED_IN / json, report)
+    raise typer.Exit(report.exit_code(is_strict=strict))
 
 
 @app.command()
