@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from melodac.tokens.delay import PATTERN_NAMES
-from tests.training.audited import audit, build
+from melodac.tokens.delay import PATTERN_NAMES, build_pattern
+from melodac.training.audit import audit_start
+from tests.training.audited import audit, build, part
 
 SLOW_SMALL = pytest.param("small", marks=pytest.mark.slow)
 
@@ -38,6 +39,16 @@ def test_weights_mode_and_gradients_are_as_before():
 
 def test_one_model_gives_one_report():
     assert audit(build()) == audit(build())
+
+
+def test_a_piece_of_a_long_window_is_enough():
+    pattern = build_pattern("musicgen", 2)
+    long = part(pattern, frames=2000, items=3)
+    seen = []
+    model = build()
+    model.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].shape))
+    assert audit_start(model, [long, long], pattern).problems == ()
+    assert set(seen) == {(2, 2, 512)}
 
 
 def test_every_layer_and_codebook_is_measured():

@@ -3,7 +3,7 @@
 Only the audit imports this file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool
@@ -14,14 +14,14 @@ from melodac.training.module_norms import codebook_norms
 from melodac.training.update import Part
 
 
-def find_silent_parameters(model: LanguageModel, parts: Sequence[Part]) -> Iterator[str]:
+def find_silent_parameters(model: LanguageModel, part: Part) -> Iterator[str]:
     """Sentences about parameters, heads and embedding rows without gradient.
 
     Args:
-        model: Holds the gradients of all the parts.
-        parts: What was read.
+        model: Holds the gradients.
+        part: What was read.
     """
-    return iter([*_parameters(model), *_heads(model), *_rows(model, parts)])
+    return iter([*_parameters(model), *_heads(model), *_rows(model, part)])
 
 
 def _parameters(model: LanguageModel) -> Iterator[str]:
@@ -49,14 +49,13 @@ def _heads(model: LanguageModel) -> Iterator[str]:
             )
 
 
-def _rows(model: LanguageModel, parts: Sequence[Part]) -> Iterator[str]:
+def _rows(model: LanguageModel, part: Part) -> Iterator[str]:
     gradient = model.embedding.weight.grad
     if gradient is None or not bool(gradient.any()):
         return
     read = torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device)
-    for part in parts:
-        rows = shift_right(part.sequence) + model.offsets.unsqueeze(1)
-        read[rows.transpose(1, 2)[_matters(part.counted)].flatten()] = True
+    rows = shift_right(part.sequence) + model.offsets.unsqueeze(1)
+    read[rows.transpose(1, 2)[_matters(part.counted)].flatten()] = True
     silent = read & ~gradient.any(dim=1)
     if bool(silent.any()):
         yield (

@@ -84,12 +84,17 @@ def find_free_run_faults(runs: FreeRuns, config: OverfitConfig) -> list[str]:
 
 
 def find_constant_codebooks(nats: Sequence[float], constant_nats: Sequence[float]) -> list[str]:
-    """Sentences about codebooks that are hardly better predicted than by never looking."""
+    """A sentence about codebooks that are hardly better predicted than by never looking."""
+    found = [
+        f"{codebook} ({nats[codebook]:.3f} nats per code, {constant:.3f} without looking)"
+        for codebook, constant in enumerate(constant_nats)
+        if not nats[codebook] < max(CONSTANT_MARGIN * constant, _SMALL_NATS)
+    ]
+    if not found:
+        return []
     return [
-        f"codebook {codebook} has {found:.3f} nats per code, one that never looks has "
-        f"{constant:.3f}: look at its head and its embedding"
-        for codebook, (found, constant) in enumerate(zip(nats, constant_nats, strict=True))
-        if not found < max(CONSTANT_MARGIN * constant, _SMALL_NATS)
+        f"{len(found)} of {len(nats)} codebooks are hardly better predicted than by never looking, "
+        f"the first is {found[0]}"
     ]
 
 
