@@ -165,3 +165,15 @@ def test_attention_that_moves_less_than_asked_for_is_not_flagged():
     monitor.remember_start(metrics["start"])
     assert monitor.judge(metrics["near"]) == ()
     assert [finding.value for finding in monitor.judge(metrics["far"])] == [pytest.approx(0.75)]
+
+
+def test_a_finding_says_what_may_help_and_what_did_not(model):
+    say_one_code(model)
+    for finding in build_monitor().judge(look(model, generate_codes=one_code)):
+        event = finding.event(update=40).line()
+        assert event["event"] == "collapse"
+        assert event["place"] in event["reason"]
+        assert f"{finding.value:.3f}" in event["reason"]
+        assert "; but in one earlier system" in event["reason"]
+        assert "train." in event["reason"]
+        assert "\n" not in event["reason"]

@@ -18,7 +18,6 @@ from tests.training.probed import (
     build_probe,
     look,
     one_code,
-    say_one_code,
 )
 
 
@@ -55,18 +54,6 @@ def test_every_number_of_the_log_is_named_once(model):
     assert {"attention_entropy_l1", "attention_logit_l1"} <= line.keys()
     assert line["usage_positions"] == 2 * FRAMES
     json.dumps(line, allow_nan=False)
-
-
-def test_a_finding_says_what_may_help_and_what_did_not(model):
-    say_one_code(model)
-    for finding in build_monitor().judge(look(model, generate_codes=one_code)):
-        event = finding.event(update=40).line()
-        assert event["event"] == "collapse"
-        assert event["place"] in event["reason"]
-        assert f"{finding.value:.3f}" in event["reason"]
-        assert "; but in one earlier system" in event["reason"]
-        assert "train." in event["reason"]
-        assert "\n" not in event["reason"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

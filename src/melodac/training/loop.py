@@ -219,7 +219,6 @@ class Trainer:
             self.compute.active(),
             Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
         ):
-            # a collapse that ended a run ends it again when resumed
             self.monitor.refuse(is_last=self._is_complete)
             if self.update == 0:
                 validator.begin(self.state.average.model)
