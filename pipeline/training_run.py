@@ -17,6 +17,7 @@ from melodac.sampling.generate import generate
 from melodac.sampling.settings import SamplingSettings
 from melodac.tokens.delay import DelayPattern
 from melodac.training.collapse_probe import GenerateCodes
+from melodac.training.conditions import count_left_out
 from melodac.training.events import Event, Metrics
 from melodac.training.update import TrainingData
 from pipeline.datasets import Dataset
@@ -53,6 +54,12 @@ def log_scale(config: LanguageModelConfig, data: TrainingData) -> int:
         codes_per_parameter(config, num_codes=num_codes),
         parameters * 4 / 1e6,
     )
+    if left_out := count_left_out(data.train_tags, config.text_bytes):
+        log.warning(
+            "%d tags find no room in the %d bytes that the model reads of a track, shorter tags do",
+            left_out,
+            config.text_bytes,
+        )
     return parameters
 
 

@@ -65,7 +65,7 @@ class TrainConfig(Section):
     """Share of activations dropped in training; the model is built with it."""
     condition: Literal["none", "tags"]
     """What the model reads beside codes."""
-    unconditional_frac: Share
+    unconditional_frac: Fraction
     """Share of items whose condition is dropped; guidance needs some."""
     tag_shuffle: bool
     """Draw the order of an item's tags anew each time."""
