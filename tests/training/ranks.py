@@ -12,6 +12,7 @@ import torch
 from melodac.training.checkpoint import latest_checkpoint
 from tests.training.ranks_worker import Heard, Task
 
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 LIMIT_S = 240
 
 
@@ -35,7 +36,7 @@ def run_together(*tasks):
         path.write_bytes(pickle.dumps([vars(one) for one in tasks]))
         done = subprocess.run(
             [sys.executable, Path(__file__).with_name("ranks_worker.py"), path],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)},
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
