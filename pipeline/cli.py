@@ -124,7 +124,7 @@ def doctor(
 ) -> None:
     """Examine a finished, stopped or running training run and say what to try next.
 
-    Exit code 1 if anything has failed, 0 otherwise.
+    Exit code 1 if anything has failed (with --strict: or is so much as a warning), else 0.
     """
     from pipeline import paths
     from pipeline.doctor import examine_path, write_report

@@ -29,6 +29,7 @@ OVERFIT_REPORT = DATA / "overfit" / "report.json"
 CHECKPOINT = DATA / "train" / "checkpoint"
 TRAIN_LOG = DATA / "train" / "log.jsonl"
 HISTORY = DATA / "train" / "history.csv"
+TRAIN_CURVES = DATA / "train" / "curves"
 TRAIN_DOCTOR = DATA / "train" / "doctor.json"
 
 EVALUATION = DATA / "evaluate" / "evaluation.json"

@@ -15,6 +15,7 @@ from melodac.training.events import Event
 from melodac.training.loop import Callbacks, Trainer, TrainResult
 from melodac.training.schedule_table import schedule_warnings
 from pipeline import paths
+from pipeline.curves import write_curves
 from pipeline.datasets import read_dataset
 from pipeline.devices import set_up_torch
 from pipeline.doctor import leave_report
@@ -122,7 +123,9 @@ def _leave_results(directory: Path) -> None:
     shutil.copytree(best.folder, partial_copy / best.folder.name)
     partial_copy.rename(paths.CHECKPOINT)
     shutil.copy(directory / LOG_NAME, paths.TRAIN_LOG)
-    write_curve(paths.HISTORY, curve(read_log(paths.TRAIN_LOG)))
+    lines = read_log(paths.TRAIN_LOG)
+    write_curve(paths.HISTORY, curve(lines))
+    write_curves(paths.TRAIN_CURVES, lines)
 
 
 def _summarise(result: TrainResult, parameters: int) -> Outcome:
