@@ -5,6 +5,7 @@ rate; measured differences are ten times smaller.
 """
 
 import pytest
+import torch
 
 from tests.training.conftest import change_config
 from tests.training.grid import EVERYTHING_DRAWN, build_run
@@ -70,6 +71,7 @@ def test_switches_of_arithmetic_work_in_processes(build_trainer, tmp_path, shard
         task(build_trainer(tmp_path / "2", **changes), 2, sharding),
     )
     assert_alike(first, alone, loss_nats=BF16_NATS, norm_rel=1e-2)
+    assert {value.dtype for value in newest(tmp_path / "2").values()} == {torch.float32}
 
 
 @pytest.mark.slow
