@@ -24,7 +24,7 @@ GRADIENTS = {
     "nan gradient": lambda gradient: gradient * math.nan,
     "one nan": _spoil_one(math.nan),
     "one inf": _spoil_one(math.inf),
-    "gradient spike": lambda gradient: gradient * 1e4,
+    "gradient spike": lambda gradient: gradient * 1e3,
 }
 """What becomes of the gradient of one part's logits; the loss stays as it is."""
 
