@@ -137,7 +137,10 @@ def _summarise(result: TrainResult, parameters: int) -> Outcome:
         metrics={
             "best_update": best.update if best else None,
             "validation_nats": round(best.loss, 5) if best else None,
-            "train_nats": round(updates[-1]["loss"], 5),
+            "train_nats": next(
+                (round(line["loss"], 5) for line in reversed(updates) if not line["is_skipped"]),
+                None,
+            ),
             "frames_per_s": round(rates[len(rates) // 2]),
             "clip_rate": round(sum(line["is_clipped"] for line in updates) / len(updates), 4),
             "skipped_updates": sum(line["is_skipped"] for line in updates),

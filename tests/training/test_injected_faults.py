@@ -141,9 +141,10 @@ def test_going_back_again_goes_further_back(build_trainer, monkeypatch, tmp_path
     assert trainer.stability.learning_rate_scale == 0.25
 
 
-def test_weights_that_went_bad_are_replaced_by_good_ones(build_trainer, tmp_path):
+@pytest.mark.parametrize("checkpoint_every", [1, 5])
+def test_weights_that_went_bad_are_replaced_by_good_ones(build_trainer, tmp_path, checkpoint_every):
     """What a flipped bit in memory does: every later loss is NaN until the run goes back."""
-    trainer = build_trainer(tmp_path, checkpoint_every=5)
+    trainer = build_trainer(tmp_path, checkpoint_every=checkpoint_every)
 
     def poison(line):
         trainer.updates.append(line)

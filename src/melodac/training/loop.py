@@ -215,7 +215,7 @@ class Trainer:
             ranks=self.ranks,
         )
         with (
-            memory_guard(self._say_where, self._say_what_needs_less),
+            memory_guard(lambda: f"update {self.update + 1}", self._say_what_needs_less),
             self.compute.active(),
             Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
         ):
@@ -227,13 +227,11 @@ class Trainer:
                 self._take_update(ahead.take(self.update + 1))
                 if self._is_complete or self.update % self.config.validate_every == 0:
                     self._validate(validator)
-                if self.update % self.config.checkpoint_every == 0:
+                # weights that broke are found by the next loss, and the run then goes back
+                if self.update % self.config.checkpoint_every == 0 and self.state.is_finite:
                     self._save()
             self._save()
         return TrainResult(self.update, self.state.best, self._is_complete)
-
-    def _say_where(self) -> str:
-        return f"update {self.update + 1} of {self.config.updates}"
 
     def _say_what_needs_less(self) -> str:
         return say_what_needs_less(

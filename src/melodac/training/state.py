@@ -5,7 +5,7 @@ number, so weights, averaged weights, moments and a few numbers are all. Only th
 this file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -153,13 +153,23 @@ class TrainState:
             )
         )
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every weight is; asked by all processes."""
+        return next(self._broken(), None) is None
+
     def _check_finite(self) -> None:
+        name = next(self._broken(), None)
+        if name is not None:
+            raise NonFiniteError(
+                f"{name} is not finite after update {self.update}: no checkpoint is written, "
+                "the last one is good; lower train.learning_rate"
+            )
+
+    def _broken(self) -> Iterator[str]:
         for name, weight in self.model.named_parameters():
             if not bool(whole_tensor(weight.isfinite().all())):
-                raise NonFiniteError(
-                    f"{name} is not finite after update {self.update}: no checkpoint is written, "
-                    "the last one is good; lower train.learning_rate"
-                )
+                yield name
 
 
 def load_weights(model: LanguageModel, checkpoint: Checkpoint, name: str) -> None:
