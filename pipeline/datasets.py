@@ -9,10 +9,9 @@ from melodac.tokens.array import TokenArray
 from melodac.tokens.header import StoreHeader
 from melodac.tokens.layout import Layout, LayoutName, choose_layout
 from melodac.tokens.store import open_store
-from melodac.tokens.tags import tag_texts
 from melodac.tokens.windows import Bars, Starts
 from pipeline import paths
-from pipeline.records import Split, read_catalogue
+from pipeline.records import Split, read_json
 
 
 class IndexRecord(Section):
@@ -63,20 +62,19 @@ class Dataset:
         return self.codes.select(ids)
 
     def tags(self, name: Split) -> tuple[tuple[str, ...], ...]:
-        """What the catalogue says of each track of a split, as texts, in the split's order.
+        """What each track of a split is said to be, as texts, in the split's order.
 
         Raises:
-            StoreCorruptError: If the catalogue lacks a track of the split.
+            StoreCorruptError: If the index stage left no tags of a track of the split.
         """
-        records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
-        missing = [track for track in self.index.splits[name] if track not in records]
+        texts: dict[str, list[str]] = read_json(paths.INDEX_TAGS)
+        missing = [track for track in self.index.splits[name] if track not in texts]
         if missing:
             raise StoreCorruptError(
-                f"{paths.CATALOGUE} lacks track {missing[0]} of the {name} split: run the index "
+                f"{paths.INDEX_TAGS} lacks track {missing[0]} of the {name} split: run the index "
                 "stage again"
             )
-        chosen = [records[track] for track in self.index.splits[name]]
-        return tuple(tag_texts(record.tags, record.path) for record in chosen)
+        return tuple(tuple(texts[track]) for track in self.index.splits[name])
 
 
 def read_dataset(layout: LayoutName | Layout) -> Dataset:

@@ -19,6 +19,7 @@ from pipeline import paths
 from pipeline.generation import NOTHING, Instrument, Request
 from pipeline.params import DemosParams
 from pipeline.records import TrackRecord
+from pipeline.tracking import Tracker
 
 FREE_RUN_LABEL = "no prompt"
 
@@ -31,6 +32,7 @@ class ClipWriter:
         self.instrument = instrument
         self.clips: dict[RungKind, list[Clip]] = {kind: [] for kind in RungKind}
         self.on_clip: Callable[[str], None] = lambda _: None
+        self.tracker: Tracker | None = None
         (folder / "audio").mkdir(parents=True)
         (folder / "pictures").mkdir()
 
@@ -70,6 +72,8 @@ class ClipWriter:
             **shown,  # pyright: ignore[reportArgumentType]  checked by the dataclass itself
         )
         self.clips[kind].append(clip)
+        if self.tracker is not None:
+            self.tracker.log_audio(name, audible, rate_hz, label)
         self.on_clip(kind.value)
 
     def _by_channel(self, codes: Int[Tensor, "K T"]) -> Int[Tensor, "C K T"]:

@@ -22,6 +22,7 @@ TOKENS = DATA / "encode" / "tokens"
 
 INDEX = DATA / "index" / "index.json"
 BASELINES = DATA / "index" / "baselines.json"
+INDEX_TAGS = DATA / "index" / "tags.json"
 INDEX_TRACKS = DATA / "index" / "tracks.csv"
 
 OVERFIT_REPORT = DATA / "overfit" / "report.json"

@@ -21,6 +21,7 @@ from pipeline.generation import load_instrument
 from pipeline.logs import progress_bar
 from pipeline.params import DemosParams, Params
 from pipeline.records import Outcome, TrackRecord, read_catalogue, read_normalized
+from pipeline.tracking import open_tracker
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,11 @@ def run(params: Params) -> Outcome:
         free = [records[name] for name in ids]
     sampled = (len(ids) + len(free)) * num_sampled
     total = len(ids) + sampled + len(recorded.intersection(ids))
-    with progress_bar(total=total, unit="clip", description="demos") as advance:
-        writer.on_clip = advance
+    with (
+        open_tracker(params, job="demos") as tracker,
+        progress_bar(total=total, unit="clip", description="demos") as advance,
+    ):
+        writer.tracker, writer.on_clip = tracker, advance
         for track, name in zip(chosen, ids, strict=True):
             render_track(
                 writer,

@@ -21,6 +21,7 @@ from melodac.tokens.layout import Column
 from melodac.tokens.ngrams import fit_baseline, score_baseline
 from melodac.tokens.statistics import TokenStatistics, measure_statistics
 from melodac.tokens.store import TokenStore, open_store
+from melodac.tokens.tags import tag_texts
 from melodac.tokens.windows import (
     Coverage,
     Starts,
@@ -77,6 +78,8 @@ def run(params: Params) -> Outcome:
     found = _find_bars(eligible, store, params.index)
     index = _decide(store, splits, arrays, params=params.index, found=found)
     write_json(paths.INDEX, index.model_dump(mode="json"))
+    # apart from the catalogue, whose other columns no model reads: renaming a file trains nothing
+    write_json(paths.INDEX_TAGS, {t.id: tag_texts(t.tags, t.path) for t in eligible})
     reach = _look_ahead(index, arrays["train"])
     windows = _windows_per_track(index, arrays)
     rows = tabulate_tracks(encoded, codes, windows)

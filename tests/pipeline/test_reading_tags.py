@@ -20,7 +20,7 @@ from pipeline.datasets import read_dataset
 from pipeline.experiment import Trained, build_model, describe_run, read_tags
 from pipeline.generation import NOTHING, Instrument, Request, write_clips
 from pipeline.params import load_params
-from pipeline.records import read_catalogue, write_catalogue
+from pipeline.records import read_json, write_json
 from pipeline.stages import index
 from tests.pipeline.music_folder import ROOT, params_for
 from tests.pipeline.token_workplace import lay_out, make_header
@@ -60,9 +60,11 @@ def test_tags_stand_in_the_order_of_the_split(workplace):
     assert dataset.tags("test") == (("jazz",),)
 
 
-def test_a_catalogue_without_a_track_of_the_index_is_refused(workplace):
+def test_tags_without_a_track_of_the_index_are_refused(workplace):
     dataset = workplace()
-    write_catalogue(paths.CATALOGUE, read_catalogue(paths.CATALOGUE)[1:])
+    texts = read_json(paths.INDEX_TAGS)
+    del texts[dataset.index.splits["train"][0]]
+    write_json(paths.INDEX_TAGS, texts)
     with pytest.raises(StoreCorruptError, match=r"lacks track 0{16} of the train split: run the"):
         dataset.tags("train")
 
@@ -86,9 +88,8 @@ def test_other_tags_are_another_run_only_for_a_model_that_reads_them(workplace, 
         train_params(condition=condition), build_pattern("parallel", 2), dropout=0.0, seed=0
     )
     before = describe_run(model, dataset)
-    records = read_catalogue(paths.CATALOGUE)
-    changed = records[0].model_copy(update={"tags": {"tags": "polka"}})
-    write_catalogue(paths.CATALOGUE, [changed, *records[1:]])
+    texts = read_json(paths.INDEX_TAGS)
+    write_json(paths.INDEX_TAGS, texts | {dataset.index.splits["train"][0]: ["polka"]})
     after = describe_run(model, dataset)
     differing = {key for key in before if before[key] != after[key]}
     assert differing == ({"tags_sha256"} if condition == "tags" else set())
