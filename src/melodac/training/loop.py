@@ -191,7 +191,8 @@ class Trainer:
             AuditError: If anything is wrong with the start, which training would only hide.
         """
         with self.ranks.whole(self.state.model) as model:
-            report = audit_start(model, self.reader.read(1).parts, self.pattern)
+            parts = self.reader.read(1).parts
+            report = self.ranks.from_first(lambda: audit_start(model, parts, self.pattern))
         if report.problems:
             raise AuditError(
                 f"the model is not fit to be trained: {'; '.join(report.problems)}. Look at "
