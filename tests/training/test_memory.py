@@ -140,9 +140,7 @@ def test_running_out_anywhere_in_an_update_leaves_the_checkpoint(
 ):
     fails = build_trainer(tmp_path)
     _exhaust_at(fails, place, 8, exhaust)
-    with pytest.raises(
-        OutOfMemoryError, match=r"update 8 of 12 ran out of memory: about .* needed"
-    ):
+    with pytest.raises(OutOfMemoryError, match=r"^update 8.* ran out of memory: about .* needed"):
         fails.run()
     found = latest_checkpoint(tmp_path / "checkpoints")
     assert found.checkpoint.update == 6

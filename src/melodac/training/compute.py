@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]  untyped
 
-from melodac.errors import CheckpointMismatchError, ConfigError
+from melodac.errors import CheckpointMismatchError, ConfigError, TrainingError
 from melodac.models.block import Block
 from melodac.training.sections import ComputeConfig
 
@@ -143,7 +143,7 @@ class Compute:
         switched = self._switched_blocks(model)
 
         def forward(*args: object, **kwargs: object) -> Tensor:
-            with self.autocast(), _replaced(switched):
+            with self._compiler_told(), self.autocast(), _replaced(switched):
                 return model(*args, **kwargs)
 
         return forward
@@ -151,7 +151,8 @@ class Compute:
     def backward(self, objective: Tensor) -> None:
         """Add the gradients of a part's objective, times the loss scale of fp16."""
         scaled = objective if self._scale is None else objective * self._scale.scale
-        scaled.backward()  # pyright: ignore[reportUnknownMemberType]  torch
+        with self._compiler_told():
+            scaled.backward()  # pyright: ignore[reportUnknownMemberType]  torch
 
     @torch.no_grad()
     def unscale(self, model: nn.Module) -> None:
@@ -210,6 +211,26 @@ class Compute:
         if self._scale is not None:
             self._scale.scale = float(state["scale"])
             self._scale.updates_without_overflow = int(state["updates_without_overflow"])
+
+    @contextmanager
+    def _compiler_told(self) -> Generator[None]:
+        """Say in one line what the compiler says in hundreds; it is called by both passes."""
+        if not self.config.compile:
+            yield
+            return
+        # a second to import, for those who compile alone
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            yield
+        except TorchDynamoException as error:
+            first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+            raise TrainingError(
+                f"train.compute.compile: torch.compile failed with {first.strip()!r}; a process "
+                "killed while it compiled may have left half a file: remove the folder "
+                "TORCHINDUCTOR_CACHE_DIR (torchinductor_<user> in the temporary folder), or set "
+                "train.compute.compile to false"
+            ) from error
 
     def _switched_blocks(self, model: nn.Module) -> list[tuple[Block, Forward]]:
         if not (self.config.compile or self.config.recompute):
