@@ -5,9 +5,7 @@ The schedules are those of the trainer, the time is measured on real windows of 
 
 import torch
 
-from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
-from melodac.tokens.delay import DelayPattern
 from melodac.tokens.header import StoreHeader
 from melodac.training.compute import Compute
 from melodac.training.distributed import Ranks
@@ -15,13 +13,13 @@ from melodac.training.gradients import GradientTaker
 from melodac.training.memory import memory_guard, say_what_needs_less
 from melodac.training.preflight import PassTimes, RunShape, fly_ahead, time_passes
 from melodac.training.schedule_table import format_schedule, schedule_table, schedule_warnings
-from melodac.training.update import TrainingData, UpdateReader
+from melodac.training.update import UpdateReader
 from pipeline.datasets import read_dataset
 from pipeline.devices import set_up_torch
 from pipeline.experiment import build_model, build_train_pattern, describe_run
 from pipeline.params import Params
 from pipeline.run_directory import name_run_directory
-from pipeline.training_run import read_training_data
+from pipeline.training_run import describe_shape, read_training_data
 
 
 def plan(params: Params) -> list[str]:
@@ -60,22 +58,6 @@ def plan(params: Params) -> list[str]:
         *found.lines,
         *(f"warning: {line}" for line in warnings),
     ]
-
-
-def describe_shape(
-    model: LanguageModelConfig, pattern: DelayPattern, data: TrainingData, params: Params
-) -> RunShape:
-    """Everything about the run of these params that decides what it takes."""
-    return RunShape(
-        model,
-        params.train.trainer_config(),
-        pattern,
-        window_frames=data.window_frames,
-        train_frames=int(data.train.lengths.sum()),
-        validation_frames=int(data.validation.lengths.sum()),
-        world_size=params.runtime.processes,
-        sharding=params.runtime.sharding,
-    )
 
 
 def _time(

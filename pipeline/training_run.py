@@ -10,8 +10,7 @@ from typing import Any
 from jaxtyping import Int64
 from torch import Tensor
 
-from melodac.models.config import LanguageModelConfig, count_parameters
-from melodac.models.estimates import codes_per_parameter
+from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.settings import SamplingSettings
@@ -19,11 +18,14 @@ from melodac.tokens.delay import DelayPattern
 from melodac.training.collapse_probe import GenerateCodes
 from melodac.training.conditions import count_left_out
 from melodac.training.events import Event, Metrics
+from melodac.training.loop import Trainer
+from melodac.training.preflight import RunShape, fly_ahead
+from melodac.training.schedule_table import schedule_warnings
 from melodac.training.update import TrainingData
 from pipeline.datasets import Dataset
 from pipeline.experiment import read_tags
 from pipeline.logs import Advance
-from pipeline.params import TrainParams
+from pipeline.params import Params, TrainParams
 from pipeline.tracking import Tracker
 from pipeline.train_log import EVENT, TRAIN, VALIDATION, TrainLog
 
@@ -43,24 +45,46 @@ def read_training_data(train: TrainParams, dataset: Dataset) -> TrainingData:
     )
 
 
-def log_scale(config: LanguageModelConfig, data: TrainingData) -> int:
-    """Tell what is about to be trained on how much; returns the number of parameters."""
-    parameters = count_parameters(config).total
-    num_codes = int(data.train.lengths.sum()) * config.num_codebooks
-    log.info(
-        "model of %.2f M parameters, %d training codes, %.2f codes a parameter, weights of %.0f MB",
-        parameters / 1e6,
-        num_codes,
-        codes_per_parameter(config, num_codes=num_codes),
-        parameters * 4 / 1e6,
+def fly_before(trainer: Trainer, params: Params) -> None:
+    """Say what the run will take, and refuse it where its checkpoints cannot fit on the disk."""
+    model, data = trainer.state.model.config, trainer.data
+    shape = describe_shape(model, trainer.pattern, data, params)
+    times = trainer.time_passes()
+    if not trainer.ranks.is_first or trainer.directory is None:
+        return
+    found = fly_ahead(
+        shape,
+        device=trainer.state.device,
+        directory=trainer.directory,
+        times=times,
+        first=min(trainer.update + 1, trainer.config.updates),
     )
-    if left_out := count_left_out(data.train_tags, config.text_bytes):
+    for line in found.lines:
+        log.info("%s", line)
+    for line in (*schedule_warnings(trainer.config), *found.warnings):
+        log.warning("%s", line)
+    if left_out := count_left_out(data.train_tags, model.text_bytes):
         log.warning(
             "%d tags find no room in the %d bytes that the model reads of a track, shorter tags do",
             left_out,
-            config.text_bytes,
+            model.text_bytes,
         )
-    return parameters
+
+
+def describe_shape(
+    model: LanguageModelConfig, pattern: DelayPattern, data: TrainingData, params: Params
+) -> RunShape:
+    """Everything about the run of these params that decides what it takes."""
+    return RunShape(
+        model,
+        params.train.trainer_config(),
+        pattern,
+        window_frames=data.window_frames,
+        train_frames=int(data.train.lengths.sum()),
+        validation_frames=int(data.validation.lengths.sum()),
+        world_size=params.runtime.processes,
+        sharding=params.runtime.sharding,
+    )
 
 
 def player(pattern: DelayPattern) -> GenerateCodes:

@@ -9,11 +9,11 @@ import shutil
 from pathlib import Path
 
 from melodac.errors import CheckpointCorruptError
+from melodac.models.config import count_parameters
 from melodac.training.checkpoint import latest_checkpoint
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event
 from melodac.training.loop import Callbacks, Trainer, TrainResult
-from melodac.training.schedule_table import schedule_warnings
 from pipeline import paths
 from pipeline.curves import write_curves
 from pipeline.datasets import read_dataset
@@ -27,7 +27,7 @@ from pipeline.run_directory import hold_run_directory, name_run_directory, remov
 from pipeline.signals import StopRequest, stop_on_signal
 from pipeline.tracking import Tracker, open_tracker
 from pipeline.train_log import TRAIN, TrainLog, curve, read_log, write_curve
-from pipeline.training_run import RunWatcher, log_scale, player, read_training_data
+from pipeline.training_run import RunWatcher, fly_before, player, read_training_data
 
 log = logging.getLogger(__name__)
 LOG_NAME = "log.jsonl"
@@ -56,24 +56,24 @@ def run(params: Params) -> Outcome:
         ranks=ranks,
     )
     if not ranks.is_first:
-        return _follow(trainer)
-    count = log_scale(model.config, data)
+        return _follow(trainer, params)
     with (
         hold_run_directory(directory),
         stop_on_signal(ranks.max) as stop,
         open_tracker(params, job="train") as tracker,
     ):
-        result = _resume_and_run(trainer, directory / LOG_NAME, tracker, stop)
+        result = _resume_and_run(trainer, params, directory / LOG_NAME, tracker=tracker, stop=stop)
         stop.raise_if_asked()
         _leave_results(directory)
         remove_run_directory(directory)
-    return _summarise(result, count)
+    return _summarise(result, count_parameters(model.config).total)
 
 
-def _follow(trainer: Trainer) -> Outcome:
+def _follow(trainer: Trainer, params: Params) -> Outcome:
     """Do the share of a process that neither writes nor speaks."""
     with stop_on_signal(trainer.ranks.max) as stop:
         trainer.resume()
+        fly_before(trainer, params)
         _audit(trainer)
         trainer.callbacks = Callbacks(should_stop=stop, generate_codes=player(trainer.pattern))
         trainer.run()
@@ -82,12 +82,13 @@ def _follow(trainer: Trainer) -> Outcome:
 
 
 def _resume_and_run(
-    trainer: Trainer, log_path: Path, tracker: Tracker, stop: StopRequest
+    trainer: Trainer, params: Params, log_path: Path, *, tracker: Tracker, stop: StopRequest
 ) -> TrainResult:
-    for warning in (*trainer.resume(), *schedule_warnings(trainer.config)):
+    for warning in trainer.resume():
         log.warning("%s", warning)
     if trainer.update:
         log.info("resumed after update %d", trainer.update)
+    fly_before(trainer, params)
     with progress_bar(
         total=trainer.config.updates, unit="update", description="train", done=trainer.update
     ) as advance:

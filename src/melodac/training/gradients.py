@@ -68,9 +68,9 @@ class GradientTaker:
                 seeded(self._config.seed, "dropout", update, part.index, device=self._device),
                 self._ranks.accumulating(self._wrapped, is_last=is_last),
             ):
-                logits = self._forward(read, part.condition)
+                # logits without a name are freed as soon as the backward pass allows
                 measured = self._objective.measure(
-                    logits, part.sequence, part.counted, update=update
+                    self._forward(read, part.condition), part.sequence, part.counted, update=update
                 )
                 self._compute.backward(measured.objective / normaliser)
             nats.append(measured.nats.detach())

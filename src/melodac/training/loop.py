@@ -6,8 +6,6 @@ The overfit gate and the real run are both this class. Evaluation and the pipeli
 file.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,6 @@ from typing import Any, NamedTuple
 from melodac.errors import AuditError, ConfigError
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import DelayPattern
-from melodac.tokens.windows import Starts
 from melodac.training.audit import audit_start
 from melodac.training.checkpoint import check_identity, latest_checkpoint
 from melodac.training.collapse import CollapseMonitor
@@ -29,15 +26,14 @@ from melodac.training.events import Event, Metrics
 from melodac.training.gradients import GradientTaker
 from melodac.training.memory import memory_guard, say_what_needs_less
 from melodac.training.prefetch import Prefetcher
+from melodac.training.preflight import PassTimes, time_passes
 from melodac.training.retention import choose_rollback
+from melodac.training.run_identity import describe_identity, hash_identity
 from melodac.training.stability import StabilityController, divergence
 from melodac.training.state import Best, TrainState
 from melodac.training.step import Taken, UpdateTaker
 from melodac.training.update import TrainingData, UpdateInput, UpdateReader
 from melodac.training.validation import Validator
-
-_KEPT_APART = {"checkpoint_every", "keep_checkpoints", "keep_checkpoints_mb"}
-"""Keys of `TrainConfig` that may differ between a checkpoint and the run that resumes it."""
 
 
 class TrainResult(NamedTuple):
@@ -104,18 +100,7 @@ class Trainer:
         self.config = config
         self.directory = directory
         self.callbacks = callbacks
-        self.identity = {
-            **identity,
-            "model": model.config.model_dump(mode="json"),
-            "delay": {
-                "name": pattern.name,
-                "delays": list(pattern.delays),
-                "is_flat": pattern.is_flat,
-            },
-            "window_frames": data.window_frames,
-            "starts": _describe(data.starts),
-            "train": config.model_dump(mode="json", exclude=_KEPT_APART),
-        }
+        self.identity = describe_identity(identity, model.config, pattern, data=data, config=config)
         device = next(model.parameters()).device
         self.ranks = ranks or Ranks.current()
         self.compute = Compute(config.compute, device)
@@ -131,7 +116,7 @@ class Trainer:
         )
         # copied before fsdp cuts the model, and cut alike
         average = ExponentialAverage(model, config.ema_decay)
-        gradients = GradientTaker(model, config, ranks=self.ranks, compute=self.compute)
+        self._gradients = GradientTaker(model, config, ranks=self.ranks, compute=self.compute)
         self.ranks.wrap(average.model)
         self.state = TrainState(
             model,
@@ -140,16 +125,16 @@ class Trainer:
             memories={
                 "stability": self.stability,
                 "collapse": self.monitor,
-                "corruption": gradients.corruption,
+                "corruption": self._gradients.corruption,
                 "compute": self.compute,
             },
             ranks=self.ranks,
         )
-        self.corruption = gradients.corruption
+        self.corruption = self._gradients.corruption
         self._taker = UpdateTaker(
             self.state,
             self.reader,
-            gradients,
+            self._gradients,
             stability=self.stability,
             compute=self.compute,
             config=config,
@@ -177,7 +162,7 @@ class Trainer:
         if self.directory is None:
             return ()
         checkpoint, warnings = latest_checkpoint(self.directory / "checkpoints")
-        self.ranks.check_equal(_hash(self.identity), "identity of the run")
+        self.ranks.check_equal(hash_identity(self.identity), "identity of the run")
         self.ranks.check_equal(checkpoint.update if checkpoint else 0, "checkpoint")
         if checkpoint is not None:
             check_identity(checkpoint, self.identity)
@@ -199,6 +184,14 @@ class Trainer:
                 "src/melodac/models/initialization.py and at what was changed last"
             )
         return report.numbers
+
+    def time_passes(self) -> PassTimes:
+        """Time what an update consists of; no weight changes."""
+        with (
+            memory_guard(lambda: "a trial pass", self._say_what_needs_less),
+            self.compute.active(),
+        ):
+            return time_passes(self._gradients, self.state.model, self.reader.read(1))
 
     def run(self) -> TrainResult:
         """Train up to the last update, or until the caller wants to stop.
@@ -287,12 +280,3 @@ class Trainer:
     def _save(self) -> None:
         if self.directory is not None:
             self.state.save(self.directory / "checkpoints", self.identity)
-
-
-def _hash(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _describe(starts: Starts) -> dict[str, Any]:
-    digest = hashlib.sha256(repr(starts.bars).encode()).hexdigest() if starts.bars else None
-    return {"is_fixed": starts.is_fixed, "bars_sha256": digest}

@@ -5,9 +5,11 @@ leaves weights, moments and average as they were, and its number and windows are
 trainer imports this file.
 """
 
+import re
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -135,5 +137,10 @@ def _peak_memory_mb(device: torch.device) -> float:
     """Most memory held so far: of the GPU, or else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage also counts what the process was before it became this program
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii"))
+        if peak is not None:
+            return int(peak[1]) * 1024 / 1e6
     unit_bytes = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e6
