@@ -79,7 +79,7 @@ def test_updates_items_and_seeds_are_drawn_apart(reading_config):
     assert draw(config, 1) != draw(reading_config(unconditional_frac=0.5, seed=6), 1)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.15, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.5])
 def test_as_many_items_are_dropped_as_asked_for(reading_config, share):
     """2000 draws; five standard deviations: a false alarm in two million runs of this test."""
     config = reading_config(unconditional_frac=share, tag_dropout=0.9)

@@ -10,8 +10,6 @@ OVERFIT = {
     "window_frames": 128,
     "prefix_frames": 4,
     "updates": 100,
-    "learning_rate": 1e-3,
-    "warmup_updates": 10,
     "stop_loss": 0.05,
     "min_accuracy": 0.99,
     "seed": 0,
@@ -27,6 +25,10 @@ OVERFIT = {
         ({"keep_checkpoints": 1}, "greater than or equal to 2"),
         ({"ema_decay": 1.0}, "less than 1"),
         ({"learning_rat": 1.0}, "Extra inputs are not permitted"),
+        ({"unconditional_frac": 1.0}, "less than 1"),
+        ({"decay_updates": 11}, r"decay_updates \(11\) together must not exceed updates \(12\)"),
+        ({"context": ((2, 8),)}, r"context must begin at update 1 and rise"),
+        ({"context": ((1, 4), (13, 8))}, r"up to updates \(12\): its stages begin at \[1, 13\]"),
     ],
 )
 def test_a_wrong_run_is_refused(train_config, changes, message):
@@ -37,7 +39,7 @@ def test_a_wrong_run_is_refused(train_config, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"warmup_updates": 100}, r"warmup_updates \(100\) must be below updates \(100\)"),
+        ({"learning_rate": 1e-3}, "Extra inputs are not permitted"),
         ({"prefix_frames": 128}, r"prefix_frames \(128\) must be below window_frames \(128\)"),
         ({"prefix_frames": 0}, "greater than 0"),
     ],

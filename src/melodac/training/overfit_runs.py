@@ -127,6 +127,7 @@ def _likest(found: Int64[Tensor, "B K T"], codes: Int64[Tensor, "B K T"]) -> flo
     """Mean over the runs of the share of right cells beside the likest window.
 
     Example:
+        >>> import torch
         >>> windows = torch.tensor([[[1, 2]], [[3, 4]]])
         >>> _likest(torch.tensor([[[3, 4]], [[1, 0]]]), windows)
         0.75
