@@ -220,8 +220,8 @@ def check_identity(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
     Raises:
         CheckpointMismatchError: With every differing key and both its values.
     """
-    found = _flatten(checkpoint.config)
-    wanted = _flatten(json.loads(_encode(expected)))
+    found = flatten(checkpoint.config)
+    wanted = flatten(json.loads(_encode(expected)))
     missing = "(absent)"
     lines = [
         f"{key}: checkpoint {found.get(key, missing)!r}, this run {wanted.get(key, missing)!r}"
@@ -283,10 +283,11 @@ def _encode(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401  any JSON value
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401  any JSON value
+    """Keys of nested objects joined with dots; lists stay whole."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, item in cast("dict[str, Any]", value).items():
-        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
     return flat

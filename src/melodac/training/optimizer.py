@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from melodac.errors import CheckpointMismatchError
 from melodac.training.config import TrainConfig
 from melodac.training.muon import block_matrices, build_muon
-from melodac.training.sharding import own_share
+from melodac.training.sharding import fill
 
 
 class TrainOptimizer:
@@ -67,27 +66,18 @@ class TrainOptimizer:
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Put everything back, each on its parameter's device and sharded as it is.
 
+        Tensors that are not exactly the memory of these parameters are refused with
+        `CheckpointMismatchError`.
+
         Args:
             tensors: What `tensors` gave, gathered whole.
-
-        Raises:
-            CheckpointMismatchError: If the tensors are not exactly the memory of these parameters.
         """
-        wanted = self.tensors()
-        differing = sorted(
-            key
-            for key in tensors.keys() | wanted.keys()
-            if key not in tensors or key not in wanted or tensors[key].shape != wanted[key].shape
+        fill(
+            self.tensors(),
+            tensors,
+            misfit="the optimizer state does not fit this model",
+            remedy="train afresh or use the model and the optimizer it was saved with",
         )
-        if differing:
-            raise CheckpointMismatchError(
-                f"the optimizer state does not fit this model: {len(differing)} tensors differ, "
-                f"the first is {differing[0]!r}; train afresh or use the model and the optimizer "
-                "it was saved with"
-            )
-        with torch.no_grad():
-            for key, value in wanted.items():
-                value.copy_(own_share(tensors[key], value))
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> TrainOptimizer:

@@ -8,7 +8,7 @@ imports this file.
 
 import copy
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeGuard
 
@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from melodac.errors import CheckpointMismatchError
 from melodac.models.block import Block
 
 
@@ -83,6 +84,34 @@ def own_share(found: Tensor, like: Tensor) -> Tensor:
         return found
     value = found.to(like.device)
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def fill(
+    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], *, misfit: str, remedy: str
+) -> None:
+    """Put whole tensors into others of the same names, each cut as it is; all of them or none.
+
+    Args:
+        wanted: What is to be filled.
+        found: What a checkpoint holds.
+        misfit: What does not fit what, as a sentence.
+        remedy: What to do then.
+
+    Raises:
+        CheckpointMismatchError: If a tensor is missing, left over or of another shape.
+    """
+    differing = sorted(
+        key
+        for key in found.keys() | wanted.keys()
+        if key not in found or key not in wanted or found[key].shape != wanted[key].shape
+    )
+    if differing:
+        raise CheckpointMismatchError(
+            f"{misfit}: {len(differing)} tensors differ, the first is {differing[0]!r}; {remedy}"
+        )
+    for key, value in wanted.items():
+        value.copy_(own_share(found[key], value))
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ from melodac.training.distributed import Ranks
 from melodac.training.ema import ExponentialAverage
 from melodac.training.optimizer import build_optimizer
 from melodac.training.retention import prune_checkpoints
-from melodac.training.sharding import own_share, whole_tensor
+from melodac.training.sharding import fill, whole_tensor
 
 RANDOM_SCHEME = "sha256 of seed, purpose, update, item"
 """How every random number of a run is drawn; a checkpoint drawn otherwise is another run."""
@@ -175,26 +175,16 @@ class TrainState:
 def load_weights(model: LanguageModel, checkpoint: Checkpoint, name: str) -> None:
     """Put the weights of `<name>.safetensors` into a model, every one or none.
 
+    A tensor that is missing, left over or of another shape is `CheckpointMismatchError`.
+
     Args:
         model: A model of the checkpoint's config.
         checkpoint: An opened checkpoint.
         name: "ema" for the averaged weights, "model" for the raw ones.
-
-    Raises:
-        CheckpointMismatchError: If a tensor is missing, left over or of another shape.
     """
-    found = checkpoint.read_tensors(name)
-    wanted = model.state_dict()
-    differing = sorted(
-        key
-        for key in found.keys() | wanted.keys()
-        if key not in found or key not in wanted or found[key].shape != wanted[key].shape
+    fill(
+        model.state_dict(),
+        checkpoint.read_tensors(name),
+        misfit=f"{checkpoint.folder} does not fit this model",
+        remedy="build the model from the checkpoint's config",
     )
-    if differing:
-        raise CheckpointMismatchError(
-            f"{checkpoint.folder} does not fit this model: {len(differing)} tensors differ, "
-            f"the first is {differing[0]!r}; build the model from the checkpoint's config"
-        )
-    with torch.no_grad():
-        for key, weight in wanted.items():
-            weight.copy_(own_share(found[key], weight))

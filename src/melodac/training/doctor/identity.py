@@ -6,9 +6,9 @@ changes a name and a list of delays, yet it is one change. The doctor alone impo
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from melodac.training.checkpoint import Checkpoint
+from melodac.training.checkpoint import Checkpoint, flatten
 from melodac.training.doctor.findings import Measured
 
 _ABSENT = "(absent)"
@@ -125,16 +125,6 @@ def check_difference(factors: Sequence[Factor] | None) -> Measured:
     if factors is None:
         return Measured("one_factor", None, "no other run was given")
     return Measured("one_factor", float(len(factors)), describe_difference(factors))
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401  any JSON value
-    """Keys of nested objects joined with dots; lists stay whole."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in cast("dict[str, Any]", value).items():
-        flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
-    return flat
 
 
 def _factor_of(key: str) -> str:
