@@ -30,7 +30,18 @@ def test_every_stage_says_what_it_did(finished):
 
 def test_the_gate_memorised(finished):
     report = json.loads((finished.folder / paths.OVERFIT_REPORT).read_text())
-    assert report["free_run_accuracy"] >= 0.99
+    assert report["is_passed"]
+    numbers = json.loads((finished.folder / paths.metrics_of("overfit")).read_text())
+    assert numbers["free_run_accuracy"] >= 0.99
+
+
+def test_the_doctor_was_there(finished):
+    """Twelve updates teach nothing, and the report says so."""
+    report = json.loads((finished.folder / paths.TRAIN_DOCTOR).read_text())
+    failed = {found["check"] for found in report["findings"] if found["severity"] == "failure"}
+    assert "finite" not in failed
+    assert report["exit_code"] == int(bool(failed))
+    assert len(report["findings"]) > 30
 
 
 def test_second_repro_is_up_to_date(finished):
