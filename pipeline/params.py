@@ -157,6 +157,25 @@ class Params(Section):
     demos: DemosParams
     runtime: RuntimeParams
 
+    @model_validator(mode="after")
+    def _muon_has_whole_matrices(self) -> "Params":
+        is_cut = self.runtime.processes > 1 and self.runtime.sharding == "fsdp"
+        if self.train.optimizer == "muon" and is_cut:
+            raise ValueError(
+                "train.optimizer muon needs whole matrices, runtime.sharding fsdp cuts them: "
+                "use ddp or adamw"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_has_a_condition(self) -> "Params":
+        if self.demos.guidance != 1.0 and self.train.condition == "none":
+            raise ValueError(
+                f"demos.guidance is {self.demos.guidance}, but train.condition is none: a model "
+                "that reads nothing cannot be guided, set it to 1 or train with tags"
+            )
+        return self
+
 
 def load_params(path: Path) -> Params:
     """The validated parameters.
@@ -194,6 +213,8 @@ def _explain(details: ErrorDetails) -> str:
     message = details["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = details["input"]
+    if not key:
+        return message
     return f"{key}: {message}" if isinstance(given, dict) else f"{key} = {given!r}: {message}"
 
 

@@ -46,12 +46,22 @@ def test_the_repository_s_params_are_valid(write):
         ("  delay: musicgen", "  delay: [0, -1]", r"train\.delay.* = -1: .*greater than or equal to 0"),
         ("  validation_frac: 0.1", "  validation_frac: 1.1", r"validation_frac = 1\.1: .*less than"),
         ("  prefix_s: 3.0", "  prefix_s: 9.0", r"prefix_s \(9\.0\) must be below duration_s \(7\.0\)"),
+        ("  guidance: 1.0", "  guidance: 3.0", r"guidance is 3\.0, but train\.condition is none"),
         ("codec:\n", "codecs:\n", r"codecs = .*: unknown key, did you mean codec\?"),
     ],
 )  # fmt: skip
 def test_wrong_value_is_named(write, old, new, told):
     with pytest.raises(ConfigError, match=told):
         load_params(write(changed(old, new)))
+
+
+def test_muon_is_refused_where_matrices_are_cut(write):
+    text = TEXT
+    for old, new in (("optimizer: adamw", "optimizer: muon"), ("processes: 1", "processes: 2")):
+        text = text.replace(old, new)
+    assert load_params(write(text)).runtime.sharding == "ddp"
+    with pytest.raises(ConfigError, match="muon needs whole matrices, runtime.sharding fsdp cuts"):
+        load_params(write(text.replace("sharding: ddp", "sharding: fsdp")))
 
 
 def test_all_errors_are_told_at_once(write):
