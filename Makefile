@@ -35,6 +35,8 @@ test: env        ## lint, types, import direction, the fast tests
 
 bench: env       ## speed of every heavy part beside peers and the machine's own, as ratios
 	PYTHONPATH=src $(BIN)/python tests/benchmarks/language_model.py
+	PYTHONPATH=src:. $(BIN)/python tests/benchmarks/training.py nano --turns 7
+	PYTHONPATH=src:. $(BIN)/python tests/benchmarks/training.py small --turns 3 --only bf16 compile recompute
 	PYTHONPATH=src OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/benchmarks/normalize.py
 	PYTHONPATH=src $(BIN)/python tests/benchmarks/encode.py bundled $(BENCH_MUSIC)
 	PYTHONPATH=src $(BIN)/python tests/benchmarks/encode.py official $(BENCH_MUSIC)
