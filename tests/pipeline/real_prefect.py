@@ -15,7 +15,13 @@ from pipeline.prefect_api import is_healthy
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 120
-COMMAND = (sys.executable, "-c", "from pipeline.cli import main; main()")
+# a shell that runs the tests in the background makes them ignore SIGINT
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from pipeline.cli import main; main()",
+)
 
 
 def environment(**more):
