@@ -1,9 +1,8 @@
 """Train, measure and export a codec: `make codec`, or `python pipeline/codec.py --help`.
 
-The bundled codec is grown, or any weights are trained further, on any music. No DVC stage: the
-result is committed with the package and changes a few times in the project's life. Training goes on
-where it stopped, for as many minutes as it is given; settings and music may change from one run to
-the next.
+No DVC stage: the result is committed with the package and changes a few times in the project's
+life. Training goes on where it stopped, for as many minutes as it is given; settings and music may
+change from one run to the next.
 """
 
 import csv
@@ -25,15 +24,19 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  found through the line above
 
 if TYPE_CHECKING:
-    from melodac.codec.architecture import DacArchitecture
     from melodac.codec.training.config import CodecTrainingConfig
     from melodac.codec.training.measure import ClipReport
 
 DEFAULT_STATE = CHECKOUT / ".scratch" / "codec"
-DEFAULT_MUSIC = (CHECKOUT / "data" / "sample", CHECKOUT.parent / "shared" / "music")
-"""Where nothing is ingested yet."""
+DEFAULT_MUSIC = (
+    CHECKOUT / ".scratch" / "practice",
+    CHECKOUT / "data" / "sample",
+    CHECKOUT.parent / "shared" / "music",
+)
+"""Practice music (composed by `python -m data.sample.compose practice`), sample music, recordings."""
 SOURCES_OF_BUNDLED = (
-    "melodac sample music, and the recordings of ../shared/music (CC0, CC BY 3.0, PD)"
+    "practice and sample music composed for melodac (CC0, played with the MIT soundfonts Fluid R3 and "
+    "MuseScore General), and recordings (CC0, CC BY 3.0, public domain)"
 )
 
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the resumable state.")]
@@ -41,8 +44,8 @@ Sources = Annotated[
     list[Path] | None,
     typer.Option(
         "--source",
-        help="Folder of audio, or one with the results of ingest and normalize (data, the default "
-        "where there are any); may be given several times, the first weighs most.",
+        help="Folder of audio, or one with the results of ingest and normalize (data); may be given "
+        "several times, the first weighs most. By default what trained the bundled codec.",
     ),
 ]
 Settings = Annotated[
@@ -70,40 +73,42 @@ def train(
     source: Sources = None,
     state: StateFolder = DEFAULT_STATE,
     init: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights to begin from: a weights folder, a .pth file, or 44khz (the official "
-            "DAC, trained further by its own recipe). By default those in the package."
-        ),
+        Path | None,
+        typer.Option(help="Weights folder whose codes are kept and whose decoder is trained on."),
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="Begin with random weights.")] = False,
     setting: Settings = None,
 ) -> None:
-    """Go on training: from the state folder, else from weights. The same command resumes."""
+    """Train a codec from nothing, or go on where the state folder stands."""
+    from melodac.codec.front_end import HALO
+    from melodac.codec.spectral_codec import SpectralArchitecture
     from melodac.codec.training.clips import CropSource
-    from melodac.codec.training.export import FRESH, begin
     from melodac.codec.training.loop import STATE_FILE, train_codec
+    from melodac.codec.training.state import begin, read_architecture
     from melodac.codec.training.trainer import CodecTrainer
-    from pipeline.codec_sources import find_start, open_source
+    from melodac.codec.weights import read_weights_folder
+    from pipeline.codec_sources import open_source
     from pipeline.logs import set_up_logging
     from pipeline.signals import stop_on_signal
 
     set_up_logging()
     _use_threads(threads)
     with _clear_errors():
-        if fresh and init is not None:
-            raise typer.BadParameter("--fresh begins from nothing, --init from weights: choose one")
-        start = find_start(state / STATE_FILE, init, fresh=fresh)
-        config = _config(setting, start.architecture)
-        if fresh and not config.plain_updates:
-            raise typer.BadParameter("plain_updates=0 is for weights that have codebooks already")
+        is_begun = (state / STATE_FILE).exists()
+        if is_begun and init is not None:
+            raise ConfigError(f"{state} is begun already: give another --state, or no --init")
+        config = _config(setting)
+        weights = None if init is None else read_weights_folder(init)
+        if is_begun:
+            architecture = read_architecture(state / STATE_FILE)
+        else:
+            architecture = weights[1].architecture if weights else SpectralArchitecture()
+        shape = architecture.front_end
         folders = _sources(source)
-        recordings = [open_source(folder, start.architecture.sample_rate) for folder in folders]
-        trainer = CodecTrainer(config, start.architecture, CropSource(recordings, config))
-        if start.weights is not None:
-            begin(trainer.state, start.weights, start.architecture, config)
-        elif fresh:
-            trainer.state.origin = FRESH
+        recordings = [open_source(folder, shape.sample_rate) for folder in folders]
+        length = (config.crop_frames + 2 * HALO) * shape.hop
+        trainer = CodecTrainer(config, architecture, CropSource(recordings, config, length))
+        if weights is not None:
+            begin(trainer.state, *weights)
         state.mkdir(parents=True, exist_ok=True)
         with (state / "runs.jsonl").open("a", encoding="utf-8") as runs:
             record = {"sources": [str(folder) for folder in folders], "config": config.model_dump()}
@@ -127,22 +132,20 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write the averaged weights of the state folder as a codec."""
+    """Write the quantizer and the averaged decoder of the state folder as a codec."""
     from melodac.codec.load import BUNDLED_FOLDER
-    from melodac.codec.training.export import export_codec
     from melodac.codec.training.loop import STATE_FILE
-    from melodac.codec.training.state import read_saved_codec
+    from melodac.codec.training.state import export_state
 
     target = folder or BUNDLED_FOLDER
     with _clear_errors():
-        saved = read_saved_codec(state / STATE_FILE)
-        config = export_codec(
-            saved,
+        config = export_state(
+            state / STATE_FILE,
             target,
             name="bundled" if folder is None else folder.name,
             sources=sources or (SOURCES_OF_BUNDLED if folder is None else _folders_of(state)),
         )
-    typer.echo(f"{target}: update {saved.update}, {config.sha256}")
+    typer.echo(f"{target}: update {config.training['updates']}, {config.decoder_sha256}")
 
 
 @app.command()
@@ -197,13 +200,11 @@ def _file_row(report: "ClipReport") -> dict[str, Any]:
     return row
 
 
-def _config(settings: list[str] | None, architecture: "DacArchitecture") -> "CodecTrainingConfig":
-    """Lay `a.b=value` settings over the recipe of an architecture; validated like any config."""
-    from melodac.codec.architecture import BUNDLED_ARCHITECTURE
-    from melodac.codec.training.config import DAC_RECIPE, CodecTrainingConfig
+def _config(settings: list[str] | None) -> "CodecTrainingConfig":
+    """Lay `a.b=value` settings over the defaults; validated like any config."""
+    from melodac.codec.training.config import CodecTrainingConfig
 
-    recipe = CodecTrainingConfig() if architecture == BUNDLED_ARCHITECTURE else DAC_RECIPE
-    values = recipe.model_dump(mode="json")
+    values = CodecTrainingConfig().model_dump(mode="json")
     try:
         for setting in settings or []:
             key, _, text = setting.partition("=")
@@ -228,13 +229,7 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:  # noqa: 
 
 
 def _sources(given: list[Path] | None) -> list[Path]:
-    from pipeline.codec_sources import is_catalogue
-
-    if given:
-        return given
-    if is_catalogue(CHECKOUT / "data"):
-        return [CHECKOUT / "data"]
-    return [folder for folder in DEFAULT_MUSIC if folder.is_dir()]
+    return given or [folder for folder in DEFAULT_MUSIC if folder.is_dir()]
 
 
 @contextmanager

@@ -1,25 +1,18 @@
-"""What the codec's training is given: recordings to train and measure on, weights to begin from.
+"""What the codec's training is given: recordings to train and to measure on.
 
 A source is a folder of music, or a folder with the results of `ingest` and `normalize` (`data`),
 whose catalogue says what is held out. `pipeline/codec.py` alone imports this.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from melodac.codec.architecture import BUNDLED_ARCHITECTURE, DacArchitecture
-from melodac.codec.download import SHA256, official_weights
-from melodac.codec.load import BUNDLED_FOLDER
 from melodac.codec.training.clips import TARGET_LUFS, Clip, FlacFile, Recording, load_clips
-from melodac.codec.training.export import FRESH, Beginning, read_folder, read_official
-from melodac.codec.training.state import read_saved_codec
-from melodac.durable import hash_file
-from melodac.errors import CheckpointMismatchError, CodecWeightsError, ConfigError
+from melodac.errors import ConfigError
 from pipeline import paths
 from pipeline.records import NormalizedRecord, TrackRecord, read_catalogue, read_normalized
 
-OFFICIAL = "44khz"
+_NORMALIZED_HZ = 44_100
 MOST_MEASURED = 200
 """Held-out recordings of one source that are measured, spread evenly over it."""
 EXCERPT_S = 30.0
@@ -33,9 +26,9 @@ def open_source(folder: Path, sample_rate_hz: int) -> list[Recording]:
         ConfigError: The catalogue was normalised for another rate.
     """
     if is_catalogue(folder):
-        if sample_rate_hz != BUNDLED_ARCHITECTURE.sample_rate:
+        if sample_rate_hz != _NORMALIZED_HZ:
             raise ConfigError(
-                f"{folder} is normalised at {BUNDLED_ARCHITECTURE.sample_rate} Hz, the codec "
+                f"{folder} is normalised at {_NORMALIZED_HZ} Hz, the codec "
                 f"needs {sample_rate_hz} Hz: give the folder of music itself as source"
             )
         return list(_catalogue_files(folder))
@@ -53,51 +46,6 @@ def held_out_clips(recordings: Sequence[Recording], sample_rate_hz: int) -> list
     held_out = [recording for recording in recordings if recording.held_out]
     step = -(-len(held_out) // MOST_MEASURED) or 1
     return [_excerpt(recording, sample_rate_hz) for recording in held_out[::step]]
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins."""
-
-    architecture: DacArchitecture
-    weights: Beginning | None = None
-    """Weights to begin from; none where there is a state, or random weights are wanted."""
-
-
-def find_start(state_file: Path, init: str | None, *, fresh: bool) -> Start:
-    """A state if there is one, else weights by name or path, by default those in the package.
-
-    Raises:
-        CheckpointMismatchError: The state began from something else than is asked for.
-    """
-    if not state_file.exists():
-        if fresh:
-            return Start(BUNDLED_ARCHITECTURE)
-        weights = _read_weights(init or str(BUNDLED_FOLDER))
-        return Start(weights.architecture, weights)
-    saved = read_saved_codec(state_file)
-    if fresh or init is not None:
-        wanted = _read_weights(init).sha256 if init is not None else FRESH
-        if saved.origin != wanted:
-            raise CheckpointMismatchError(
-                f"{state_file} began from {saved.origin or 'other weights'}, but {wanted} is asked "
-                "for: give another --state, or go on without --init and --fresh"
-            )
-    return Start(saved.architecture)
-
-
-def _read_weights(init: str) -> Beginning:
-    if init == OFFICIAL:
-        return read_official(official_weights(), SHA256)
-    path = Path(init)
-    if path.is_dir():
-        return read_folder(path)
-    if path.suffix == ".pth" and path.is_file():
-        return read_official(path, hash_file(path))
-    raise CodecWeightsError(
-        f"{init!r} is neither {OFFICIAL!r} nor a weights folder nor a .pth file: nothing to begin "
-        "from"
-    )
 
 
 def _catalogue_files(folder: Path) -> Iterator[FlacFile]:

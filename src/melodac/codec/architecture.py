@@ -46,20 +46,6 @@ class DacArchitecture(Section):
         return math.prod(self.encoder_rates)
 
 
-BUNDLED_ARCHITECTURE = DacArchitecture(
-    encoder_dim=16,
-    encoder_rates=(4, 4, 4, 8),
-    latent_dim=256,
-    decoder_dim=256,
-    decoder_rates=(8, 4, 4, 4),
-    n_codebooks=9,
-    codebook_size=1024,
-    codebook_dim=8,
-    sample_rate=44_100,
-)
-"""The small DAC in the repository: large first strides keep its cost at full rate low on CPUs."""
-
-
 class Snake(nn.Module):
     """`x + sin(alpha x)^2 / alpha` per channel; in place where no gradient is needed.
 

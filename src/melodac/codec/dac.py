@@ -5,13 +5,11 @@ whole recording, whatever the chunk length, and memory stays bounded. Weight nor
 weights once. `melodac.codec.load` builds it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby, islice
 from typing import cast
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor, nn
 from torch.nn.utils import remove_weight_norm
 
@@ -21,11 +19,11 @@ from melodac.codec.compiled import compile_network
 from melodac.codec.dac_import import DacModel
 from melodac.codec.exact import ExactEncoder, Network
 from melodac.codec.halo import decoder_halo, encoder_halo
-from melodac.codec.interface import Codec
+from melodac.codec.streams import StreamingCodec
 from melodac.errors import CodecError
 
 
-class DacCodec(Codec):
+class DacCodec(StreamingCodec):
     """A DAC with fixed weights."""
 
     def __init__(
@@ -71,51 +69,19 @@ class DacCodec(Codec):
         self.chunk_frames, self.batch_chunks = chunk_frames, batch_chunks
         self._compiled = compile_network(parts.encoder) if is_compiled else None
 
-    def encode(self, audio: Float[Tensor, "C N"]) -> Int64[Tensor, "C K T"]:
-        """Encode each channel, chunk by chunk; see `Codec.encode`."""
-        num_frames = -(-audio.shape[-1] // self.hop)
-        codes = torch.empty(
-            audio.shape[0], self.num_codebooks, num_frames, dtype=torch.int64, device=audio.device
-        )
-        return _fill(codes, self._encode(iter([audio])))
-
-    def decode(self, codes: Int[Tensor, "C K T"]) -> Float[Tensor, "C N"]:
-        """Decode each channel, chunk by chunk; see `Codec.decode`."""
-        audio = torch.empty(codes.shape[0], codes.shape[-1] * self.hop, device=codes.device)
-        return _fill(audio, self._decode(iter([codes])))
-
-    def encode_blocks(
-        self, blocks: Iterable[Float32[np.ndarray, "C _"]]
-    ) -> Iterator[Int64[Tensor, "C K _"]]:
-        """Encode a stream; see `Codec.encode_blocks`."""
-        # copied, as a block that cannot be written to makes torch warn
-        tensors = (torch.tensor(block) for block in blocks)
-        return (codes.cpu() for codes in self._encode(tensors))
-
-    def decode_blocks(
-        self, blocks: Iterable[Int[Tensor, "C K _"]]
-    ) -> Iterator[Float32[np.ndarray, "C _"]]:
-        """Decode a stream; see `Codec.decode_blocks`."""
-        return (audio.cpu().numpy() for audio in self._decode(iter(blocks)))
-
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         is_fixed = self._compiled is not None  # for each shape takes a compilation of its own
         shape = ChunkShape(self.chunk_frames, self._encoder_halo, self.hop, is_fixed)
-        is_empty = True
-        for batch in _batches(read_chunks(_alike(blocks, check_audio), shape), self.batch_chunks):
-            is_empty = False
+        for batch in _batches(read_chunks(blocks, shape), self.batch_chunks):
             windows = torch.stack([window for _, window in batch])
             kept = [chunk.kept for chunk, window in batch for _ in window]
             codes = self._encode_windows(windows.flatten(0, 1)[:, None], kept)
             for (chunk, _), piece in zip(batch, _by_chunk(codes, len(batch)), strict=True):
                 yield piece[..., chunk.kept]
-        if is_empty:
-            raise CodecError("audio without a sample; at least one is needed")
 
     def _decode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         shape = ChunkShape(self.chunk_frames, self._decoder_halo, frame_length=1)
-        chunks = read_chunks(_alike(blocks, self._check_codes), shape)
-        for batch in _batches(chunks, self.batch_chunks):
+        for batch in _batches(read_chunks(blocks, shape), self.batch_chunks):
             windows = torch.stack([window for _, window in batch])
             audio = self._decode_windows(windows.flatten(0, 1))
             for (chunk, _), piece in zip(batch, _by_chunk(audio, len(batch)), strict=True):
@@ -143,18 +109,6 @@ class DacCodec(Codec):
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _check_codes(self, codes: Tensor) -> None:
-        if not 1 <= codes.shape[1] <= self.num_codebooks or codes.shape[0] < 1:
-            raise CodecError(
-                f"codes of shape {tuple(codes.shape)}, codec {self.name} needs at least one "
-                f"channel of 1 to {self.num_codebooks} codebooks"
-            )
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise CodecError(
-                f"codes from {int(codes.min())} to {int(codes.max())}, only 0 to "
-                f"{self.codebook_size - 1} can be decoded: remove special tokens first"
-            )
-
 
 def fold_weight_norm(model: nn.Module) -> nn.Module:
     """Replace each weight-normed weight by its value, in place."""
@@ -162,45 +116,6 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
         if hasattr(module, "weight_g"):
             remove_weight_norm(module)
     return model
-
-
-def check_audio(audio: Tensor) -> None:
-    """Refuse what no codec can encode.
-
-    Raises:
-        CodecError: The audio is not floating point, not finite or has no channels.
-    """
-    if not audio.is_floating_point():
-        raise CodecError(f"audio of type {audio.dtype}, floating point in [-1, 1] is needed")
-    if audio.ndim != 2 or audio.shape[0] < 1:
-        raise CodecError(
-            f"audio of shape {tuple(audio.shape)}, channels x samples are needed, at least one each"
-        )
-    if not bool(torch.isfinite(audio).all()):
-        raise CodecError("audio holds samples that are not finite numbers; normalise it first")
-
-
-def _alike(blocks: Iterator[Tensor], check: Callable[[Tensor], None]) -> Iterator[Tensor]:
-    """Check blocks as they pass, and that all agree but for their length."""
-    shape: torch.Size | None = None
-    for block in blocks:
-        check(block)
-        if shape not in {None, block.shape[:-1]}:
-            raise CodecError(
-                f"a block of shape {tuple(block.shape)} follows one of {shape}; "
-                "channels cannot change within a stream"
-            )
-        shape = block.shape[:-1]
-        yield block
-
-
-def _fill(whole: Tensor, pieces: Iterator[Tensor]) -> Tensor:
-    """Write pieces into `whole`, one after another along its last axis."""
-    start = 0
-    for piece in pieces:
-        whole[..., start : start + piece.shape[-1]] = piece
-        start += piece.shape[-1]
-    return whole
 
 
 def _by_chunk(stacked: Tensor, num_chunks: int) -> Iterator[Tensor]:

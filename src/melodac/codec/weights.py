@@ -1,8 +1,8 @@
 """Reading codec weights without trusting the file: hash first, no code executed, strict load.
 
-Two formats: a folder with `config.json` and `weights.safetensors` (ours), and the `.pth` of the
-official release (a state dict with its constructor arguments). `DAC.load` is never used: it runs
-code from the file and ignores missing tensors. `melodac.codec.load` and training import this.
+Two formats: a folder with `config.json` and two safetensors files (a spectral codec, ours), and the
+`.pth` of the official release (a DAC's state dict with its constructor arguments). `DAC.load` is
+never used: it runs code from the file and ignores missing tensors.
 """
 
 import hashlib
@@ -21,66 +21,81 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from melodac.codec.architecture import DacArchitecture, build_model
+from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.config import Section
 from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "weights.safetensors"
+QUANTIZER_FILE = "quantizer.safetensors"
+DECODER_FILE = "decoder.safetensors"
 _IGNORED_ARGUMENTS = frozenset({"quantizer_dropout"})  # matters in training only
 
 
 class WeightsConfig(Section):
-    """What `config.json` beside a weights file says."""
+    """What `config.json` beside the weights of a spectral codec says."""
 
-    format_version: int = 1
+    format_version: int = 2
+    """2: a quantizer and a decoder, each in a file of its own. 1 was a DAC in one file."""
     name: str
     sha256: str
-    """Of the weights file, hexadecimal."""
-    architecture: DacArchitecture
+    """Of the quantizer's file, hexadecimal: what codes mean; a better decoder keeps it."""
+    decoder_sha256: str
+    architecture: SpectralArchitecture
     training: dict[str, str | int | float]
     """Where the weights come from; for readers, not for code."""
 
 
-def read_weights_folder(folder: Path) -> tuple[nn.Module, WeightsConfig]:
+def read_weights_folder(folder: Path) -> tuple[SpectralModel, WeightsConfig]:
     """Build the model of a folder written by `write_weights_folder`, in fp32.
 
     Raises:
         CodecWeightsError: A file is missing, damaged, or not what `config.json` pins.
     """
     config = _read_config(folder / CONFIG_FILE)
-    path = folder / WEIGHTS_FILE
-    _check_hash(path, config.sha256)
-    try:
-        tensors = load_safetensors(path.read_bytes())
-    except SafetensorError as error:
-        raise CodecWeightsError(f"{path} is not a safetensors file: {error}") from error
-    model = build_model(config.architecture)
-    _load_strictly(model, {name: tensor.float() for name, tensor in tensors.items()}, path)
+    model = SpectralModel(config.architecture)
+    for file, sha256, part in (
+        (QUANTIZER_FILE, config.sha256, model.quantizer),
+        (DECODER_FILE, config.decoder_sha256, model.decoder),
+    ):
+        path = folder / file
+        _check_hash(path, sha256)
+        try:
+            tensors = load_safetensors(path.read_bytes())
+        except SafetensorError as error:
+            raise CodecWeightsError(f"{path} is not a safetensors file: {error}") from error
+        _load_strictly(part, {name: tensor.float() for name, tensor in tensors.items()}, path)
     return model, config
 
 
 def write_weights_folder(
     folder: Path,
-    tensors: Mapping[str, Tensor],
-    architecture: DacArchitecture,
+    model: SpectralModel,
+    architecture: SpectralArchitecture,
     *,
     name: str,
     training: dict[str, str | int | float],
 ) -> WeightsConfig:
-    """Write weights in fp16 and their config; the config, written last, pins the weights."""
+    """Write a quantizer in fp32, a decoder in fp16, and the config that pins both, written last."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {key: tensor.detach().to("cpu", torch.float16) for key, tensor in tensors.items()}
-    content = dump_safetensors({key: tensor.contiguous() for key, tensor in half.items()})
+    quantizer = _dump(model.quantizer.state_dict(), torch.float32)
+    decoder = _dump(model.decoder.state_dict(), torch.float16)
     config = WeightsConfig(
         name=name,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=hashlib.sha256(quantizer).hexdigest(),
+        decoder_sha256=hashlib.sha256(decoder).hexdigest(),
         architecture=architecture,
         training=training,
     )
-    _replace(folder / WEIGHTS_FILE, content)
+    _replace(folder / QUANTIZER_FILE, quantizer)
+    _replace(folder / DECODER_FILE, decoder)
     _replace(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
     return config
+
+
+def _dump(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> bytes:
+    cast_to = {key: tensor.detach().to("cpu", dtype) for key, tensor in tensors.items()}
+    return dump_safetensors({key: tensor.contiguous() for key, tensor in cast_to.items()})
 
 
 def read_official_weights(path: Path, sha256: str) -> tuple[nn.Module, DacArchitecture]:

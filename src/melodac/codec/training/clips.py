@@ -3,8 +3,8 @@
 A folder of any audio is read once into memory, at -16 LUFS. Normalised FLAC files of a catalogue
 stay on disk, and crops are read by seeking, so a catalogue may be of any size. In a folder a group
 (recordings that must not be parted) is held out as a whole and long recordings also give their last
-seconds; `metadata.csv` names groups by its `file_name` and `group` columns, and a file it does not
-name is its own group. Only the codec's training imports this.
+seconds; `metadata.csv` names groups by its `file_name` and `group` columns (a file it does not name
+is its own group), or says with a `split` column what is for training and what is held out.
 """
 
 import csv
@@ -28,15 +28,15 @@ from melodac.audio.resample import resample
 from melodac.codec.training.config import CodecTrainingConfig
 from melodac.errors import AudioError, ConfigError
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 HELD_OUT_SHARE = 0.1
 LONG_S = 40.0
 """Duration from which a recording gives its last seconds to the held-out part."""
 LONG_TAIL_S = 12.0
 TARGET_LUFS = -16.0
 PEAK_CEILING = 0.99
-MAX_IN_MEMORY_S = 7200.0
-"""Music of one folder that is held in memory, 1.3 GB at 44.1 kHz."""
+MAX_IN_MEMORY_S = 14_400.0
+"""Music of one folder that is held in memory, 2.5 GB at 44.1 kHz."""
 _MAX_DURATION_S = 1800.0
 
 
@@ -113,7 +113,7 @@ def load_clips(folder: Path, sample_rate_hz: int) -> list[Clip]:
     Raises:
         ConfigError: The folder holds no audio, or more than fits in memory.
     """
-    groups = _read_groups(folder)
+    named = _read_table(folder)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ConfigError(
@@ -131,27 +131,29 @@ def load_clips(folder: Path, sample_rate_hz: int) -> list[Clip]:
                 "memory: ingest and normalise it, and give the folder with the results as source"
             )
         samples = _leveled(resample(to_mono(audio), rate_hz, sample_rate_hz)[0], sample_rate_hz)
-        clips += _split(name, groups.get(name, name), samples, sample_rate_hz)
+        clips += _part(name, samples, sample_rate_hz, named.get(name))
     return clips
 
 
 class CropSource:
     """Draws batches of random crops from several lists of recordings."""
 
-    def __init__(self, sources: Sequence[Sequence[Recording]], config: CodecTrainingConfig) -> None:
-        self._config = config
+    def __init__(
+        self, sources: Sequence[Sequence[Recording]], config: CodecTrainingConfig, length: int
+    ) -> None:
+        """Draw from recordings that are not held out; `length` is that of a crop in samples."""
+        self._config, self._length = config, length
         self._clips = [[clip for clip in clips if not clip.held_out] for clips in sources]
         if not self._clips or not all(self._clips):
             raise ConfigError("nothing to train on: all recordings of a source are held out")
         self._weights = [
-            torch.tensor([float(max(clip.num_samples, config.crop)) for clip in clips])
+            torch.tensor([float(max(clip.num_samples, length)) for clip in clips])
             for clips in self._clips
         ]
 
-    def draw(self, generator: torch.Generator) -> Float[Tensor, "B 1 N"]:
+    def draw(self, generator: torch.Generator) -> Float[Tensor, "B N"]:
         """Draw one batch; its content is a function of the generator's state alone."""
-        crops = torch.stack([self._draw_one(generator) for _ in range(self._config.batch_size)])
-        return crops[:, None]
+        return torch.stack([self._draw_one(generator) for _ in range(self._config.batch_size)])
 
     def _draw_one(self, generator: torch.Generator) -> Float[Tensor, " N"]:
         crop = self._cut(generator)
@@ -168,13 +170,13 @@ class CropSource:
         source = 0 if first else 1 + _index(generator, len(self._clips) - 1)
         pick = int(torch.multinomial(self._weights[source], 1, generator=generator))
         clip = self._clips[source][pick]
-        spare = self._config.crop - clip.num_samples
+        spare = self._length - clip.num_samples
         if spare > 0:
             before = _index(generator, spare + 1)
             samples = _one_channel(clip.read(0, clip.num_samples), generator)
             return torch.nn.functional.pad(samples, (before, spare - before))
         start = _index(generator, -spare + 1)
-        return _one_channel(clip.read(start, start + self._config.crop), generator)
+        return _one_channel(clip.read(start, start + self._length), generator)
 
 
 def is_held_out(group: str) -> bool:
@@ -191,10 +193,17 @@ def _one_channel(audio: Float32[np.ndarray, "C N"], generator: torch.Generator) 
     return torch.as_tensor(audio.mean(0) if channel == len(audio) else audio[channel])
 
 
-def _split(
-    name: str, group: str, samples: Float32[np.ndarray, " N"], sample_rate_hz: int
+def _part(
+    name: str,
+    samples: Float32[np.ndarray, " N"],
+    sample_rate_hz: int,
+    row: dict[str, str] | None,
 ) -> list[Clip]:
-    if is_held_out(group):
+    """Say which part of a recording is held out: what its row says, else its group's hash."""
+    row = row or {}
+    if row.get("split"):
+        return [Clip(name, samples, held_out=row["split"] != "train")]
+    if is_held_out(row.get("group") or name):
         return [Clip(name, samples, held_out=True)]
     if len(samples) < LONG_S * sample_rate_hz:
         return [Clip(name, samples, held_out=False)]
@@ -216,16 +225,12 @@ def _leveled(samples: Float32[np.ndarray, " N"], sample_rate_hz: int) -> Float32
     return (samples * (gain / peak)).astype(np.float32)
 
 
-def _read_groups(folder: Path) -> dict[str, str]:
+def _read_table(folder: Path) -> dict[str, dict[str, str]]:
     table = folder / "metadata.csv"
     if not table.is_file():
         return {}
     with table.open(newline="", encoding="utf-8-sig") as lines:
-        return {
-            row["file_name"]: row["group"]
-            for row in csv.DictReader(lines)
-            if row.get("file_name") and row.get("group")
-        }
+        return {row["file_name"]: row for row in csv.DictReader(lines) if row.get("file_name")}
 
 
 def _uniform(generator: torch.Generator) -> float:

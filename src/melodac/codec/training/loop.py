@@ -38,6 +38,9 @@ def train_codec(
     path = folder / STATE_FILE
     if path.exists():
         load_state(path, trainer.state, trainer.architecture)
+    if not trainer.state.is_fitted:
+        trainer.fit()
+        save_state(path, trainer.state, trainer.architecture)
     start = saved = last = time.monotonic()
     with (
         (folder / LOG_FILE).open("a", encoding="utf-8") as log,
@@ -50,7 +53,7 @@ def train_codec(
             last = now
             bar.update()
             if trainer.state.update % _LOG_EVERY == 0:
-                bar.set_postfix_str(f"mel {terms['mel']:.2f}")
+                bar.set_postfix(loss=f"{sum(terms.values()) - terms['gradient_norm']:.2f}")
                 record = {"update": trainer.state.update, "seconds": trainer.state.seconds} | terms
                 log.write(json.dumps(record) + "\n")
                 log.flush()

@@ -1,6 +1,6 @@
-"""Resumable state of a codec training run: one file, replaced atomically, never a pickle executed.
+"""State of a codec's training between two updates: one file, replaced whole, never a pickle.
 
-Only the codec's training imports this.
+A run begins from it, from the weights of a codec, or from nothing; it ends as weights again.
 """
 
 import logging
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from melodac.codec.architecture import DacArchitecture, build_model
+from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.codec.training.adversary import Adversary
-from melodac.codec.training.quantizer import Codebooks
+from melodac.codec.weights import WeightsConfig, write_weights_folder
 from melodac.durable import sync
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
 
+FRESH = "fresh"
+"""Origin of a run that began with nothing."""
 _log = logging.getLogger(__name__)
 
 
@@ -26,23 +28,22 @@ _log = logging.getLogger(__name__)
 class TrainingState:
     """Everything a run is made of between two updates."""
 
-    model: nn.Module
+    model: SpectralModel
     averages: list[Tensor]
-    """Exponential moving averages, in the order of `model.parameters()`."""
+    """Exponential moving averages, in the order of `model.decoder.parameters()`."""
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    codebooks: Codebooks
     adversary: Adversary | None = None
-    is_encoder_fixed: bool = False
-    """Whether encoder and quantiser rest at their averages."""
-    origin: str = ""
-    """What the run began from: `fresh`, or the sha256 of a weights file; empty if not known."""
+    is_fitted: bool = False
+    """Whether the quantizer has been fitted; it never changes again."""
+    origin: str = FRESH
+    """What the run began from: `fresh`, or the sha256 of a decoder."""
     update: int = 0
     seconds: float = 0.0
     """Time spent training so far, all runs together."""
 
 
-def save_state(path: Path, state: TrainingState, architecture: DacArchitecture) -> None:
+def save_state(path: Path, state: TrainingState, architecture: SpectralArchitecture) -> None:
     """Replace `path` by the current state; the file is complete or the old one stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
@@ -52,11 +53,8 @@ def save_state(path: Path, state: TrainingState, architecture: DacArchitecture) 
         "averages": state.averages,
         "optimizer": state.optimizer.state_dict(),
         "generator": state.generator.get_state(),
-        "codebook_sizes": state.codebooks.sizes,
-        "codebook_sums": state.codebooks.sums,
-        "recent_latents": state.codebooks.recent,
         "adversary": None if state.adversary is None else state.adversary.content(),
-        "is_encoder_fixed": state.is_encoder_fixed,
+        "is_fitted": state.is_fitted,
         "origin": state.origin,
         "update": state.update,
         "seconds": state.seconds,
@@ -69,12 +67,11 @@ def save_state(path: Path, state: TrainingState, architecture: DacArchitecture) 
     sync(path.parent)
 
 
-def load_state(path: Path, state: TrainingState, architecture: DacArchitecture) -> None:
+def load_state(path: Path, state: TrainingState, architecture: SpectralArchitecture) -> None:
     """Fill `state` from `path`, which may be damaged: a `CheckpointCorruptError`.
 
     Raises:
-        CheckpointMismatchError: The file belongs to another architecture, or its codebooks learned
-            in the other way.
+        CheckpointMismatchError: The file belongs to another architecture.
     """
     content = _read(path)
     if content["architecture"] != architecture.model_dump_json():
@@ -85,45 +82,55 @@ def load_state(path: Path, state: TrainingState, architecture: DacArchitecture) 
     state.model.load_state_dict(content["model"], strict=True)
     for average, saved in zip(state.averages, content["averages"], strict=True):
         average.copy_(saved)
-    _restore_optimizer(state.optimizer, content["optimizer"], path)
+    state.optimizer.load_state_dict(content["optimizer"])
     state.generator.set_state(content["generator"])
-    state.codebooks.sizes.copy_(content["codebook_sizes"])
-    state.codebooks.sums.copy_(content["codebook_sums"])
-    state.codebooks.recent = content["recent_latents"]
+    state.is_fitted, state.origin = content["is_fitted"], content["origin"]
     state.update, state.seconds = content["update"], content["seconds"]
-    # older states know no discriminators, no resting encoder and not where they began
-    state.is_encoder_fixed = content.get("is_encoder_fixed", False)
-    state.origin = content.get("origin", "")
-    _restore_adversary(state, content.get("adversary"))
+    _restore_adversary(state, content["adversary"])
 
 
-@dataclass(frozen=True)
-class SavedCodec:
-    """What a state file holds of the codec itself."""
-
-    architecture: DacArchitecture
-    averages: dict[str, Tensor]
-    """Averaged weights by parameter name."""
-    origin: str
-    update: int
-    seconds: float
-    discriminator_updates: int
+@torch.no_grad()
+def begin(state: TrainingState, model: SpectralModel, config: WeightsConfig) -> None:
+    """Fill a fresh `state` with the weights of a codec and their history."""
+    state.model.load_state_dict(model.state_dict())
+    for average, weight in zip(state.averages, state.model.decoder.parameters(), strict=True):
+        average.copy_(weight)
+    state.is_fitted, state.origin = True, config.decoder_sha256
+    state.update = int(config.training.get("updates", 0))
+    state.seconds = float(config.training.get("hours", 0.0)) * 3600
 
 
-def read_saved_codec(path: Path) -> SavedCodec:
-    """Read the codec in a state file, without building a trainer."""
+def export_state(path: Path, folder: Path, *, name: str, sources: str) -> WeightsConfig:
+    """Write the quantizer and the averaged decoder of a state file as a codec."""
     content = _read(path)
-    architecture = DacArchitecture.model_validate_json(content["architecture"])
-    names = (name for name, _ in build_model(architecture).named_parameters())
-    adversary = content.get("adversary")
-    return SavedCodec(
+    if not content["is_fitted"]:
+        raise ConfigError(f"{path} holds a codec whose quantizer is not fitted yet: train on")
+    architecture = SpectralArchitecture.model_validate_json(content["architecture"])
+    model = SpectralModel(architecture)
+    model.load_state_dict(content["model"])
+    averages: list[Tensor] = content["averages"]
+    for weight, average in zip(model.decoder.parameters(), averages, strict=True):
+        weight.data.copy_(average)
+    adversary = content["adversary"]
+    return write_weights_folder(
+        folder,
+        model,
         architecture,
-        averages=dict(zip(names, content["averages"], strict=True)),
-        origin=content.get("origin", ""),
-        update=content["update"],
-        seconds=content["seconds"],
-        discriminator_updates=0 if adversary is None else adversary["updates"],
+        name=name,
+        training={
+            "updates": content["update"],
+            "hours": round(content["seconds"] / 3600, 2),
+            "sources": sources,
+            "weights": "exponential moving average",
+            "begun_from": content["origin"],
+            "discriminator_updates": 0 if adversary is None else adversary["updates"],
+        },
     )
+
+
+def read_architecture(path: Path) -> SpectralArchitecture:
+    """Shape of the codec in a state file."""
+    return SpectralArchitecture.model_validate_json(_read(path)["architecture"])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -134,18 +141,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointCorruptError(
             f"{path} is damaged ({error}); choose another state folder or delete it"
-        ) from error
-
-
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, content: dict[str, Any], path: Path
-) -> None:
-    try:
-        optimizer.load_state_dict(content)
-    except ValueError as error:
-        raise CheckpointMismatchError(
-            f"{path} was trained with the other setting of `codebooks`; keep it, or go on from an "
-            "export in another state folder"
         ) from error
 
 

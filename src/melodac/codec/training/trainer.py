@@ -1,35 +1,37 @@
-"""`CodecTrainer`: one codec in training, one exact update at a time.
+"""`CodecTrainer`: a spectral codec in training, one exact update at a time.
 
-Phases: plain autoencoder, then codebooks fitted to its latents, then everything together, judged by
-discriminators if wanted, then perhaps the decoder alone. The weights that count are a moving
-average. `melodac.codec.training.loop` and `pipeline/codec.py` use it.
+First the quantizer is fitted to music; from then on codes stay and only the decoder learns, so that
+better weights never change a token. The weights that count are a moving average.
 """
 
 import logging
-from collections.abc import Callable
-from typing import cast
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from melodac.codec.architecture import DacArchitecture, build_model
-from melodac.codec.dac_import import DacModel
+from melodac.codec.frame_decoder import (
+    NUM_BINS,
+    WINDOW,
+    Spectra,
+    sound_noise,
+    sound_tonal,
+    turn_phases,
+)
+from melodac.codec.front_end import HALO
+from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.codec.training.adversary import Adversary
 from melodac.codec.training.clips import CropSource
 from melodac.codec.training.config import CodecTrainingConfig
-from melodac.codec.training.quantizer import (
-    Codebooks,
-    Quantized,
-    draw_depths,
-    initialize_quantizer,
-    quantize,
-)
-from melodac.codec.training.schedule import encoder_share, learning_rate
+from melodac.codec.training.fit import fit_outline, fit_quantizer
 from melodac.codec.training.spectral import spectral_terms
 from melodac.codec.training.state import TrainingState
 
 _BETAS = (0.8, 0.99)  # source: DAC's 44.1 kHz configuration
+_WARMUP_UPDATES = 200
+_EDGE = WINDOW // 2
+"""Samples at the ends of a crop that are not judged: too few frames overlap there."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,122 +39,107 @@ class CodecTrainer:
     """One codec in training."""
 
     def __init__(
-        self, config: CodecTrainingConfig, architecture: DacArchitecture, crops: CropSource
+        self, config: CodecTrainingConfig, architecture: SpectralArchitecture, crops: CropSource
     ) -> None:
         torch.default_generator.manual_seed(config.seed)
         self.config, self.architecture, self.crops = config, architecture, crops
-        model = self.model = build_model(architecture).train()
-        self.parts = cast("DacModel", model)
-        by_gradient = config.codebooks == "gradient"
-        for stage in self.parts.quantizer.quantizers:
-            stage.codebook.requires_grad_(requires_grad=by_gradient)  # else Codebooks moves them
+        self._hop = architecture.front_end.hop
+        model = SpectralModel(architecture)
+        begins_at = config.adversarial.begins_at
         self.state = TrainingState(
             model=model,
-            averages=[parameter.detach().clone() for parameter in model.parameters()],
-            optimizer=torch.optim.AdamW(
-                [
-                    {"params": self._named("decoder.")},
-                    {"params": self._named("encoder.", "quantizer.")},
-                ],
-                lr=config.learning_rate,
-                betas=_BETAS,
-            ),
+            averages=[weight.detach().clone() for weight in model.decoder.parameters()],
+            optimizer=torch.optim.AdamW(model.decoder.parameters(), betas=_BETAS),
             generator=torch.Generator().manual_seed(config.seed),
-            codebooks=Codebooks(
-                architecture.n_codebooks, architecture.codebook_size, architecture.codebook_dim
-            ),
-            adversary=None
-            if config.adversarial.begins_at is None
-            else Adversary(config.adversarial, config.seed),
+            adversary=None if begins_at is None else Adversary(config.adversarial, config.seed),
         )
-        self._encode = _compiled(self.parts.encoder, config.compiled)
-        self._decode = _compiled(self.parts.decoder, config.compiled)
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        """Fit the quantizer, and the decoder's linear guess to what it keeps."""
+        features: list[Tensor] = []
+        magnitudes: list[Tensor] = []
+        for _ in range(self.config.fit_batches):
+            audio = self.crops.draw(self.state.generator)
+            features.append(self._features(audio).flatten(0, 1).float())
+            magnitudes.append(self._log_magnitudes(audio).flatten(0, 1).half())
+        model, every = self.state.model, torch.cat(features)
+        fit_quantizer(model.quantizer, every, self.state.generator, self.config.fit_rounds)
+        points = model.quantizer.project(every)
+        kept = model.quantizer.decode(model.quantizer.encode(points)[None])[0]
+        left = float((kept - points).square().mean() / points.var(0).mean())
+        _log.info("%d frames, %.1f %% of their variance is left over", len(points), 100 * left)
+        fit_outline(model.decoder, kept, torch.cat(magnitudes))
+        for average, weight in zip(self.state.averages, model.decoder.parameters(), strict=True):
+            average.copy_(weight)
+        self.state.is_fitted = True
 
     def update(self) -> dict[str, float]:
-        """Make one update and return its loss terms."""
+        """Make one update; return the weighted terms of the loss and the gradient norm."""
         state, config = self.state, self.config
-        if config.plain_updates and state.update == config.plain_updates:
-            self._initialize_quantizer()
-        self._fix_encoder()
-        decoder, others = state.optimizer.param_groups
-        decoder["lr"] = learning_rate(config, state.update)
-        others["lr"] = decoder["lr"] * encoder_share(config, state.update)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, state.update)
         audio = self.crops.draw(state.generator)
-        latents, terms = self._latents(audio)
-        output = self._decode(latents)
-        terms |= self._distances(output, audio)
-        judged = self._judge(output, audio, terms)
-        loss = torch.stack(list(terms.values())).sum()
+        spectra = state.model.decoder(self._points(audio))
+        terms = {"direct": self._direct(spectra, audio)}
+        judged: dict[str, float] = {}
+        if state.update >= config.silent_updates:
+            target = audio[:, HALO * self._hop + _EDGE : -HALO * self._hop - _EDGE]
+            output = self._sound(spectra)[:, _EDGE:-_EDGE]
+            rate_hz = self.architecture.front_end.sample_rate
+            distances = spectral_terms(output, target, rate_hz)
+            terms["mel"] = config.weights.mel * distances.mel
+            terms["log_magnitude"] = config.weights.log_magnitude * distances.log_magnitude
+            judged = self._judge(output[:, None], target[:, None], terms)
         state.optimizer.zero_grad(set_to_none=True)
+        loss = torch.stack(list(terms.values())).sum()
         loss.backward()  # pyright: ignore[reportUnknownMemberType]  untyped in torch
         norm = nn.utils.clip_grad_norm_(
-            state.model.parameters(), config.gradient_clip, error_if_nonfinite=True
+            state.model.decoder.parameters(), config.gradient_clip, error_if_nonfinite=True
         )
-        state.optimizer.step()
+        state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]  untyped in torch
         state.update += 1
         self._average()
-        self._revive()
         values = {name: term.item() for name, term in terms.items()}
         return values | judged | {"gradient_norm": norm.item()}
 
-    @property
-    def is_encoder_fixed(self) -> bool:
-        """Whether the next update leaves encoder and quantiser alone."""
-        start = self.config.decoder_only_from
-        return start is not None and self.state.update >= start
+    @torch.no_grad()
+    def _points(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T G"]:
+        """Quantize crops, some of them by fewer codebooks than all."""
+        quantizer, generator = self.state.model.quantizer, self.state.generator
+        num_codebooks = len(quantizer.vectors)
+        points = quantizer.project(self._features(audio))
+        codes = quantizer.encode(points.flatten(0, 1)).unflatten(1, points.shape[:2])
+        kept: list[Tensor] = []
+        for item in codes.unbind(1):
+            depth = num_codebooks
+            if torch.rand((), generator=generator) < self.config.quantizer_dropout:
+                depth = int(torch.randint(1, num_codebooks + 1, (), generator=generator))
+            kept.append(quantizer.decode(item[None, :depth])[0])
+        return torch.stack(kept)
 
-    def _named(self, *prefixes: str) -> list[nn.Parameter]:
-        return [
-            parameter
-            for name, parameter in self.model.named_parameters()
-            # codebooks are in no group while they are running means, as in older states
-            if name.startswith(prefixes) and parameter.requires_grad
-        ]
+    def _features(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T X"]:
+        return self.state.model.front_end(audio)[:, HALO:-HALO]
 
-    def _latents(self, audio: Float[Tensor, "B 1 N"]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the decoder gets, and the terms of the loss that concern it."""
-        state, config = self.state, self.config
-        if self.is_encoder_fixed:
-            with torch.no_grad():
-                return self._quantize(self._encode(audio)).latents, {}
-        latents = self._encode(audio)
-        if state.update < config.plain_updates:
-            noise = torch.randn(latents.shape, generator=state.generator)
-            level = latents.detach().square().mean().sqrt()
-            return latents + config.plain_noise * level * noise, {}
-        quantized = self._quantize(latents)
-        power = quantized.projected[0].square().mean()
-        terms = {"commitment": config.weights.commitment * quantized.commitment_loss / power}
-        if config.codebooks == "gradient":
-            state.codebooks.count(quantized)
-            terms["codebook"] = config.weights.codebook * quantized.codebook_loss / power
-        else:
-            state.codebooks.follow(self.parts.quantizer, quantized)
-        return quantized.latents, terms
+    def _log_magnitudes(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T F"]:
+        """Analyse the music as the decoder's tonal frames are to be."""
+        start = HALO * self._hop + self._hop // 2 - WINDOW // 2
+        frames = audio[:, start:].unfold(-1, WINDOW, self._hop)[:, : self.config.crop_frames]
+        hann = torch.hann_window(WINDOW)
+        return (torch.fft.rfft(frames * hann).abs() / (WINDOW / 4) + 1e-7).log()
 
-    def _quantize(self, latents: Float[Tensor, "B D T"]) -> Quantized:
-        depths = draw_depths(
-            len(latents),
-            self.architecture.n_codebooks,
-            self.config.quantizer_dropout,
-            self.state.generator,
-        )
-        return quantize(self.parts.quantizer, latents, depths)
+    def _direct(self, spectra: Spectra, audio: Float[Tensor, "B N"]) -> Float[Tensor, ""]:
+        is_silent = self.state.update < self.config.silent_updates
+        weight = 1.0 if is_silent else self.config.weights.direct
+        return weight * (spectra.tonal - self._log_magnitudes(audio)).abs().mean()
 
-    def _distances(
-        self, output: Float[Tensor, "B 1 N"], audio: Float[Tensor, "B 1 N"]
-    ) -> dict[str, Tensor]:
-        weights = self.config.weights
-        spectral = spectral_terms(
-            output[:, 0], audio[:, 0], self.architecture.sample_rate, self.config.phase_below_hz
-        )
-        return {
-            "mel": weights.mel * spectral.mel,
-            "log_magnitude": weights.log_magnitude * spectral.log_magnitude,
-            "complex_spectrum": weights.complex_spectrum * spectral.complex_spectrum,
-            "lines": weights.lines * spectral.lines,
-            "waveform": weights.waveform * (output - audio).abs().mean(),
-        }
+    def _sound(self, spectra: Spectra) -> Float[Tensor, "B N"]:
+        """Sound crops as if each were somewhere in a recording."""
+        generator = self.state.generator
+        before = torch.rand(len(spectra.tonal), NUM_BINS, generator=generator)
+        first = int(torch.randint(1 << 20, (), generator=generator))
+        phases = turn_phases(spectra.tonal, before)
+        return sound_tonal(spectra, phases) + sound_noise(spectra, first)
 
     def _judge(
         self,
@@ -174,53 +161,16 @@ class CodecTrainer:
         return {"discriminator": loss}
 
     @torch.no_grad()
-    def _initialize_quantizer(self) -> None:
-        latents = [
-            self._encode(self.crops.draw(self.state.generator)).transpose(1, 2).flatten(0, 1)
-            for _ in range(self.config.initial_batches)
-        ]
-        initialize_quantizer(self.parts.quantizer, torch.cat(latents), self.state.generator)
-        self.state.codebooks.start(self.parts.quantizer)
-        for average, parameter in self._pairs():
-            average.copy_(parameter)
-
-    @torch.no_grad()
-    def _fix_encoder(self) -> None:
-        """Put all weights at their averages once, so that codes are those of the export."""
-        if not self.is_encoder_fixed:
-            self.state.is_encoder_fixed = False
-        elif not self.state.is_encoder_fixed:
-            for average, parameter in self._pairs():
-                parameter.copy_(average)
-            self.state.codebooks.start(self.parts.quantizer)
-            self.state.is_encoder_fixed = True
-            _log.info("update %d: only the decoder learns from here on", self.state.update)
-
-    @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.state.update) / (10 + self.state.update))
-        for average, parameter in self._pairs():
-            average.lerp_(parameter, 1 - decay)
-
-    def _pairs(self) -> list[tuple[Tensor, nn.Parameter]]:
-        return list(zip(self.state.averages, self.state.model.parameters(), strict=True))
-
-    def _revive(self) -> None:
-        update, config = self.state.update, self.config
-        since = update - config.plain_updates
-        if self.state.is_encoder_fixed or since <= 0 or since % config.revive_every:
-            return
-        if config.revive_until is not None and update > config.revive_until:
-            return
-        books = [stage.codebook.weight for stage in self.parts.quantizer.quantizers]
-        by_identity = {id(parameter): average for average, parameter in self._pairs()}
-        averages = [by_identity[id(book)] for book in books]
-        revived = self.state.codebooks.revive(self.parts.quantizer, averages, self.state.generator)
-        _log.info("update %d: revived %d codes", update, revived)
+        weights = self.state.model.decoder.parameters()
+        for average, weight in zip(self.state.averages, weights, strict=True):
+            average.lerp_(weight, 1 - decay)
 
 
-def _compiled(network: nn.Module, wanted: bool) -> Callable[[Tensor], Tensor]:
-    if not wanted:
-        return network
-    compiled: object = torch.compile(network)  # pyright: ignore[reportUnknownMemberType]  untyped
-    return cast("Callable[[Tensor], Tensor]", compiled)
+def learning_rate(config: CodecTrainingConfig, update: int) -> float:
+    """Linear warm-up, then a cosine down to the final rate, which stays."""
+    done = min(update / config.updates, 1.0)
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    share = config.final_rate_share + (1 - config.final_rate_share) * cosine
+    return config.learning_rate * share * min((update + 1) / _WARMUP_UPDATES, 1.0)

@@ -1,0 +1,170 @@
+"""What the bundled codec writes down: magnitudes of each frame, never phase, as nine codes.
+
+A held note looks the same in every frame, so its codes repeat and a language model can learn them.
+A frame is described by three views of the sound around its centre: single bins of a long window
+in the bass, bands of a shorter one above, and how the level of some bands moves within the frame.
+Principal directions of these go through a residual quantizer, nearest vector by nearest vector.
+
+Codes are a function of the samples alone, however the recording was cut: given float64 samples all
+is float64 but for one float32 product per codebook, whose rounding is bounded. Where the two
+nearest vectors lie closer than that bound, float64 decides.
+"""
+
+import math
+from typing import Annotated
+
+import librosa
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field
+from torch import Tensor, nn
+
+from melodac.config import Section
+
+LONG, MIDDLE, SHORT = 4096, 2048, 512
+"""Windows in samples: bass partials, bands, and the shape of attacks."""
+NUM_SLICES = 4
+"""Short windows in a frame, which shows where in it a sound begins."""
+HALO = 4
+"""Frames beyond a frame that its windows reach into: half of `LONG`, in hops of 512."""
+_SPLIT_HZ = 1000.0
+_TOP_HZ = 20_000.0
+_ROUNDING = 2.0**-23
+
+
+class FrontEndShape(Section):
+    """Sizes of the front end; constants of the analysis are the module's."""
+
+    sample_rate: Annotated[int, Field(ge=8000, le=192_000)] = 44_100
+    """Samples a second."""
+    hop: Annotated[int, Field(ge=64, le=4096)] = 512
+    """Samples a frame."""
+    num_bands: Annotated[int, Field(ge=8, le=256)] = 112
+    """Bands from 1 to 20 kHz, evenly spaced in pitch."""
+    num_slice_bands: Annotated[int, Field(ge=2, le=64)] = 20
+    """Mel bands of the short window."""
+    slice_weight: Annotated[float, Field(ge=0.0, le=4.0)] = 0.5
+    """Weight of the level's movement within a frame beside the other two views."""
+    floor: Annotated[float, Field(gt=0.0, le=1e-2)] = 5e-6
+    """Magnitude added before the logarithm; a full-scale sine has 1."""
+    num_directions: Annotated[int, Field(ge=8, le=512)] = 128
+    """Principal directions that are quantized."""
+    num_codebooks: Annotated[int, Field(ge=1, le=32)] = 9
+    codebook_size: Annotated[int, Field(ge=2, le=65536)] = 1024
+
+    @property
+    def num_low_bins(self) -> int:
+        """Bins of the long window from 20 Hz to 1 kHz."""
+        return math.ceil(_SPLIT_HZ * LONG / self.sample_rate) - 2
+
+    @property
+    def num_features(self) -> int:
+        """Numbers that describe one frame before the principal directions."""
+        return self.num_low_bins + self.num_bands + NUM_SLICES * self.num_slice_bands
+
+
+class FrontEnd(nn.Module):
+    """Samples to features, in the type of the samples; no parameter."""
+
+    bands: Tensor
+    slice_bands: Tensor
+
+    def __init__(self, shape: FrontEndShape) -> None:
+        super().__init__()
+        self.shape = shape
+        rate_hz = shape.sample_rate
+        edges = torch.logspace(
+            math.log10(_SPLIT_HZ), math.log10(_TOP_HZ), shape.num_bands + 2, dtype=torch.float64
+        )
+        bank = librosa.filters.mel(sr=rate_hz, n_fft=SHORT, n_mels=shape.num_slice_bands, norm=None)
+        slices = torch.as_tensor(bank, dtype=torch.float64)
+        self.register_buffer("bands", _triangles(edges, MIDDLE, rate_hz), persistent=False)
+        self.register_buffer("slice_bands", slices / slices.sum(1, keepdim=True), persistent=False)
+
+    def forward(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T X"]:
+        """Describe every whole frame of `audio`, with silence beyond both of its ends."""
+        hop = self.shape.hop
+        num_frames = audio.shape[-1] // hop
+        padded = nn.functional.pad(audio, (LONG // 2, LONG // 2))
+        bands, slice_bands = self.bands.to(audio.dtype), self.slice_bands.to(audio.dtype)
+
+        def windows(length: int, step: int, first_centre: int) -> Tensor:
+            start = LONG // 2 + first_centre - length // 2
+            count = num_frames * hop // step
+            cut = padded[:, start : start + (count - 1) * step + length].unfold(-1, length, step)
+            hann = torch.hann_window(length, dtype=audio.dtype, device=audio.device)
+            parts = torch.view_as_real(torch.fft.rfft(cut * (hann / (length / 4))))
+            return parts.square().sum(-1).sqrt()  # a third of the time of abs()
+
+        low = windows(LONG, hop, hop // 2)[..., 2 : 2 + self.shape.num_low_bins]
+        high = windows(MIDDLE, hop, hop // 2) @ bands.T
+        step = hop // NUM_SLICES
+        slices = windows(SHORT, step, step // 2) @ slice_bands.T
+        slices = self._log(slices).unflatten(1, (-1, NUM_SLICES))
+        moves = self.shape.slice_weight * (slices - slices.mean(2, keepdim=True))
+        return torch.cat([self._log(low), self._log(high), moves.flatten(2)], dim=-1)
+
+    def _log(self, magnitude: Tensor) -> Tensor:
+        return (magnitude + self.shape.floor).log10()
+
+
+class ResidualQuantizer(nn.Module):
+    """Codes of a frame: the nearest vector of each codebook to what the ones before left over."""
+
+    mean: Tensor
+    directions: Tensor
+    vectors: Tensor
+
+    def __init__(self, shape: FrontEndShape) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape.num_features))
+        self.register_buffer("directions", torch.zeros(shape.num_directions, shape.num_features))
+        self.register_buffer(
+            "vectors", torch.zeros(shape.num_codebooks, shape.codebook_size, shape.num_directions)
+        )
+
+    def project(self, features: Float[Tensor, "*b X"]) -> Float[Tensor, "*b G"]:
+        """Coordinates of features along the principal directions, in float64."""
+        return (features.double() - self.mean.double()) @ self.directions.double().T
+
+    def encode(self, points: Float[Tensor, "T G"]) -> Int64[Tensor, "K T"]:
+        """Choose the codes of each frame; exact, see the module."""
+        residual = points.double()
+        codes: list[Tensor] = []
+        for vectors in self.vectors:
+            chosen = nearest(residual, vectors)
+            codes.append(chosen)
+            residual = residual - vectors[chosen].double()
+        return torch.stack(codes)
+
+    def decode(self, codes: Int64[Tensor, "B K T"]) -> Float[Tensor, "B T G"]:
+        """Sum the vectors of the codes; fewer codebooks than all give a coarser point."""
+        books = codes.shape[1]
+        parts = [self.vectors[book][codes[:, book]] for book in range(books)]
+        return torch.stack(parts).sum(0)
+
+
+def nearest(points: Float[Tensor, "T G"], vectors: Float[Tensor, "U G"]) -> Int64[Tensor, " T"]:
+    """Index of the vector nearest to each point, as exact arithmetic would choose it."""
+    single = points.float()
+    half = vectors.double().square().sum(1) / 2
+    scores = torch.addmm(-half.float(), single, vectors.T)
+    best, chosen = scores.max(dim=-1)
+    second = scores.scatter_(-1, chosen[:, None], -torch.inf).amax(dim=-1)
+    # |error of a dot product of n terms| <= n eps |x||y|, Higham 2002, (3.5); both scores have one
+    lengths = single.norm(dim=-1) * vectors.norm(dim=-1).max() + half.max().float()
+    bound = 2 * (points.shape[-1] + 2) * _ROUNDING * lengths
+    close = (best - second <= bound).nonzero()[:, 0]
+    if len(close):
+        exact = points[close].double() @ vectors.double().T - half
+        chosen[close] = exact.argmax(-1)
+    return chosen
+
+
+def _triangles(edges_hz: Tensor, window: int, rate_hz: int) -> Tensor:
+    """Triangular bands between neighbouring edges, each with unit sum."""
+    centres = torch.arange(window // 2 + 1, dtype=torch.float64) * rate_hz / window
+    low, mid, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    rise, fall = (centres - low) / (mid - low), (high - centres) / (high - mid)
+    bank = torch.minimum(rise, fall).clamp(min=0.0)
+    return bank / bank.sum(1, keepdim=True)

@@ -1,0 +1,117 @@
+"""`SpectralCodec`, the codec that comes with melodac: codes of magnitudes, phases made up anew.
+
+`front_end` writes, `frame_decoder` sounds; here they become a `Codec` that streams. Recordings are
+cut into chunks on one grid whatever blocks they come in, so results are equal to the bit.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from melodac.codec.chunks import Chunk, ChunkShape, read_chunks
+from melodac.codec.frame_decoder import (
+    OVERLAP,
+    FrameDecoder,
+    FrameDecoderShape,
+    Spectra,
+    first_phases,
+    sound_noise,
+    sound_tonal,
+    turn_phases,
+)
+from melodac.codec.front_end import HALO, FrontEnd, FrontEndShape, ResidualQuantizer
+from melodac.codec.streams import StreamingCodec
+from melodac.config import Section
+
+CHUNK_FRAMES = 256
+"""Frames coded at once: enough to keep a core busy, few enough for its cache."""
+
+
+class SpectralArchitecture(Section):
+    """Shape of a spectral codec."""
+
+    front_end: FrontEndShape = FrontEndShape()
+    decoder: FrameDecoderShape = FrameDecoderShape()
+
+
+class SpectralModel(nn.Module):
+    """The parts of a spectral codec."""
+
+    def __init__(self, architecture: SpectralArchitecture) -> None:
+        super().__init__()
+        shape = architecture.front_end
+        self.front_end = FrontEnd(shape)
+        self.quantizer = ResidualQuantizer(shape)
+        self.decoder = FrameDecoder(architecture.decoder, shape.num_directions, shape.sample_rate)
+
+    def encode(self, audio: Float[Tensor, "B N"]) -> Int64[Tensor, "B K T"]:
+        """Write the codes of all whole frames."""
+        points = self.quantizer.project(self.front_end(audio))
+        codes = self.quantizer.encode(points.flatten(0, 1))
+        return codes.unflatten(1, points.shape[:2]).transpose(0, 1)
+
+
+class SpectralCodec(StreamingCodec):
+    """A spectral codec with fixed weights."""
+
+    def __init__(
+        self,
+        model: SpectralModel,
+        architecture: SpectralArchitecture,
+        *,
+        name: str,
+        weights_sha256: str,
+    ) -> None:
+        """Freeze `model` for inference; `weights_sha256` is that of its quantizer."""
+        shape = architecture.front_end
+        self.name, self.weights_sha256 = name, weights_sha256
+        self.sample_rate_hz, self.hop = shape.sample_rate, shape.hop
+        self.num_codebooks, self.codebook_size = shape.num_codebooks, shape.codebook_size
+        self.model = model.eval().requires_grad_(requires_grad=False)
+        self._halo = architecture.decoder.receptive_field + OVERLAP
+
+    def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        shape = ChunkShape(CHUNK_FRAMES, HALO, self.hop)
+        for chunk, window in read_chunks(blocks, shape):
+            yield self._encode_window(window)[..., chunk.kept]
+
+    @torch.inference_mode()
+    def _encode_window(self, window: Tensor) -> Tensor:
+        return self.model.encode(window.to(self._device(), torch.float64))
+
+    def _decode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        shape = ChunkShape(CHUNK_FRAMES, self._halo, frame_length=1)
+        phases: Tensor | None = None
+        for chunk, window in read_chunks(blocks, shape):
+            if phases is None:
+                phases = first_phases(len(window)).to(self._device())
+            audio, phases = self._sound(chunk, window, phases)
+            yield audio
+
+    @torch.inference_mode()
+    def _sound(self, chunk: Chunk, window: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Sound the kept frames of a chunk.
+
+        Args:
+            chunk: What is kept of the window.
+            window: Codes.
+            before: Phases of the frame before the first that is turned: `OVERLAP` before the kept
+                ones, or frame 0.
+
+        Returns:
+            The audio of the kept frames and the phases that the next chunk begins with.
+        """
+        points = self.model.quantizer.decode(window.to(self._device(), torch.int64))
+        spectra = self.model.decoder(points)
+        first = max(chunk.start - OVERLAP, 0)
+        turned = slice(first - chunk.read_start, chunk.stop + OVERLAP - chunk.read_start)
+        spectra = Spectra(spectra.tonal[:, turned], spectra.noise[:, turned])
+        phases = turn_phases(spectra.tonal, before)
+        audio = sound_tonal(spectra, phases) + sound_noise(spectra, first)
+        kept = audio[:, (chunk.start - first) * self.hop : (chunk.stop - first) * self.hop]
+        return kept, phases[:, chunk.stop - OVERLAP - 1 - first]
+
+    def _device(self) -> torch.device:
+        return self.model.quantizer.mean.device

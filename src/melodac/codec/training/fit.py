@@ -1,0 +1,79 @@
+"""The quantizer, fitted to music before anything is trained: directions, vectors, a linear decoder.
+
+Principal directions of the features, then one k-means a codebook, each on what the ones before left
+over, and least squares from quantized points to log magnitudes, where the decoder starts.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from tqdm import tqdm
+
+from melodac.codec.frame_decoder import FrameDecoder
+from melodac.codec.front_end import ResidualQuantizer
+
+MIN_SHARE = 0.1
+"""Share of the mean size below which a cluster moves to the points that are worst described."""
+
+_PIECE = 1024
+
+
+@torch.no_grad()
+def fit_quantizer(
+    quantizer: ResidualQuantizer,
+    features: Float[Tensor, "T X"],
+    generator: torch.Generator,
+    rounds: int,
+) -> None:
+    """Fill `quantizer` from features of frames, drawn as they occur in music."""
+    mean = features.double().mean(0)
+    centred = features.double() - mean
+    covariance = centred.T @ centred / len(centred)
+    directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)
+    quantizer.mean.copy_(mean)
+    quantizer.directions.copy_(directions[:, : quantizer.directions.shape[0]].T)
+    residual = quantizer.project(features).float()
+    for vectors in tqdm(quantizer.vectors, desc="codebooks", unit="codebook", leave=False):
+        vectors.copy_(cluster(residual, len(vectors), generator, rounds))
+        residual = residual - vectors[_nearest(residual, vectors)]
+
+
+@torch.no_grad()
+def fit_outline(
+    decoder: FrameDecoder, points: Float[Tensor, "T G"], log_magnitudes: Float[Tensor, "T F"]
+) -> None:
+    """Set the decoder's linear guess by ridge regression."""
+    inputs = torch.cat([points.double(), torch.ones(len(points), 1, dtype=torch.float64)], 1)
+    gram = inputs.T @ inputs
+    gram += torch.eye(len(gram), dtype=torch.float64) * (1e-4 * gram.diagonal().mean())
+    solution = torch.linalg.solve(gram, inputs.T @ log_magnitudes.double())
+    decoder.outline.weight.copy_(solution[:-1].T)
+    decoder.outline.bias.copy_(solution[-1])
+
+
+def cluster(
+    points: Float[Tensor, "T G"], num_clusters: int, generator: torch.Generator, rounds: int
+) -> Float[Tensor, "U G"]:
+    """k-means from random points; a cluster that holds next to nothing moves to where it is worst."""
+    first = torch.randperm(len(points), generator=generator)[:num_clusters]
+    centres = points[first].clone()
+    for turn in range(rounds):
+        chosen = _nearest(points, centres)
+        counts = torch.bincount(chosen, minlength=num_clusters).float()
+        sums = torch.zeros_like(centres).index_add_(0, chosen, points)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+        small = (counts < MIN_SHARE * len(points) / num_clusters).nonzero()[:, 0]
+        if len(small) and turn < rounds - 3:  # the last rounds only settle
+            errors = (points - centres[chosen]).square().sum(1)
+            worst = torch.multinomial(errors, len(small), generator=generator)
+            centres[small] = points[worst]
+    return centres
+
+
+def _nearest(points: Float[Tensor, "T G"], vectors: Float[Tensor, "U G"]) -> Int64[Tensor, " T"]:
+    """Like `front_end.nearest` without its last bits, in pieces whose scores stay in the cache."""
+    half = vectors.square().sum(1) / -2
+    pieces = range(0, len(points), _PIECE)
+    return torch.cat([
+        torch.addmm(half, points[start : start + _PIECE], vectors.T).argmax(1) for start in pieces
+    ])
