@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from melodac.errors import ConfigError
-from melodac.models.config import LanguageModelConfig
+from melodac.models.config import Embedding, LanguageModelConfig
 
 ROPE_BASE = 10_000.0
 """Slowest rotary wave of every named size, in steps per radian.
@@ -51,7 +51,13 @@ SIZES = MappingProxyType({
 
 
 def build_config(
-    size: str, *, num_codebooks: int, dropout: float, reads_text: bool = False
+    size: str,
+    *,
+    num_codebooks: int,
+    dropout: float,
+    reads_text: bool = False,
+    embedding: Embedding = "learned",
+    vector_dim: int = 0,
 ) -> LanguageModelConfig:
     """Complete a named size with what the data and the run decide.
 
@@ -60,6 +66,8 @@ def build_config(
         num_codebooks: Rows of a sequence: codebooks times channels.
         dropout: Share of activations dropped in training.
         reads_text: Whether the model has a text encoder and cross-attention.
+        embedding: Where the rows of codes come from.
+        vector_dim: Numbers of a code's vector, with embedding codec.
 
     Raises:
         ConfigError: If the name is unknown.
@@ -75,5 +83,7 @@ def build_config(
         head_dim=shape["dim"] // shape["num_heads"],
         dropout=dropout,
         rope_base=ROPE_BASE,
+        embedding=embedding,
+        vector_dim=vector_dim,
         **shape,
     )
