@@ -46,6 +46,10 @@ TIED_HEAD = 0.1
 of a uniform guess needs a small head, a stream of unit size a large embedding."""
 
 
+FIXED_TENSORS = frozenset({"geometry.vectors", "geometry.leash"})
+"""Tensors of a checkpoint that no update changes."""
+
+
 class Tables(NamedTuple):
     """Rows of all codes as they stand, made once for a forward pass or for a whole generation."""
 
