@@ -193,7 +193,8 @@ def scan(
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder of .npq, .npy or .pt files of codes.")],
     codec: Annotated[
-        str, typer.Option(help="Codec that made them: 44khz, bundled, a folder of weights or a name.")
+        str,
+        typer.Option(help="Codec that made them: 44khz, bundled, a folder of weights or a name."),
     ],
     output: Annotated[Path, typer.Option(help="Folder of the import.")] = Path("imported"),
 ) -> None:

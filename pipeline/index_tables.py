@@ -10,8 +10,8 @@ from melodac.models.code_tables import vector_dim
 from melodac.models.config import count_parameters
 from melodac.models.estimates import codes_per_parameter
 from melodac.models.sizes import SIZES, build_config
-from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.array import TokenArray
+from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.outliers import TrackMeasures, measure_tracks
 from pipeline.records import TrackRecord
 

@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +63,9 @@ def parse_arguments():
 def read_mode(mode):
     """Kind of embedding, and the constants that a mode changes."""
     kind, _, changes = mode.partition(":")
-    return kind, {key: float(value) for key, value in (c.split("=") for c in changes.split(",") if c)}
+    return kind, {
+        key: float(value) for key, value in (c.split("=") for c in changes.split(",") if c)
+    }
 
 
 def build(size, pattern, vectors, *, mode, dropout, seed):
@@ -186,11 +189,11 @@ def main():
             if (mode, seed) in done:
                 continue
             runs.append(train(mode, seed, dataset, params))
-            print(runs[-1], flush=True)
+            sys.stderr.write(f"{runs[-1]}\n")
             if output:
                 with output.open("a") as file:
                     file.write(json.dumps(runs[-1]._asdict()) + "\n")
-    print(table(runs, unigram))
+    sys.stdout.write(table(runs, unigram) + "\n")
 
 
 if __name__ == "__main__":

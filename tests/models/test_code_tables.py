@@ -143,15 +143,17 @@ def test_steps_equal_the_full_forward_pass(model, known):
 def test_rows_are_made_once_for_a_generation_and_anew_for_the_next(codec_model, monkeypatch):
     made = []
     tables = LanguageModel.tables
-    monkeypatch.setattr(
-        LanguageModel, "tables", lambda model: (made.append(1), tables(model))[1]
-    )
+    monkeypatch.setattr(LanguageModel, "tables", lambda model: (made.append(1), tables(model))[1])
     sequence = torch.randint(0, 1024, (1, 3, 6))
-    first = step_through(codec_model, sequence, KeyValueCache(codec_model.config, batch_size=1, capacity=6))
+    first = step_through(
+        codec_model, sequence, KeyValueCache(codec_model.config, batch_size=1, capacity=6)
+    )
     assert len(made) == 1
     for name in ("embedding", "head"):
         getattr(codec_model.geometry, name).mul_(2)
-    second = step_through(codec_model, sequence, KeyValueCache(codec_model.config, batch_size=1, capacity=6))
+    second = step_through(
+        codec_model, sequence, KeyValueCache(codec_model.config, batch_size=1, capacity=6)
+    )
     assert len(made) == 2
     assert_close(second, codec_model(sequence), rtol=1e-5, atol=5e-6)
     assert not torch.allclose(first, second, atol=1e-3)
@@ -235,7 +237,9 @@ def test_the_leash_is_tighter_where_vectors_are_smaller(codec_model):
 
 
 def test_vectors_that_do_not_fit_are_refused(tiny_config):
-    with pytest.raises(ModelError, match=r"vectors of 2 codebooks and 8 dimensions for a model of 3 and 8"):
+    with pytest.raises(
+        ModelError, match=r"vectors of 2 codebooks and 8 dimensions for a model of 3 and 8"
+    ):
         build(tiny_config, vectors=draw_vectors(num_codebooks=2))
     flat = draw_vectors()
     flat[1] = 2.0
@@ -281,9 +285,7 @@ def test_the_first_loss_is_that_of_a_uniform_guess(nano):
 @pytest.mark.parametrize(("embedding", "width"), [("tied", 0), ("codec", 8), ("codec", 32)])
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_counts_its_parameters_exactly(size, embedding, width):
-    config = build_config(
-        size, num_codebooks=9, dropout=0.0, embedding=embedding, vector_dim=width
-    )
+    config = build_config(size, num_codebooks=9, dropout=0.0, embedding=embedding, vector_dim=width)
     with torch.device("meta"):
         model = LanguageModel(config)
     assert count_parameters(config).total == sum(weight.numel() for weight in model.parameters())

@@ -9,7 +9,6 @@ import torch
 from melodac.codec.load import BUNDLED_FOLDER, load_codec
 from melodac.models.code_tables import standardise
 from melodac.tokens.store import open_store
-from pipeline import paths
 from pipeline.datasets import read_dataset
 from pipeline.experiment import build_model, build_train_pattern, load_trained
 from pipeline.interchange import find_codec, import_codes
@@ -136,4 +135,3 @@ def test_an_import_from_a_codec_that_is_not_here_says_so(tmp_path, monkeypatch, 
     assert open_store(tmp_path / "imported" / "tokens").vectors is None
     assert f"the weights of codec '{codec}' are not on this machine" in caplog.text
     assert find_codec(codec) is None
-

@@ -88,7 +88,10 @@ def test_a_missing_file_is_found(tmp_path):
         (b"no tensors", "cannot be read"),
         ({"other": draw()}, r"holds \['other'\], expected 'code_vectors' alone"),
         ({"code_vectors": draw(num_codebooks=2)}, "2 codebooks of 1024 vectors for at least 3"),
-        ({"code_vectors": draw()[0]}, r"expected float32 codebooks x codes x dimensions, got float"),
+        (
+            {"code_vectors": draw()[0]},
+            r"expected float32 codebooks x codes x dimensions, got float",
+        ),
         ({"code_vectors": draw().astype(np.float64)}, "got float64"),
     ],
 )

@@ -143,7 +143,13 @@ def build_trainer(build_model, data, train_config):
     """A fresh trainer; its `updates`, `validations` and `events` collect what callbacks hear."""
 
     def build(
-        directory=None, stop_at=None, delay=(0, 1), identity=None, starts=ANYWHERE, shape=(), **changes
+        directory=None,
+        stop_at=None,
+        delay=(0, 1),
+        identity=None,
+        starts=ANYWHERE,
+        shape=(),
+        **changes,
     ):
         config = change_config(train_config, changes)
         updates, validations, events = [], [], []

@@ -112,7 +112,7 @@ class DacCodec(Codec):
         for quantizer in self._parts.quantizer.quantizers:
             # float64: the square of W has the square of its condition number
             projection = cast("nn.Conv1d", quantizer.out_proj).weight[..., 0].cpu().double()
-            squares, axes = torch.linalg.eigh(projection.T @ projection)
+            squares, axes = _eigen(projection.T @ projection)
             root = axes @ squares.clamp(min=0).sqrt().diag() @ axes.T
             vectors.append((quantizer.codebook.weight.cpu().double() @ root).float())
         return torch.stack(vectors)
@@ -173,6 +173,11 @@ class DacCodec(Codec):
                 f"codes from {int(codes.min())} to {int(codes.max())}, only 0 to "
                 f"{self.codebook_size - 1} can be decoded: remove special tokens first"
             )
+
+
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric matrix."""
+    return cast("tuple[Tensor, Tensor]", torch.linalg.eigh(matrix))  # pyright: ignore[reportUnknownMemberType]  torch
 
 
 def fold_weight_norm(model: nn.Module) -> nn.Module:

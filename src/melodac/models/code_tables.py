@@ -90,7 +90,9 @@ class CodeGeometry(nn.Module):
     vectors: Tensor
     """Standardised; saved with the weights, so that a checkpoint needs no codec."""
 
-    def __init__(self, config: LanguageModelConfig, vectors: Float32[Tensor, "K _ Z"] | None) -> None:
+    def __init__(
+        self, config: LanguageModelConfig, vectors: Float32[Tensor, "K _ Z"] | None
+    ) -> None:
         """Take the vectors in.
 
         Args:
@@ -173,7 +175,7 @@ def standardise(
     """
     # float64, so that the directions are the same to the last digits wherever they are computed
     centred = vectors.double() - vectors.double().mean(dim=1, keepdim=True)
-    _, directions = torch.linalg.eigh(centred.mT @ centred)
+    directions: Tensor = torch.linalg.eigh(centred.mT @ centred)[1]  # pyright: ignore[reportUnknownMemberType]  torch
     # the largest come last; each points to where its largest number is positive
     directions = directions.flip(2)[..., : vector_dim(vectors.shape[-1])]
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))

@@ -191,7 +191,7 @@ class LanguageModel(nn.Module):
         return self.trunk(self.embed(previous.unsqueeze(-1), self.tables_of(cache)), cache)
 
     def tables_of(self, cache: KeyValueCache) -> Tables:
-        """Rows of all codes for every step that a cache is used for, made with the first of them."""
+        """Rows of all codes for every step that a cache serves, made with the first of them."""
         if cache.tables is None:
             cache.tables = self.tables()
         return cache.tables

@@ -47,8 +47,8 @@ SIZES = MappingProxyType({
     "large": Shape(dim=896, num_layers=20, num_heads=14, num_kv_heads=7, ff_dim=2432, text_dim=448),
     "xl": Shape(dim=2048, num_layers=32, num_heads=16, num_kv_heads=8, ff_dim=5504, text_dim=512),
 })
-"""Every size by name: 3.4 M, 16 M, 40 M, 108 M, 187 M and 1.5 B parameters with 9 codebooks, 1.8 M to
-19 M more with learned tables for both ends."""
+"""Every size by name: 3.4 M, 16 M, 40 M, 108 M, 187 M and 1.5 B parameters with 9 codebooks,
+1.8 M to 19 M more with learned tables for both ends."""
 
 
 def build_config(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  untyped paths
 
 from melodac.errors import StoreCorruptError, TokenError
 from melodac.tokens.header import StoreHeader
@@ -41,7 +41,9 @@ def read_vectors(path: Path, header: StoreHeader) -> CodeVectors:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise StoreCorruptError(f"{path} cannot be read ({error}): write the store again") from error
+        raise StoreCorruptError(
+            f"{path} cannot be read ({error}): write the store again"
+        ) from error
     if set(tensors) != {_TENSOR}:
         raise StoreCorruptError(
             f"{path} holds {sorted(tensors)}, expected {_TENSOR!r} alone: write the store again"
@@ -56,7 +58,9 @@ def _find_misfit(vectors: np.ndarray, header: StoreHeader) -> str:
     """Say what is wrong with vectors for the codes of a store; nothing if they fit."""
     num_codebooks, num_codes = max(header.codebooks), header.codebook_size
     if vectors.dtype != np.float32 or vectors.ndim != 3 or not vectors.size:
-        return f"expected float32 codebooks x codes x dimensions, got {vectors.dtype} {vectors.shape}"
+        return (
+            f"expected float32 codebooks x codes x dimensions, got {vectors.dtype} {vectors.shape}"
+        )
     if vectors.shape[0] < num_codebooks or vectors.shape[1] != num_codes:
         return (
             f"{vectors.shape[0]} codebooks of {vectors.shape[1]} vectors for at least "
