@@ -192,7 +192,10 @@ def scan(
 @app.command("import")
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder of .npq, .npy or .pt files of codes.")],
-    codec: Annotated[str, typer.Option(help="Codec that made them: 44khz, bundled or a name.")],
+    codec: Annotated[
+        str,
+        typer.Option(help="Codec that made them: 44khz, bundled, a folder of weights or a name."),
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the import.")] = Path("imported"),
 ) -> None:
     """Take codes from elsewhere: what `ingest.source` may then name instead of music.
@@ -202,7 +205,9 @@ def import_(
     from pipeline.interchange import import_codes
 
     target = STARTED_IN / output
-    found = import_codes(STARTED_IN / folder, target, codec)
+    weights = STARTED_IN / codec
+    maker = str(weights) if (weights / "config.json").is_file() else codec
+    found = import_codes(STARTED_IN / folder, target, maker)
     rejected = [verdict for verdict in found.verdicts if verdict.verdict != "accept"]
     typer.echo(f"{len(found.record.tracks)} tracks in {target}, {len(rejected)} files rejected")
     for verdict in rejected[:REJECTED_SHOWN]:

@@ -6,6 +6,7 @@ from typing import Literal
 from melodac.config import Section
 from melodac.errors import EmptySplitError, StoreCorruptError
 from melodac.tokens.array import TokenArray
+from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.header import StoreHeader
 from melodac.tokens.layout import Layout, LayoutName, choose_layout
 from melodac.tokens.store import open_store
@@ -47,6 +48,15 @@ class Dataset:
     header: StoreHeader
     layout: Layout
     codes: TokenArray
+    store_vectors: CodeVectors | None
+    """What each code of the store's codec sounds like; None if nobody knows."""
+
+    @property
+    def vectors(self) -> CodeVectors | None:
+        """What each code sounds like that a model reads: a codebook for each of its columns."""
+        if self.store_vectors is None:
+            return None
+        return self.store_vectors[list(self.layout.codebooks)]
 
     def split(self, name: Split) -> TokenArray:
         """Codes of one split.
@@ -96,4 +106,5 @@ def read_dataset(layout: LayoutName | Layout) -> Dataset:
             f"{paths.TOKENS} is {store.fingerprint[:12]}: run the index stage again"
         )
     chosen = layout if isinstance(layout, Layout) else choose_layout(layout, store.header)
-    return Dataset(index, store.header, chosen, chosen.read(store.load(), store.header))
+    codes = chosen.read(store.load(), store.header)
+    return Dataset(index, store.header, chosen, codes, store.vectors)

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import logging
 from typing import Any, NamedTuple
 
 import torch
 
 from melodac.errors import CheckpointCorruptError, ConfigError
-from melodac.models.config import LanguageModelConfig
+from melodac.models.code_tables import vector_dim
+from melodac.models.config import Embedding, LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.models.sizes import build_config
+from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.delay import DelayPattern, build_pattern
 from melodac.tokens.layout import Layout
 from melodac.training.checkpoint import Checkpoint, latest_checkpoint
@@ -21,6 +24,7 @@ from pipeline.identity import fingerprint_code
 from pipeline.params import TrainParams
 from pipeline.records import Split
 
+log = logging.getLogger(__name__)
 TRAINING_CODE = ("models", "tokens", "training")
 """Packages of which any change makes another training run."""
 
@@ -53,18 +57,44 @@ def build_train_pattern(train: TrainParams, dataset: Dataset) -> DelayPattern:
 
 
 def build_model(
-    train: TrainParams, pattern: DelayPattern, *, dropout: float, seed: int
+    train: TrainParams,
+    pattern: DelayPattern,
+    vectors: CodeVectors | None,
+    *,
+    dropout: float,
+    seed: int,
 ) -> LanguageModel:
-    """A fresh model; the same seed gives the same weights."""
+    """A fresh model; the same seed gives the same weights.
+
+    Args:
+        train: Its size and kind.
+        pattern: Of its codebooks.
+        vectors: What the codes sound like, a codebook for each of the model's; None if unknown,
+            which `train.embedding: codec` makes up for with one table for both ends of the model.
+        dropout: Share of activations dropped in training.
+        seed: Of its weights.
+    """
+    embedding: Embedding = train.embedding
+    if embedding == "codec" and vectors is None:
+        log.warning(
+            "train.embedding is codec, but the token store does not say what its codes sound like "
+            "(codes of an unknown codec, or a store written before): one learned table serves "
+            "embedding and head instead"
+        )
+        embedding = "tied"
+    if embedding != "codec":
+        vectors = None
     config = build_config(
         train.size,
         num_codebooks=pattern.num_codebooks,
         dropout=dropout,
         reads_text=train.condition == "tags",
+        embedding=embedding,
+        vector_dim=0 if vectors is None else vector_dim(vectors.shape[-1]),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(config)
+        return LanguageModel(config, None if vectors is None else torch.from_numpy(vectors))
 
 
 def read_tags(train: TrainParams, dataset: Dataset, split: Split) -> tuple[Tags, ...]:

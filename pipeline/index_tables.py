@@ -6,10 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from melodac.models.code_tables import vector_dim
 from melodac.models.config import count_parameters
 from melodac.models.estimates import codes_per_parameter
 from melodac.models.sizes import SIZES, build_config
 from melodac.tokens.array import TokenArray
+from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.outliers import TrackMeasures, measure_tracks
 from pipeline.records import TrackRecord
 
@@ -84,14 +86,27 @@ def as_csv(rows: Sequence[TrackRow]) -> str:
     return text.getvalue()
 
 
-def describe_sizes(num_frames: int, num_codebooks: int) -> dict[str, dict[str, Any]]:
+def describe_sizes(
+    num_frames: int, num_codebooks: int, vectors: CodeVectors | None
+) -> dict[str, dict[str, Any]]:
     """For every named model: its parameters, and the training codes that each of them has.
 
     Args:
         num_frames: Frames of the training split.
         num_codebooks: Columns that a model reads.
+        vectors: What the codes sound like, which `train.embedding: codec` builds on.
     """
-    configs = {size: build_config(size, num_codebooks=num_codebooks, dropout=0.0) for size in SIZES}
+    width = 0 if vectors is None else vector_dim(vectors.shape[-1])
+    configs = {
+        size: build_config(
+            size,
+            num_codebooks=num_codebooks,
+            dropout=0.0,
+            embedding="codec" if width else "tied",
+            vector_dim=width,
+        )
+        for size in SIZES
+    }
     num_codes = num_frames * num_codebooks
     return {
         size: {

@@ -7,6 +7,7 @@ A file that cannot be used gets its line in report.csv; files that do not go tog
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ import numpy as np
 from jaxtyping import UInt16
 
 from melodac.audio.metadata.fields import GROUP, LICENCE, clean_fields
-from melodac.codec.download import SHA256
-from melodac.codec.load import BUNDLED_FOLDER, WEIGHTS
-from melodac.codec.weights import CONFIG_FILE, WeightsConfig
+from melodac.codec.download import SHA256, has_official_weights
+from melodac.codec.interface import Codec
+from melodac.codec.load import WEIGHTS, load_codec, load_codec_folder
+from melodac.codec.weights import CONFIG_FILE
 from melodac.durable import hash_file
 from melodac.errors import OutputError, TokenError
 from melodac.tokens.code_files import SUFFIXES, read_code_file
@@ -32,6 +34,7 @@ from pipeline.imported import RECORD, REPORT, STORE, ImportedTrack, ImportRecord
 from pipeline.records import write_json, write_text
 from pipeline.verdicts import Verdict, format_report
 
+log = logging.getLogger(__name__)
 METADATA = "metadata.json"
 MAX_METADATA_BYTES = 2**28
 SAMPLE_RATE_HZ, HOP, NUM_CODEBOOKS = 44_100, 512, 9
@@ -64,10 +67,11 @@ def import_codes(folder: Path, output: Path, codec: str) -> Imported:
     Args:
         folder: `.npq`, `.npy` and `.pt` files, and perhaps `metadata.json`.
         output: Folder of the import; an older import there is replaced.
-        codec: Name of the codec that made the codes.
+        codec: Codec that made the codes: a name, or a folder of weights as `melodac codec` writes.
 
     Raises:
-        TokenError: If no file can be used, or usable ones differ in channels or codebooks.
+        TokenError: If no file can be used, or usable ones differ in channels or codebooks, or the
+            codec is none whose codes can be read.
         OutputError: If something else is already at `output`.
     """
     if output.exists() and any(output.iterdir()) and not (output / RECORD).is_file():
@@ -77,13 +81,15 @@ def import_codes(folder: Path, output: Path, codec: str) -> Imported:
     shapes = Counter(one.shape for one in usable)
     if len(shapes) != 1:
         raise TokenError(_explain_shapes(folder, usable, verdicts))
-    header = _make_header(codec, usable[0].shape)
+    maker = find_codec(codec)
+    header = _make_header(codec, usable[0].shape, maker)
     output.mkdir(parents=True, exist_ok=True)
     (output / RECORD).unlink(missing_ok=True)
     write_store(
         output / STORE,
         header,
         [_source(folder / one.path, one.track) for one in usable],
+        vectors=None if maker is None else maker.code_vectors().numpy(),
     )
     store = open_store(output / STORE)
     tracks = tuple(one.track for one in usable)
@@ -264,11 +270,45 @@ def _explain_shapes(folder: Path, usable: Sequence[_Usable], verdicts: Sequence[
     )
 
 
-def _make_header(codec: str, shape: Shape) -> StoreHeader:
+def find_codec(codec: str) -> Codec | None:
+    """The codec that made the codes, if its weights are on this machine; nothing is downloaded.
+
+    Args:
+        codec: A name of `load_codec`, a folder of weights, or a name that nobody knows here.
+
+    Raises:
+        TokenError: If the codec of a folder has frames of another length or other codes.
+    """
+    if codec == "44khz" and not has_official_weights():
+        found = None
+    elif codec in WEIGHTS:
+        found = load_codec(codec)
+    elif (Path(codec) / CONFIG_FILE).is_file():
+        found = load_codec_folder(Path(codec), name=Path(codec).name)
+    else:
+        found = None
+    if found is None:
+        log.warning(
+            "the weights of codec %r are not on this machine, so the import does not say what its "
+            "codes sound like: models will have to learn that (train.embedding)",
+            codec,
+        )
+        return None
+    shape = (found.sample_rate_hz, found.hop, found.codebook_size)
+    if shape != (SAMPLE_RATE_HZ, HOP, CODEBOOK_SIZE):
+        raise TokenError(
+            f"codec {codec!r} has (rate, hop, codes) {shape}, codes can be imported of "
+            f"{(SAMPLE_RATE_HZ, HOP, CODEBOOK_SIZE)} only"
+        )
+    return found
+
+
+def _make_header(codec: str, shape: Shape, maker: Codec | None) -> StoreHeader:
     channels, codebooks = shape
+    unknown = SHA256 if codec == "44khz" else UNKNOWN_WEIGHTS
     return StoreHeader(
-        codec=codec,
-        weights_sha256=weights_sha256_of(codec),
+        codec=codec if maker is None else maker.name,
+        weights_sha256=unknown if maker is None else maker.weights_sha256,
         sample_rate_hz=SAMPLE_RATE_HZ,
         hop=HOP,
         codebook_size=CODEBOOK_SIZE,
@@ -276,14 +316,6 @@ def _make_header(codec: str, shape: Shape) -> StoreHeader:
         codebooks=codebooks,
         target_lufs=None,
     )
-
-
-def weights_sha256_of(codec: str) -> str:
-    """Hash of the weights of a codec that melodac has; nobody knows that of another one."""
-    if codec == "bundled":
-        config = WeightsConfig.model_validate_json((BUNDLED_FOLDER / CONFIG_FILE).read_bytes())
-        return config.sha256
-    return SHA256 if codec in WEIGHTS else UNKNOWN_WEIGHTS
 
 
 def _source(path: Path, track: ImportedTrack) -> TrackSource:

@@ -98,6 +98,9 @@ class TrainParams(TrainConfig):
     delay: Delay
     layout: Literal["concatenated", "interleaved", "mid_side"]
     size: str
+    embedding: Literal["codec", "learned"]
+    """What the model knows of its codes at the start: what they sound like to the codec, or
+    nothing."""
 
     def trainer_config(self) -> TrainConfig:
         """The trainer's own keys, without those that build the model and the pattern."""

@@ -33,7 +33,11 @@ def plan(params: Params) -> list[str]:
     data = read_training_data(params.train, dataset)
     config = params.train.trainer_config()
     model = build_model(
-        params.train, pattern, dropout=params.train.dropout, seed=params.train.seed
+        params.train,
+        pattern,
+        dataset.vectors,
+        dropout=params.train.dropout,
+        seed=params.train.seed,
     ).to(device)
     shape = describe_shape(model.config, pattern, data, params)
     reader = UpdateReader(

@@ -52,6 +52,7 @@ def run(params: Params) -> Outcome:
             header,
             tracks,
             frames_per_shard=params.encode.frames_per_shard,
+            vectors=codec.code_vectors().numpy(),
             cache=shards,
         )
         shards.drop_unused()

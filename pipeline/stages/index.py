@@ -87,7 +87,8 @@ def run(params: Params) -> Outcome:
     statistics = measure_statistics(
         arrays["train"], frame_rate_hz=store.header.sample_rate_hz / store.header.hop
     )
-    sizes = describe_sizes(statistics.num_frames, _columns_read(store.header))
+    columns = _columns_read(store.header)
+    sizes = describe_sizes(statistics.num_frames, columns, store.vectors)
     baselines = _score_baselines(arrays)
     write_json(
         paths.BASELINES,

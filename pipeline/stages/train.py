@@ -39,7 +39,11 @@ def run(params: Params) -> Outcome:
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
     model = build_model(
-        params.train, pattern, dropout=params.train.dropout, seed=params.train.seed
+        params.train,
+        pattern,
+        dataset.vectors,
+        dropout=params.train.dropout,
+        seed=params.train.seed,
     ).to(device)
     data = read_training_data(params.train, dataset)
     identity = describe_run(model, dataset)

@@ -179,3 +179,21 @@ def test_a_stream_whose_channels_change_is_refused(make_tiny):
     blocks = [np.zeros((1, 9), np.float32), np.zeros((2, 9), np.float32)]
     with pytest.raises(CodecError, match="channels cannot change"):
         list(make_tiny().encode_blocks(iter(blocks)))
+
+
+def test_code_vectors_are_what_the_decoder_adds_up_but_for_the_axes(make_tiny):
+    """Inner products of narrow vectors equal those of the wide ones that `from_codes` sums."""
+    codec = make_tiny()
+    vectors = codec.code_vectors()
+    quantizer = codec.model.quantizer
+    num_codes = codec.codebook_size
+    assert vectors.shape == (codec.num_codebooks, num_codes, quantizer.quantizers[0].codebook_dim)
+    codes = torch.arange(num_codes).view(1, 1, -1)
+    for k, stage in enumerate(quantizer.quantizers):
+        with torch.no_grad():
+            wide = stage.out_proj(stage.decode_code(codes[:, 0]))[0].T - stage.out_proj.bias
+        torch.testing.assert_close(vectors[k] @ vectors[k].T, wide @ wide.T, rtol=1e-4, atol=1e-5)
+
+
+def test_code_vectors_do_not_depend_on_the_call(make_tiny):
+    assert torch.equal(make_tiny().code_vectors(), make_tiny().code_vectors())

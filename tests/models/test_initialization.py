@@ -32,8 +32,10 @@ def test_every_parameter_has_the_deviation_of_the_table(nano):
             assert torch.equal(weight.detach(), torch.ones_like(weight)), name
 
 
-def test_every_line_of_the_table_is_used(reading_model):
-    names = [name for name, _ in reading_model.named_parameters()]
+def test_every_line_of_the_table_is_used(reading_model, reading_config):
+    codec = reading_config.model_copy(update={"embedding": "codec", "vector_dim": 8})
+    models = (reading_model, LanguageModel(codec))
+    names = [name for model in models for name, _ in model.named_parameters()]
     for ending in INITIAL_STD:
         assert any(name.endswith(ending) for name in names), ending
 

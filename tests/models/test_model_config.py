@@ -52,7 +52,7 @@ def test_every_size_counts_its_parameters_exactly(size, reads_text):
 
 def test_the_parts_of_the_count_are_the_parts_of_the_model(reading_config, reading_model):
     count = count_parameters(reading_config)
-    parts = {"embedding": 0, "text_encoder": 0, "blocks": 0, "head": 0}
+    parts = {"embedding": 0, "geometry": 0, "text_encoder": 0, "blocks": 0, "head": 0}
     for name, weight in reading_model.named_parameters():
         parts[name.split(".")[0].removesuffix("_norm")] += weight.numel()
     assert count._asdict() == parts

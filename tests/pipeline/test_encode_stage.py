@@ -87,6 +87,7 @@ def test_the_store_holds_the_codes_of_the_codec(make_workplace):
         assert min(len(np.unique(codes)) for codes in expected) > 1 or row.num_samples < 1000
         assert store.num_frames(name) == -(-row.num_samples // 8)
     assert place.outcome.metrics["codes"] == place.outcome.metrics["frames"] * 3
+    assert np.array_equal(store.vectors, build_codec().code_vectors().numpy())
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,16 @@ def make_row(record, num_frames, start_sample=0):
     )
 
 
-def lay_out(header, lengths=(100, 80, 120, 90, 90), *, tags=(), starts=(), num_codes=1024, seed=0):
+def lay_out(
+    header,
+    lengths=(100, 80, 120, 90, 90),
+    *,
+    tags=(),
+    starts=(),
+    num_codes=1024,
+    seed=0,
+    vectors=None,
+):
     """Write catalogue, table and store below the current folder; returns the records."""
     generator = np.random.default_rng(seed)
     records, rows, tracks = [], [], []
@@ -72,5 +81,5 @@ def lay_out(header, lengths=(100, 80, 120, 90, 90), *, tags=(), starts=(), num_c
     write_catalogue(paths.CATALOGUE, records)
     write_normalized(paths.NORMALIZED_TABLE, rows)
     paths.TOKENS.parent.mkdir(parents=True, exist_ok=True)
-    write_store(paths.TOKENS, header, tracks, frames_per_shard=4096)
+    write_store(paths.TOKENS, header, tracks, frames_per_shard=4096, vectors=vectors)
     return records

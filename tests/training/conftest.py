@@ -105,7 +105,7 @@ def train_config():
 
 @pytest.fixture
 def build_model():
-    def build(dropout=0.1, seed=0):
+    def build(dropout=0.1, seed=0, embedding="learned", vectors=None):
         config = LanguageModelConfig(
             num_codebooks=NUM_CODEBOOKS,
             dim=16,
@@ -116,9 +116,11 @@ def build_model():
             ff_dim=32,
             dropout=dropout,
             rope_base=10_000.0,
+            embedding=embedding,
+            vector_dim=0 if vectors is None else vectors.shape[-1],
         )
         with seeded(seed, "initialisation"):
-            return LanguageModel(config)
+            return LanguageModel(config, vectors)
 
     return build
 
@@ -141,12 +143,18 @@ def build_trainer(build_model, data, train_config):
     """A fresh trainer; its `updates`, `validations` and `events` collect what callbacks hear."""
 
     def build(
-        directory=None, stop_at=None, delay=(0, 1), identity=None, starts=ANYWHERE, **changes
+        directory=None,
+        stop_at=None,
+        delay=(0, 1),
+        identity=None,
+        starts=ANYWHERE,
+        shape=(),
+        **changes,
     ):
         config = change_config(train_config, changes)
         updates, validations, events = [], [], []
         trainer = Trainer(
-            build_model(config.dropout),
+            build_model(config.dropout, **dict(shape)),
             build_pattern(delay, NUM_CODEBOOKS),
             data._replace(starts=starts),
             config=config,

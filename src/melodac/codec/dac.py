@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from typing import cast
 
 import torch
+from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn.utils import remove_weight_norm
 
@@ -69,6 +70,25 @@ class DacCodec(StreamingCodec):
         self.chunk_frames, self.batch_chunks = chunk_frames, batch_chunks
         self._compiled = compile_network(parts.encoder) if is_compiled else None
 
+    @torch.no_grad()
+    def code_vectors(self) -> Float32[Tensor, "K U G"]:
+        """Return every code behind its output projection, at the width of the codebook.
+
+        The projection W of a quantizer writes a narrow vector into a wide space, of which its codes
+        fill no more than a narrow subspace. W = A S with A of orthonormal columns and S symmetric
+        (polar decomposition), so `codebook @ S` keeps every inner product of `codebook @ W.T`; S is
+        unique, so no sign and no order of axes has to be chosen. The bias is left out: it is the
+        same for all codes.
+        """
+        vectors: list[Tensor] = []
+        for quantizer in self._parts.quantizer.quantizers:
+            # float64: the square of W has the square of its condition number
+            projection = cast("nn.Conv1d", quantizer.out_proj).weight[..., 0].cpu().double()
+            squares, axes = _eigen(projection.T @ projection)
+            root = axes @ squares.clamp(min=0).sqrt().diag() @ axes.T
+            vectors.append((quantizer.codebook.weight.cpu().double() @ root).float())
+        return torch.stack(vectors)
+
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         is_fixed = self._compiled is not None  # for each shape takes a compilation of its own
         shape = ChunkShape(self.chunk_frames, self._encoder_halo, self.hop, is_fixed)
@@ -108,6 +128,11 @@ class DacCodec(StreamingCodec):
 
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric matrix."""
+    return cast("tuple[Tensor, Tensor]", torch.linalg.eigh(matrix))  # pyright: ignore[reportUnknownMemberType]  torch
 
 
 def fold_weight_norm(model: nn.Module) -> nn.Module:

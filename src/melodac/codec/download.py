@@ -55,6 +55,11 @@ def official_weights(cache: Path | None = None, url: str = URL, sha256: str = SH
     return path
 
 
+def has_official_weights() -> bool:
+    """Whether the official weights are on this machine already."""
+    return (Path.home() / CACHE_FILE).exists()
+
+
 def _fetch(url: str, path: Path) -> None:
     """Copy a URL to a file, refusing more bytes than the release has."""
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, path.open("wb") as file:

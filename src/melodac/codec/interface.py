@@ -65,3 +65,12 @@ class Codec(ABC):
         Raises:
             CodecError: As `decode`; or the number of channels changes between blocks.
         """
+
+    @abstractmethod
+    def code_vectors(self) -> Float32[Tensor, "K U G"]:
+        """Return every code of every codebook as the decoder sees it, on the CPU.
+
+        Distances and angles between the vectors of one codebook are those of what the decoder adds
+        up; the axes themselves mean nothing and differ from codebook to codebook. A language model
+        learns from them which codes sound alike.
+        """

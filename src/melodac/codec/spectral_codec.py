@@ -7,7 +7,7 @@ cut into chunks on one grid whatever blocks they come in, so results are equal t
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from melodac.codec.chunks import Chunk, ChunkShape, read_chunks
@@ -71,6 +71,10 @@ class SpectralCodec(StreamingCodec):
         self.num_codebooks, self.codebook_size = shape.num_codebooks, shape.codebook_size
         self.model = model.eval().requires_grad_(requires_grad=False)
         self._halo = architecture.decoder.receptive_field + OVERLAP
+
+    def code_vectors(self) -> Float32[Tensor, "K U G"]:
+        """Return the quantizer's vectors, whose sum is what the decoder reads."""
+        return self.model.quantizer.vectors.cpu()
 
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         shape = ChunkShape(CHUNK_FRAMES, HALO, self.hop)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melodac.errors import CacheOverflowError
+from melodac.models.code_tables import Tables
 from melodac.models.config import LanguageModelConfig
 from melodac.models.memory import LayerMemory, Memory
 from melodac.models.rotary import RotaryTable, build_rotary_table
@@ -69,6 +70,10 @@ class KeyValueCache:
         """Steps it holds now; the next one has this position."""
         self.memory = memory
         """Texts that every step reads."""
+        self.tables: Tables | None = None
+        """Rows of the codes, made with the first step. They stand for the weights that filled the
+        cache, as its keys and values do, so nothing can outlive a change of weights here that does
+        not there."""
         self._rotary = build_rotary_table(
             capacity, head_dim=config.head_dim, base=config.rope_base, device=device
         )

@@ -4,12 +4,16 @@ Everything that decides the tensors of a checkpoint is here; a shape that cannot
 before anything is built. Any module above may import this file.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from melodac.config import Section
 from melodac.tokens.vocabulary import CODEBOOK_SIZE, VOCABULARY_SIZE
+
+Embedding = Literal["learned", "tied", "codec"]
+"""Where the rows of codes come from: two learned tables, one learned table that serves both ends of
+the model, or the codec's code vectors with one learned table beside them."""
 
 BYTE_ROWS = 257
 """Values of a text's cell: the bytes, and padding, which is the last."""
@@ -81,6 +85,19 @@ class LanguageModelConfig(TransformerConfig):
     """Longest text in UTF-8 bytes; 0: the model reads codes alone, and has no part for texts."""
     text_layers: NonNegativeInt = 0
     """Blocks of the text encoder, `memory_dim` wide."""
+    embedding: Embedding = "learned"
+    """Where the rows of codes come from."""
+    vector_dim: NonNegativeInt = 0
+    """Numbers of a code's vector as the model has it; above 0 exactly if `embedding` is codec."""
+
+    @model_validator(mode="after")
+    def _vectors_have_a_width(self) -> "LanguageModelConfig":
+        if (self.embedding == "codec") != bool(self.vector_dim):
+            raise ValueError(
+                f"vector_dim must be above 0 if embedding is codec and 0 if not: got "
+                f"{self.vector_dim} with {self.embedding}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _text_is_whole_or_absent(self) -> "LanguageModelConfig":
@@ -116,12 +133,14 @@ class ParameterCount(NamedTuple):
 
     embedding: int
     """Rows that a code looks up; they cost no multiplication."""
+    geometry: int
+    """Matrices that turn the codec's code vectors into rows of embedding and head."""
     text_encoder: int
     """Rows that a byte looks up, the null vector, and blocks that run once a text."""
     blocks: int
     """Attention, cross-attention, feed-forward and their norms, over all layers."""
     head: int
-    """Final norm and the projection to the logits of every codebook."""
+    """Final norm, and the head's own rows and offsets."""
 
     @property
     def total(self) -> int:
@@ -136,11 +155,14 @@ def count_parameters(config: LanguageModelConfig) -> ParameterCount:
         encoder = config.text_encoder()
         # beside the rows of bytes and padding: the null vector and the last norm
         text = (BYTE_ROWS + 2) * encoder.dim + encoder.num_layers * count_block(encoder)
+    # a head of its own, or only an offset for each code
+    per_code = config.dim if config.embedding == "learned" else 1
     return ParameterCount(
         embedding=config.num_codebooks * VOCABULARY_SIZE * config.dim,
+        geometry=2 * config.num_codebooks * config.vector_dim * config.dim,
         text_encoder=text,
         blocks=config.num_layers * count_block(config),
-        head=config.dim + config.num_codebooks * CODEBOOK_SIZE * config.dim,
+        head=config.dim + config.num_codebooks * CODEBOOK_SIZE * per_code,
     )
 
 

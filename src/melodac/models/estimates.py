@@ -28,7 +28,7 @@ class MemoryEstimate(NamedTuple):
     state_bytes: int
     """Weights and everything of their shape."""
     activation_bytes: int
-    """What the blocks keep for the backward pass."""
+    """What the blocks keep for the backward pass, and rows of codes that are made anew."""
     logit_bytes: int
     """Logits and what the loss makes of them."""
 
@@ -59,9 +59,18 @@ def estimate_training_memory(
         kept += config.text_bytes * (per_byte + config.num_layers * 4 * kv_dim)
     return MemoryEstimate(
         state_bytes=_COPIES_OF_WEIGHTS * 4 * count_parameters(config).total,
-        activation_bytes=bytes_per_number * batch_size * kept,
+        activation_bytes=bytes_per_number * batch_size * kept + _table_bytes(config),
         logit_bytes=_COPIES_OF_LOGITS * bytes_per_number * logits,
     )
+
+
+def _table_bytes(config: LanguageModelConfig) -> int:
+    """Bytes of tables that are no weights: one for each end of the model, and their gradients."""
+    if config.embedding == "learned":
+        return 0
+    table = 4 * config.num_codebooks * CODEBOOK_SIZE * config.dim
+    vectors = 4 * config.num_codebooks * CODEBOOK_SIZE * config.vector_dim
+    return 2 * 2 * table + vectors
 
 
 def _kept_per_step(config: TransformerConfig) -> int:
@@ -82,7 +91,7 @@ def count_training_flops(config: LanguageModelConfig, *, batch_size: int, num_st
 
     Two for each multiplied parameter and step, three times over (the backward pass is two forward
     passes); attention counts only the past, half of the square. Every text counts as if it filled
-    the model's room for it.
+    the model's room for it. The table of logits counts whatever its rows are made of.
 
     Args:
         config: Shape of the model.
@@ -95,12 +104,14 @@ def count_training_flops(config: LanguageModelConfig, *, batch_size: int, num_st
     count = count_parameters(config)
     memory_projections = config.num_layers * count_memory_projection(config)
     attention = config.num_layers * config.dim * (num_steps + 2 * config.text_bytes)
-    steps = num_steps * (count.blocks - memory_projections + count.head + attention)
+    head = config.dim + config.num_codebooks * CODEBOOK_SIZE * config.dim
+    steps = num_steps * (count.blocks - memory_projections + head + attention)
     if config.text_bytes:
         encoder = config.text_encoder()
         read = encoder.num_layers * (count_block(encoder) + 2 * encoder.dim * config.text_bytes)
         steps += config.text_bytes * (read + memory_projections)
-    return 6 * batch_size * steps
+    # rows of codes are made of their vectors once a pass, however many windows it has
+    return 6 * (batch_size * steps + count.geometry * CODEBOOK_SIZE)
 
 
 def codes_per_parameter(config: LanguageModelConfig, *, num_codes: int) -> float:

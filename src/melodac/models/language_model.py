@@ -6,13 +6,14 @@ may import this file.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from melodac.errors import ModelError
 from melodac.models.block import Block
 from melodac.models.cache import KeyValueCache
+from melodac.models.code_tables import CodeGeometry, CodeHead, Tables, hash_vectors, make_tables
 from melodac.models.condition import Condition, no_texts
 from melodac.models.config import LanguageModelConfig
 from melodac.models.initialization import initialize
@@ -29,7 +30,16 @@ class LanguageModel(nn.Module):
     offsets: Tensor
     """First row of each codebook in the one embedding table."""
 
-    def __init__(self, config: LanguageModelConfig) -> None:
+    def __init__(
+        self, config: LanguageModelConfig, vectors: Float32[Tensor, "K _ _"] | None = None
+    ) -> None:
+        """Draw a fresh model.
+
+        Args:
+            config: Its shape.
+            vectors: For a config whose embedding is codec, the codec's code vectors, a codebook for
+                each of the model's; None leaves them to be filled from a checkpoint.
+        """
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.num_codebooks * VOCABULARY_SIZE, config.dim)
@@ -37,7 +47,10 @@ class LanguageModel(nn.Module):
         self.text_encoder = TextEncoder(config.text_encoder()) if config.text_bytes else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head_norm = RMSNorm(config.dim)
-        self.head = nn.Linear(config.dim, config.num_codebooks * CODEBOOK_SIZE, bias=False)
+        self.head = CodeHead(config)
+        self.geometry = CodeGeometry(config, vectors) if config.vector_dim else None
+        self.vectors_sha256 = None if vectors is None else hash_vectors(vectors)
+        """Of the codec's code vectors; None of a model that has none or takes a checkpoint's."""
         offsets = torch.arange(config.num_codebooks) * VOCABULARY_SIZE
         self.register_buffer("offsets", offsets, persistent=False)
         initialize(self, config)
@@ -49,14 +62,22 @@ class LanguageModel(nn.Module):
 
         In memory the logits lie step by step, so `logits.transpose(1, 2)` is contiguous.
         """
-        return self.logits(self.hidden(sequence, condition))
+        tables = self.tables()
+        return self.logits(self.hidden(sequence, condition, tables), tables)
+
+    def tables(self) -> Tables:
+        """Rows of all codes, of the weights as they are now; make them once and pass them on."""
+        return make_tables(self.embedding.weight, self.head, self.geometry, self.config)
 
     def hidden(
-        self, sequence: Int[Tensor, "B K S"], condition: Condition | None = None
+        self,
+        sequence: Int[Tensor, "B K S"],
+        condition: Condition | None = None,
+        tables: Tables | None = None,
     ) -> Float[Tensor, "B S D"]:
         """What the heads read at each step, for a caller that needs no or few logits."""
         memory = self.read(condition, len(sequence))
-        return self.trunk(self.embed(shift_right(sequence)), memory=memory)
+        return self.trunk(self.embed(shift_right(sequence), tables), memory=memory)
 
     def read(self, condition: Condition | None, num_items: int) -> Memory | None:
         """The texts of a batch as the blocks read them; None from a model that reads no text.
@@ -76,7 +97,7 @@ class LanguageModel(nn.Module):
                 )
             return None
         if condition is None:
-            condition = no_texts(num_items, self.head.weight.device)
+            condition = no_texts(num_items, self.embedding.weight.device)
         num_texts, width = condition.text.shape
         if num_texts != num_items or width > self.config.text_bytes:
             raise ModelError(
@@ -85,10 +106,13 @@ class LanguageModel(nn.Module):
             )
         return self.text_encoder(condition.text)
 
-    def embed(self, cells: Int[Tensor, "B K S"]) -> Float[Tensor, "B S D"]:
+    def embed(
+        self, cells: Int[Tensor, "B K S"], tables: Tables | None = None
+    ) -> Float[Tensor, "B S D"]:
         """Sum of the embeddings of a step's codes; one look-up in one table."""
+        table = (tables or self.tables()).embedding
         rows = (cells + self.offsets.unsqueeze(1)).transpose(1, 2)
-        summed = functional.embedding_bag(rows.flatten(0, 1), self.embedding.weight, mode="sum")
+        summed = functional.embedding_bag(rows.flatten(0, 1), table, mode="sum")
         return self.dropout(summed.view(*rows.shape[:2], -1))
 
     def trunk(
@@ -122,16 +146,19 @@ class LanguageModel(nn.Module):
             x = block(x, rotary, None if cache is None else cache.layers[index], memory=memory)
         return self.head_norm(x)
 
-    def logits(self, hidden: Float[Tensor, "B S D"]) -> Float[Tensor, "B K S U"]:
+    def logits(
+        self, hidden: Float[Tensor, "B S D"], tables: Tables | None = None
+    ) -> Float[Tensor, "B K S U"]:
         """Logits of every codebook."""
-        return self.head(hidden).view(*hidden.shape[:2], -1, CODEBOOK_SIZE).transpose(1, 2)
+        logits = self.head(hidden, tables or self.tables())
+        return logits.view(*hidden.shape[:2], -1, CODEBOOK_SIZE).transpose(1, 2)
 
     def codebook_logits(
-        self, hidden: Float[Tensor, "B S D"], codebook: int
+        self, hidden: Float[Tensor, "B S D"], codebook: int, tables: Tables | None = None
     ) -> Float[Tensor, "B S U"]:
         """Logits of one codebook, at a K-th of the cost of all."""
         start = codebook * CODEBOOK_SIZE
-        return functional.linear(hidden, self.head.weight[start : start + CODEBOOK_SIZE])
+        return self.head(hidden, (tables or self.tables()).of_codes(start, start + CODEBOOK_SIZE))
 
     def prefill(self, sequence: Int[Tensor, "B K S"], cache: KeyValueCache) -> None:
         """Read known steps into an empty cache at once, as if `step` had taken each.
@@ -146,7 +173,7 @@ class LanguageModel(nn.Module):
                 f"prefill needs an empty cache, this one holds {cache.position} steps: "
                 "build a new one or use step"
             )
-        self.trunk(self.embed(shift_right(sequence)), cache)
+        self.trunk(self.embed(shift_right(sequence), self.tables_of(cache)), cache)
 
     def step(self, previous: Int[Tensor, "B K"], cache: KeyValueCache) -> Float[Tensor, "B K U"]:
         """Logits of the next step, equal to those of `forward` on the whole sequence.
@@ -155,13 +182,19 @@ class LanguageModel(nn.Module):
             previous: Cells of the step before; all BOS for step 0.
             cache: Holds the steps before that one, and this one afterwards.
         """
-        return self.logits(self.step_hidden(previous, cache)).squeeze(2)
+        return self.logits(self.step_hidden(previous, cache), self.tables_of(cache)).squeeze(2)
 
     def step_hidden(
         self, previous: Int[Tensor, "B K"], cache: KeyValueCache
     ) -> Float[Tensor, "B 1 D"]:
         """What the heads read at the next step."""
-        return self.trunk(self.embed(previous.unsqueeze(-1)), cache)
+        return self.trunk(self.embed(previous.unsqueeze(-1), self.tables_of(cache)), cache)
+
+    def tables_of(self, cache: KeyValueCache) -> Tables:
+        """Rows of all codes for every step that a cache serves, made with the first of them."""
+        if cache.tables is None:
+            cache.tables = self.tables()
+        return cache.tables
 
 
 def shift_right(sequence: Int[Tensor, "B K S"]) -> Int[Tensor, "B K S"]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from melodac.errors import ConfigError
-from melodac.models.config import LanguageModelConfig
+from melodac.models.config import Embedding, LanguageModelConfig
 
 ROPE_BASE = 10_000.0
 """Slowest rotary wave of every named size, in steps per radian.
@@ -47,11 +47,18 @@ SIZES = MappingProxyType({
     "large": Shape(dim=896, num_layers=20, num_heads=14, num_kv_heads=7, ff_dim=2432, text_dim=448),
     "xl": Shape(dim=2048, num_layers=32, num_heads=16, num_kv_heads=8, ff_dim=5504, text_dim=512),
 })
-"""Every size by name: 5 M, 20 M, 45 M, 115 M, 195 M and 1.5 B parameters with 9 codebooks."""
+"""Every size by name: 3.4 M, 16 M, 40 M, 108 M, 187 M and 1.5 B parameters with 9 codebooks,
+1.8 M to 19 M more with learned tables for both ends."""
 
 
 def build_config(
-    size: str, *, num_codebooks: int, dropout: float, reads_text: bool = False
+    size: str,
+    *,
+    num_codebooks: int,
+    dropout: float,
+    reads_text: bool = False,
+    embedding: Embedding = "learned",
+    vector_dim: int = 0,
 ) -> LanguageModelConfig:
     """Complete a named size with what the data and the run decide.
 
@@ -60,6 +67,8 @@ def build_config(
         num_codebooks: Rows of a sequence: codebooks times channels.
         dropout: Share of activations dropped in training.
         reads_text: Whether the model has a text encoder and cross-attention.
+        embedding: Where the rows of codes come from.
+        vector_dim: Numbers of a code's vector, with embedding codec.
 
     Raises:
         ConfigError: If the name is unknown.
@@ -75,5 +84,7 @@ def build_config(
         head_dim=shape["dim"] // shape["num_heads"],
         dropout=dropout,
         rope_base=ROPE_BASE,
+        embedding=embedding,
+        vector_dim=vector_dim,
         **shape,
     )

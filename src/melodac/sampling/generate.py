@@ -171,4 +171,4 @@ def _check_request(
             f"a prefix holds codes from 0 to {CODEBOOK_SIZE - 1} only: got values from "
             f"{int(prefix.min())} to {int(prefix.max())}; cut it where the track ends"
         )
-    return prefix.to(model.head.weight.device)
+    return prefix.to(model.embedding.weight.device)

@@ -103,7 +103,7 @@ class Stepper:
             self.model.config,
             batch_size=num_rows,
             capacity=capacity,
-            dtype=self.model.head.weight.dtype,
+            dtype=self.model.embedding.weight.dtype,
             device=device,
             memory=self.model.read(condition, num_rows),
         )
@@ -133,9 +133,10 @@ class Stepper:
     def _logits(
         self, hidden: Float[Tensor, "B 1 D"], codebooks: Sequence[int]
     ) -> Float[Tensor, "B ... U"]:
+        tables = self.model.tables_of(self.cache)
         if len(codebooks) == 1:  # every step of a flat pattern: a K-th of the head is enough
-            return self.model.codebook_logits(hidden, codebooks[0])
-        logits = self.model.logits(hidden).squeeze(2)
+            return self.model.codebook_logits(hidden, codebooks[0], tables)
+        logits = self.model.logits(hidden, tables).squeeze(2)
         return logits if len(codebooks) == logits.shape[1] else logits[:, list(codebooks)]
 
 

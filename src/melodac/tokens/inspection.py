@@ -18,6 +18,8 @@ from melodac.tokens.table import TrackTable
 
 TRACKS = "tracks.json"
 ARRAY = "codes"
+VECTORS = "vectors.safetensors"
+"""Optional: a store of codes whose codec is unknown, or that was written before, has none."""
 
 _MAX_NAMED_TRACKS = 20
 
@@ -74,7 +76,8 @@ def inspect_store(path: Path) -> StoreFiles:
         ) from error
     expected = {TRACKS, f"{ARRAY}/{METADATA}", *_shard_names(table, manifest)}
     unlisted = dict.fromkeys(expected - manifest.files.keys(), "is not in the manifest")
-    unknown = dict.fromkeys(manifest.files.keys() - expected, "is no file of a token store")
+    foreign = manifest.files.keys() - expected - {VECTORS}
+    unknown = dict.fromkeys(foreign, "is no file of a token store")
     return StoreFiles(path, manifest, fingerprint, table, {**unlisted, **unknown, **damage})
 
 

@@ -1,9 +1,10 @@
 """The token store: codes of every track in a few large files that prove their own bytes.
 
-    manifest.json      sha256 and size of every other file, format version
-    tracks.json        ids, first rows and lengths, sorted by id
-    codes/zarr.json    shape, codecs; the header as attributes
-    codes/c/<n>/0      shard n: tracks whose hashed ids begin alike, from its first row on
+    manifest.json        sha256 and size of every other file, format version
+    tracks.json          ids, first rows and lengths, sorted by id
+    codes/zarr.json      shape, codecs; the header as attributes
+    codes/c/<n>/0        shard n: tracks whose hashed ids begin alike, from its first row on
+    vectors.safetensors  what each code sounds like; missing where the codec is unknown
 
 Checked before the first read. Knows nothing of delay patterns or of the order in which a model
 reads columns. `melodac.tokens.store_writer` writes it; everything after the encode stage reads it.
@@ -21,8 +22,9 @@ from pydantic import ValidationError
 
 from melodac.errors import StoreCorruptError, TokenError
 from melodac.tokens.array import TokenArray
+from melodac.tokens.code_vectors import CodeVectors, read_vectors
 from melodac.tokens.header import StoreHeader, TrackCodes
-from melodac.tokens.inspection import ARRAY, inspect_store
+from melodac.tokens.inspection import ARRAY, VECTORS, inspect_store
 from melodac.tokens.shards import ShardReader, read_attributes
 from melodac.tokens.table import TrackTable
 
@@ -33,7 +35,9 @@ class TokenStore:
 
     header: StoreHeader
     fingerprint: str
-    """Sha256 of the manifest: equal for equal codes, ids, header and layout."""
+    """Sha256 of the manifest: equal for equal codes, ids, header, layout and vectors."""
+    vectors: CodeVectors | None
+    """What each code of each codebook sounds like, the same for all channels; None if unknown."""
     _table: TrackTable
     _reader: ShardReader
 
@@ -110,7 +114,9 @@ def open_store(path: Path) -> TokenStore:
     table = files.table
     shape = (table.num_shards() * table.frames_per_shard, header.num_columns)
     reader = ShardReader(path / ARRAY, shape=shape, frames_per_shard=table.frames_per_shard)
-    return TokenStore(header, files.fingerprint, table, reader)
+    has_vectors = VECTORS in files.manifest.files
+    vectors = read_vectors(path / VECTORS, header) if has_vectors else None
+    return TokenStore(header, files.fingerprint, vectors, table, reader)
 
 
 def read_header(path: Path) -> StoreHeader:

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import UInt16
 
 from melodac.errors import StoreVersionError, TokenError
+from melodac.tokens.code_vectors import CodeVectors, write_vectors
 from melodac.tokens.header import FORMAT_VERSION, StoreHeader, TrackCodes
-from melodac.tokens.inspection import ARRAY, TRACKS
+from melodac.tokens.inspection import ARRAY, TRACKS, VECTORS
 from melodac.tokens.manifest import whole_folder, write_json
 from melodac.tokens.shard_cache import ShardCache
 from melodac.tokens.shard_plan import Leaf, plan_shards
@@ -60,6 +61,7 @@ def write_store(
     tracks: Iterable[TrackSource],
     *,
     frames_per_shard: int = FRAMES_PER_SHARD,
+    vectors: CodeVectors | None = None,
     cache: ShardCache | None = None,
 ) -> WriteReport:
     """Write tracks as a store at `path`; an older store there is replaced.
@@ -67,6 +69,14 @@ def write_store(
     Neither the order of the tracks nor the cache changes a byte. Whatever goes wrong, `path` is
     afterwards what it was before. Shards that are not whole chunks, and a path that holds anything
     but a store, are refused with `TokenError` and `OutputError`.
+
+    Args:
+        path: Folder of the store.
+        header: What the codes are.
+        tracks: In any order.
+        frames_per_shard: Multiple of the frames of a chunk.
+        vectors: What the codec's codes sound like; None if nobody knows.
+        cache: Shards that were written before.
 
     Raises:
         StoreVersionError: If the header is of another format version.
@@ -94,6 +104,8 @@ def write_store(
         num_written = sum(leaf_writer.write(leaf, sources) for leaf in leaves)
         table = build_table(leaves, lengths, frames_per_shard)
         write_json(folder / TRACKS, table.model_dump(mode="json"))
+        if vectors is not None:
+            write_vectors(folder / VECTORS, vectors, header)
     return WriteReport(num_shards, num_written)
 
 

@@ -156,7 +156,7 @@ def _conditions(model: LanguageModel, num_items: int) -> list[Condition | None]:
     """A text for every item, then none: no batch of real texts is sure to hold both."""
     if model.text_encoder is None:
         return [None]
-    device = model.head.weight.device
+    device = model.embedding.weight.device
     text = encode_texts([_STAND_IN[: model.config.text_bytes]] * num_items, model.config.text_bytes)
     return [text.to(device), no_texts(num_items, device)]
 

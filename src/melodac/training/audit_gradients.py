@@ -38,7 +38,9 @@ def _parameters(model: LanguageModel) -> Iterator[str]:
 
 
 def _heads(model: LanguageModel) -> Iterator[str]:
-    gradient = model.head.weight.grad
+    # what is sure to be of one codebook after another, whatever its rows are made of
+    rows = model.head.bias if model.head.weight is None else model.head.weight
+    gradient = None if rows is None else rows.grad
     if gradient is None or not bool(gradient.any()):
         return
     for codebook, norm in enumerate(codebook_norms(gradient, model.config.num_codebooks)):

@@ -92,6 +92,8 @@ def _shapes(model: LanguageModel, pattern: DelayPattern) -> Iterator[str]:
         ("embedding", model.embedding.weight, K * VOCABULARY_SIZE),
         ("head", model.head.weight, K * CODEBOOK_SIZE),
     ):
+        if weight is None:  # the head has no rows of its own
+            continue
         if tuple(weight.shape) != (rows, config.dim):
             yield (
                 f"{name}.weight has shape {tuple(weight.shape)}, {K} codebooks at width "

@@ -100,7 +100,7 @@ class Trainer:
         self.config = config
         self.directory = directory
         self.callbacks = callbacks
-        self.identity = describe_identity(identity, model.config, pattern, data=data, config=config)
+        self.identity = describe_identity(identity, model, pattern, data=data, config=config)
         device = next(model.parameters()).device
         self.ranks = ranks or Ranks.current()
         self.compute = Compute(config.compute, device)

@@ -15,6 +15,7 @@ import torch
 from melodac.errors import OutOfMemoryError
 from melodac.models.config import LanguageModelConfig, count_block, count_parameters
 from melodac.models.estimates import estimate_training_memory
+from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.training.config import TrainConfig
 from melodac.training.distributed import Sharding
 
@@ -116,7 +117,9 @@ def _activation_bytes(
     narrow_copies = 0
     if config.compute.precision != "fp32":
         full = int(_NARROW_SHARE * full)
-        narrow_copies = 2 * (count_parameters(model).total - count_parameters(model).embedding)
+        count = count_parameters(model)
+        head = model.num_codebooks * CODEBOOK_SIZE * model.dim  # whatever its rows are made of
+        narrow_copies = 2 * (count.blocks + count.text_encoder + count.geometry + head)
     if not config.compute.recompute:
         return full + narrow_copies, 0
     stream = 4 * config.micro_batch * num_steps * (model.num_layers + 4) * model.dim

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from melodac.models.config import LanguageModelConfig
+from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import Starts
 from melodac.training.config import TrainConfig
@@ -21,7 +21,7 @@ _MAY_CHANGE = {"checkpoint_every", "keep_checkpoints", "keep_checkpoints_mb"}
 
 def describe_identity(
     identity: Mapping[str, Any],
-    model: LanguageModelConfig,
+    model: LanguageModel,
     pattern: DelayPattern,
     *,
     data: TrainingData,
@@ -31,14 +31,15 @@ def describe_identity(
 
     Args:
         identity: What only the caller knows: codec, fingerprint of the data, code version.
-        model: Shape of the model.
+        model: Of which shape and code vectors are told.
         pattern: Delay pattern of the codes.
         data: Of which the length and the places of windows are told.
         config: The run.
     """
     return {
         **identity,
-        "model": model.model_dump(mode="json"),
+        "model": model.config.model_dump(mode="json"),
+        "vectors_sha256": model.vectors_sha256,
         "delay": {
             "name": pattern.name,
             "delays": list(pattern.delays),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from melodac.models.code_tables import FIXED_TENSORS
 from melodac.training.checkpoint import Checkpoint
 
 Tensors = Mapping[str, Tensor]
@@ -86,8 +87,8 @@ def measure(checkpoints: Sequence[Checkpoint]) -> list[Snapshot]:
 def _measure(checkpoints: Sequence[Checkpoint]) -> Iterator[Snapshot]:
     before: Tensors | None = None
     for checkpoint in checkpoints:
-        raw = checkpoint.read_tensors(MODEL)
-        average = checkpoint.read_tensors(AVERAGE) if _has(checkpoint, AVERAGE) else None
+        raw = _trained(checkpoint.read_tensors(MODEL))
+        average = _trained(checkpoint.read_tensors(AVERAGE)) if _has(checkpoint, AVERAGE) else None
         state = checkpoint.read_tensors(OPTIMIZER) if _has(checkpoint, OPTIMIZER) else {}
         weights = _Weights(raw, before, average)
         groups = {MODEL: raw, AVERAGE: average or {}, OPTIMIZER: state}
@@ -104,6 +105,11 @@ def _measure(checkpoints: Sequence[Checkpoint]) -> Iterator[Snapshot]:
 
 def _has(checkpoint: Checkpoint, name: str) -> bool:
     return f"{name}.safetensors" in checkpoint.files
+
+
+def _trained(tensors: Tensors) -> Tensors:
+    """Weights without the codec's vectors, which stand still in every run."""
+    return {name: tensor for name, tensor in tensors.items() if name not in FIXED_TENSORS}
 
 
 def _modules(tensors: Tensors) -> dict[str, list[str]]:
