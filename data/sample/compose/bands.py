@@ -31,6 +31,7 @@ class Genre:
     feel: Feel
     scale: str = "key"
     room: float = 0.45
+    beats_per_bar: int = 4
 
 
 def lead(instrument: str, rhythm: str, octave: int = 0, level_db: float = 0.0) -> Layer:

@@ -17,7 +17,6 @@ _NUM_DRAFTS = 120
 _STEPS = (0, 1, -1, 2, -2, 3, -3, 4)
 _STEP_WEIGHTS = (6, 24, 26, 12, 10, 4, 2, 3)
 _FORMS = {1: ("A",), 2: ("AB", "AC"), 3: ("AAC", "ABC"), 4: ("ABAC", "AABC", "ABAC"), 5: ("ABABC",)}
-_LONG_FORM = "ABABAC"
 
 RHYTHMS = {
     "song": ("x--xx-x-", "x-x-x-xx", "x---x-x-", "x-----xx", ".xx-x-x-"),
@@ -101,7 +100,9 @@ def _draft(
 ) -> list[Note]:
     """One melody: a form over the bars, a rhythm and a contour for each of its letters."""
     num_bars = round(chords[-1].end_beats / beats_per_bar)
-    form = rng.choice(_FORMS.get(num_bars, (_LONG_FORM,)))
+    form = rng.choice(_FORMS.get(num_bars, _FORMS[4]))
+    while len(form) < num_bars:
+        form += rng.choice(_FORMS[4])
     rhythms = RHYTHMS[theme.rhythm]
     rhythm_of = dict(zip("ABC", rng.sample(rhythms, min(3, len(rhythms))), strict=False))
     contour_of = {letter: _contour(16, rng) for letter in "ABC"}

@@ -6,6 +6,7 @@ other, so that a renderer loads its soundfont once.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 
 import mido
@@ -20,6 +21,17 @@ GAP_S = 4.0
 
 _DRUM_CHANNEL = 9
 _SWELL_STEP_BEATS = 0.25
+_BEND_RANGE = 2
+"""Semitones that a full pitch wheel bends: the default of General MIDI."""
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """How a piece is recorded: its tuning (semitones off), its reverberation, its loudness."""
+
+    detune: float
+    is_dry: bool
+    loudness_lufs: float
 
 
 def stem_beats(score: Score) -> int:
@@ -70,19 +82,42 @@ def _stem(score: Score, part: Part, offset: float) -> Iterator[tuple[int, mido.M
             yield from _note_events(note, start, channel)
 
 
-def stems_midi(score: Score) -> bytes:
-    """Bytes of a MIDI file with the stems of the score in the order of its parts."""
-    events: list[tuple[int, mido.Message]] = []
-    for place, part in enumerate(score.parts):
-        events += _stem(score, part, place * stem_beats(score))
+def _file(score: Score, events: list[tuple[int, mido.Message]], end: int) -> bytes:
+    """Bytes of a MIDI file with the events, up to the tick `end`."""
     events.sort(key=lambda event: (event[0], event[1].type != "note_off", event[1].bytes()))
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(score.tempo_bpm))])
     now = 0
     for tick, message in events:
         track.append(message.copy(time=tick - now))
         now = tick
-    end = len(score.parts) * stem_beats(score) * TICKS_PER_BEAT
     track.append(mido.MetaMessage("end_of_track", time=max(0, end - now)))
     data = BytesIO()
     mido.MidiFile(tracks=[track], ticks_per_beat=TICKS_PER_BEAT, type=0).save(file=data)
     return data.getvalue()
+
+
+def stems_midi(score: Score) -> bytes:
+    """Bytes of a MIDI file with the stems of the score in the order of its parts."""
+    events: list[tuple[int, mido.Message]] = []
+    for place, part in enumerate(score.parts):
+        events += _stem(score, part, place * stem_beats(score))
+    return _file(score, events, len(score.parts) * stem_beats(score) * TICKS_PER_BEAT)
+
+
+def take_midi(score: Score, take: Take) -> bytes:
+    """Bytes of a MIDI file in which all parts play at once, each on a channel of its own."""
+    events: list[tuple[int, mido.Message]] = []
+    free = iter(channel for channel in range(16) if channel != _DRUM_CHANNEL)
+    for part in score.parts:
+        channel = _DRUM_CHANNEL if part.instrument.is_drums else next(free)
+        events += _controls(part, 0.0, channel)
+        volume = min(127, round(110 * 10 ** (part.level_db / 40)))
+        settings = [mido.Message("control_change", channel=channel, control=7, value=volume)]
+        if take.is_dry:
+            settings.append(mido.Message("control_change", channel=channel, control=91, value=0))
+        bend = round(8191 * take.detune / _BEND_RANGE)
+        settings.append(mido.Message("pitchwheel", channel=channel, pitch=bend))
+        events += [(1, message) for message in settings]
+        for note in part.notes:
+            events += _note_events(note, LEAD_IN_BEATS, channel)
+    return _file(score, events, _ticks(LEAD_IN_BEATS + score.num_beats))

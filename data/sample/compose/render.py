@@ -14,7 +14,7 @@ import soundfile
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from scipy.signal import butter, resample_poly, sosfilt
 
-from data.sample.compose.midi import LEAD_IN_BEATS, stem_beats, stems_midi
+from data.sample.compose.midi import LEAD_IN_BEATS, Take, stem_beats, stems_midi, take_midi
 from data.sample.compose.rhythm import MAX_SHIFT_S
 from data.sample.compose.score import Part, Score
 
@@ -26,6 +26,10 @@ CEILING_DB = -1.8
 _EARLY_S = MAX_SHIFT_S + 0.003
 _FADE_S = 0.003
 _LOOKAHEAD_S = 0.004
+_RUMBLE_HZ = 20.0
+_SILENCE_DB = 50.0
+"""What is this far below the peak counts as silence around a piece."""
+
 _HIGH_PASS_HZ = {"lead": 120.0, "comp": 90.0, "pad": 140.0, "bass": 30.0, "drums": 30.0}
 _SYNTH_OPTIONS = (
     "synth.reverb.width=0.9",
@@ -36,16 +40,16 @@ _SYNTH_OPTIONS = (
 )
 
 
-def _synthesise(score: Score, soundfont: Path) -> np.ndarray:
-    """Samples of all stems one after the other, shape (samples, 2)."""
+def _synthesise(midi: bytes, score: Score, soundfont: Path) -> np.ndarray:
+    """Samples of a MIDI file, shape (samples, 2)."""
     options = [
         *_SYNTH_OPTIONS,
         f"synth.reverb.room-size={0.2 + 0.6 * score.room:.2f}",
         f"synth.reverb.level={0.3 + 0.5 * score.room:.2f}",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        song, sound = Path(folder, "stems.mid"), Path(folder, "stems.wav")
-        song.write_bytes(stems_midi(score))
+        song, sound = Path(folder, "song.mid"), Path(folder, "song.wav")
+        song.write_bytes(midi)
         command = ["fluidsynth", "-ni", "-q", "-g", "0.5", "-r", str(RATE_HZ), "-O", "float"]
         for option in options:
             command += ["-o", option]
@@ -85,11 +89,13 @@ def _limited(audio: np.ndarray, ceiling: float) -> np.ndarray:
     return audio * uniform_filter1d(gain, window // 2 * 2 + 1)[:, None]
 
 
-def _mastered(mix: np.ndarray, meter: pyloudnorm.Meter) -> np.ndarray:
-    """The mix at the target loudness, below the ceiling, with edges that do not click."""
+def _mastered(
+    mix: np.ndarray, meter: pyloudnorm.Meter, loudness_lufs: float = TARGET_LUFS
+) -> np.ndarray:
+    """The mix at a loudness, below the ceiling, with edges that do not click."""
     ceiling = 10 ** (CEILING_DB / 20)
     for _ in range(3):
-        mix = mix * 10 ** ((TARGET_LUFS - meter.integrated_loudness(mix)) / 20)
+        mix = mix * 10 ** ((loudness_lufs - meter.integrated_loudness(mix)) / 20)
         mix = _limited(mix, ceiling)
     fade = np.linspace(0, 1, round(_FADE_S * RATE_HZ))[:, None]
     mix[: len(fade)] *= fade
@@ -100,11 +106,25 @@ def _mastered(mix: np.ndarray, meter: pyloudnorm.Meter) -> np.ndarray:
 def render(score: Score, soundfont: Path) -> np.ndarray:
     """Samples of the mastered loop, in mono: shape (samples, 1)."""
     meter = pyloudnorm.Meter(RATE_HZ)
-    stems = _synthesise(score, soundfont)
+    stems = _synthesise(stems_midi(score), score, soundfont)
     mix = np.zeros((round(score.duration_s * RATE_HZ), 2))
     for place, part in enumerate(score.parts):
         mix += _balanced(_second_pass(stems, score, place), part, meter)
     return _mastered(mix.mean(axis=1, keepdims=True), meter)
+
+
+def _sounding(audio: np.ndarray) -> np.ndarray:
+    """Audio from a quarter of a second before its first sound to a second after its last."""
+    loud = np.flatnonzero(np.max(np.abs(audio), axis=1) > 10 ** (-_SILENCE_DB / 20) * audio.max())
+    return audio[max(0, loud[0] - RATE_HZ // 4) : loud[-1] + RATE_HZ]
+
+
+def render_take(score: Score, take: Take, soundfont: Path) -> np.ndarray:
+    """Samples of a piece from its first note until it has died away, in mono."""
+    played = _synthesise(take_midi(score, take), score, soundfont).mean(axis=1, keepdims=True)
+    sections = butter(2, _RUMBLE_HZ, "highpass", fs=RATE_HZ, output="sos")
+    audio = _sounding(sosfilt(sections, played, axis=0))
+    return _mastered(audio, pyloudnorm.Meter(RATE_HZ), take.loudness_lufs)
 
 
 def write_ogg(path: Path, audio: np.ndarray, compression: float) -> None:
