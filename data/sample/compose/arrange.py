@@ -23,7 +23,6 @@ class Composition:
     """
 
     group: str
-    variation: str
     genre: Genre
     band: tuple[Layer, ...]
     key: Key
@@ -72,13 +71,13 @@ def _play(layer: Layer, composition: Composition, *, has_bass: bool, rng: Random
 
 
 def arrange(composition: Composition, seed: int) -> Score:
-    """The score of a composition; variations of one group share their tune."""
+    """The score of a composition."""
     genre = composition.genre
     has_bass = any(layer.role == "bass" for layer in composition.band)
     parts: list[Part] = []
     for place, layer in enumerate(composition.band):
         tune = Random(f"{seed} {composition.group} {layer.role}")
-        touch = Random(f"{seed} {composition.group} {composition.variation} {place}")
+        touch = Random(f"{seed} {composition.group} {place}")
         notes = _play(layer, composition, has_bass=has_bass, rng=tune)
         instrument = INSTRUMENTS[layer.instrument]
         if not instrument.is_drums:
@@ -87,7 +86,6 @@ def arrange(composition: Composition, seed: int) -> Score:
         parts.append(Part(layer.role, instrument, played, layer.level_db))
     return Score(
         group=composition.group,
-        variation=composition.variation,
         genre=genre.name,
         key=composition.key,
         tempo_bpm=composition.tempo_bpm,

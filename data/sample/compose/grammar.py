@@ -58,23 +58,26 @@ _COLOURS = {
 COLOURS = tuple(_COLOURS)
 
 
-def _degrees(num_bars: int, *, is_minor: bool, rng: Random) -> list[str]:
+def _degrees(count: int, *, is_minor: bool, rng: Random) -> list[str]:
     """One phrase: from a start over the followers to a degree that leads back."""
     degrees = [rng.choice(_STARTS[is_minor])]
-    while len(degrees) < num_bars - 1:
+    while len(degrees) < count - 1:
         options = _FOLLOWERS[is_minor][degrees[-1]]
         degrees.append(rng.choice(options))
-    if num_bars > 1:
+    if count > 1:
         turns = [turn for turn in _TURNS[is_minor] if turn != degrees[-1]]
         degrees.append(rng.choice(turns))
     return degrees
 
 
-def progression(num_bars: int, *, is_minor: bool, colour: str, rng: Random) -> str:
-    """A progression of `num_bars` bars: phrases of four, the second of a pair like the first.
+def progression(
+    num_bars: int, *, chords_per_bar: int = 1, is_minor: bool, colour: str, rng: Random
+) -> str:
+    """A progression in phrases of four chords, each the same as the one before, or half of it.
 
     A chord name is drawn once for each degree, so that a composition has one sound.
     """
+    count = num_bars * chords_per_bar
     spelled = {
         degree: rng.choice(names)
         for degree, names in sorted(_COLOURS[colour].items())
@@ -82,11 +85,13 @@ def progression(num_bars: int, *, is_minor: bool, colour: str, rng: Random) -> s
     }
     if is_minor:
         spelled["V"] = rng.choice(_COLOURS[colour]["V minor"])
-    bars: list[str] = []
-    phrase = _degrees(min(4, num_bars), is_minor=is_minor, rng=rng)
-    while len(bars) < num_bars:
-        bars += phrase
+    degrees: list[str] = []
+    phrase = _degrees(min(4, count), is_minor=is_minor, rng=rng)
+    while len(degrees) < count:
+        degrees += phrase
         keep = rng.choice((0, 2, 4))
         fresh = _degrees(4, is_minor=is_minor, rng=rng)
         phrase = phrase if keep == 4 else [*phrase[:keep], *fresh[keep:]]
-    return " | ".join(spelled[degree] for degree in bars[:num_bars])
+    names = [spelled[degree] for degree in degrees[:count]]
+    bars = [names[place : place + chords_per_bar] for place in range(0, count, chords_per_bar)]
+    return " | ".join(" ".join(bar) for bar in bars)

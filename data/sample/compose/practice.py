@@ -5,23 +5,17 @@ MIDI programs, two soundfonts, and random tempi, keys, registers, dynamics, tuni
 rooms. Pieces of the split `held_out` are played by `HELD_OUT` alone, which no other piece uses.
 """
 
-import csv
-import multiprocessing
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from random import Random
-
-import soundfile
 
 from data.sample.compose import acoustic, electric
 from data.sample.compose.arrange import Composition, arrange
 from data.sample.compose.bands import Genre, Layer
 from data.sample.compose.grammar import COLOURS, progression
 from data.sample.compose.instruments import INSTRUMENTS, Instrument
-from data.sample.compose.midi import Take
-from data.sample.compose.render import RATE_HZ, render_take
-from data.sample.compose.score import Key, Note, Score
+from data.sample.compose.score import Key, Note, Score, Take
 
 GENRES: tuple[Genre, ...] = (*acoustic.GENRES, *electric.GENRES)
 HELD_OUT = (
@@ -29,14 +23,12 @@ HELD_OUT = (
     "trombone", "english horn", "shakuhachi", "charang lead", "bowed pad", "banjo",
     "brushed drums",
 )  # fmt: skip
-"""One instrument of nearly every family; a codec that was trained without them is tested on them."""
+"""One instrument of nearly every family, to test a codec on that was trained without them."""
 
 _MIN_S, _MAX_S = 20.0, 40.0
 _BASSES = range(32, 40)
 _EFFECTS, _EFFECT_WEIGHT = range(119, 128), 0.25
 """Applause, birds and the like: some of them, not as many as of every other family."""
-
-_COLUMNS = ("file_name", "group", "split", "instruments", "soundfont", "licence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +88,6 @@ def _piece(number: int, seed: int, split: str, soundfonts: tuple[Path, ...]) -> 
     is_minor = rng.random() < 0.5
     composition = Composition(
         group=f"practice-{split}-{number:04d}".replace("_", "-"),
-        variation="full",
         genre=genre,
         band=tuple(_player(layer, pool, rng) for layer in layers),
         key=Key(rng.randrange(12), is_minor),
@@ -113,41 +104,9 @@ def _piece(number: int, seed: int, split: str, soundfonts: tuple[Path, ...]) -> 
     return Piece(replace(score, parts=parts), take, split, rng.choice(soundfonts))
 
 
-def _record(
-    number: int, seed: int, split: str, *, folder: Path, soundfonts: tuple[Path, ...]
-) -> tuple[str, ...]:
-    """Renders a piece unless its file is there; its row in `metadata.csv`."""
-    piece = _piece(number, seed, split, soundfonts)
-    path = folder / piece.file_name
-    if not path.exists():
-        audio = render_take(piece.score, piece.take, piece.soundfont)
-        unfinished = path.with_suffix(".partial")
-        soundfile.write(unfinished, audio, RATE_HZ, format="FLAC", subtype="PCM_16")
-        unfinished.replace(path)
-    names = dict.fromkeys(part.instrument.name for part in piece.score.parts)
-    row = (piece.file_name, piece.score.group, split, ", ".join(names), piece.soundfont.stem)
-    return (*row, "CC0-1.0")
-
-
-def record_practice(
-    folder: Path, minutes: float, seed: int, *, soundfonts: tuple[Path, ...], num_processes: int
-) -> None:
-    """Writes about `minutes` minutes of pieces, a sixteenth of them held out, and `metadata.csv`.
-
-    Pieces whose files exist are not rendered again.
-    """
-    count = round(minutes * 60 / ((_MIN_S + _MAX_S) / 2))
-    jobs: list[tuple[int, int, str]] = []
-    for number in range(count):
+def draw_pieces(minutes: float, seed: int, soundfonts: tuple[Path, ...]) -> Iterator[Piece]:
+    """About `minutes` minutes of pieces for training, and a sixteenth as many held out."""
+    for number in range(round(minutes * 60 / ((_MIN_S + _MAX_S) / 2))):
         if number % 16 == 3:
-            jobs.append((number // 16, seed, "held_out"))
-        jobs.append((number, seed, "train"))
-    for split in ("train", "held_out"):
-        (folder / split).mkdir(parents=True, exist_ok=True)
-    record = partial(_record, folder=folder, soundfonts=soundfonts)
-    with multiprocessing.Pool(num_processes) as pool:
-        rows = pool.starmap(record, jobs, chunksize=1)
-    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(sorted(rows))
+            yield _piece(number // 16, seed, "held_out", soundfonts)
+        yield _piece(number, seed, "train", soundfonts)
