@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # what is encoded by the benchmarks
-BENCH_MUSIC ?= data/sample/audio/first-snow_full.ogg
+BENCH_MUSIC ?= data/sample/audio/quiet-harbour.opus
 # nothing of ours calls home
 export DO_NOT_TRACK = 1
 export DVC_NO_ANALYTICS = 1

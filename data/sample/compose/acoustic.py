@@ -17,6 +17,7 @@ GENRES = (
         (lead("clarinet", "slow waltz"), comp("harp", "waltz arp", -3), pad("strings", -11)),
         LOOSE,
         room=0.55,
+        beats_per_bar=3,
     ),
     Genre(
         "jazz",
@@ -51,6 +52,7 @@ GENRES = (
         ),
         SWING,
         room=0.4,
+        beats_per_bar=3,
     ),
     Genre(
         "strings",
@@ -137,6 +139,7 @@ GENRES = (
         ),
         TIGHT,
         room=0.5,
+        beats_per_bar=5,
     ),
     Genre(
         "folk",
@@ -171,6 +174,7 @@ GENRES = (
         ),
         Feel(jitter_ms=6.0),
         room=0.4,
+        beats_per_bar=3,
     ),
     Genre(
         "salsa",
@@ -237,6 +241,7 @@ GENRES = (
         ),
         LOOSE,
         room=0.6,
+        beats_per_bar=3,
     ),
     Genre(
         "celtic",

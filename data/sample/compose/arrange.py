@@ -1,33 +1,38 @@
-"""A composition and a variation in, a score out; the same seed gives the same notes."""
+"""A composition in, a score out; the same seed gives the same notes."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from random import Random
 
 from data.sample.compose.bands import Genre, Layer
 from data.sample.compose.bass import bass_line
-from data.sample.compose.catalogue import COMPOSITIONS, GENRES, Composition
 from data.sample.compose.comping import comp
 from data.sample.compose.drums import drum_part
-from data.sample.compose.harmony import Chord, parse_key, parse_progression
+from data.sample.compose.harmony import Chord, parse_progression
 from data.sample.compose.instruments import INSTRUMENTS, Instrument
 from data.sample.compose.melody import Theme, melody
 from data.sample.compose.rhythm import humanise
 from data.sample.compose.score import Key, Note, Part, Score
 
-SEED = 20
 
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What a composer decides before the notes: who plays, in which key, over which chords.
 
-def _third_band(genre: Genre, third: str) -> tuple[Layer, ...]:
-    """The layers of a composition's own variation."""
-    if third == "no drums":
-        return tuple(layer for layer in genre.full if layer.role != "drums")
-    if third == "register":
-        return tuple(
-            replace(layer, octave=layer.octave - 1, centre=layer.centre + 7) for layer in genre.full
-        )
-    lead = [layer for layer in genre.other if layer.role == "lead"]
-    return (*lead, *(layer for layer in genre.full if layer.role != "lead"))
+    `progression` is written in C major or A minor and transposed to `key`.
+    """
+
+    group: str
+    genre: Genre
+    band: tuple[Layer, ...]
+    key: Key
+    tempo_bpm: int
+    progression: str
+
+    @property
+    def chords(self) -> tuple[Chord, ...]:
+        """Chords of the progression in the key of the composition."""
+        return parse_progression(self.progression, self.key, self.genre.beats_per_bar)
 
 
 def _fitted(notes: Iterable[Note], instrument: Instrument) -> list[Note]:
@@ -41,23 +46,16 @@ def _fitted(notes: Iterable[Note], instrument: Instrument) -> list[Note]:
     return fitted
 
 
-def _play(
-    layer: Layer,
-    composition: Composition,
-    chords: tuple[Chord, ...],
-    key: Key,
-    *,
-    has_bass: bool,
-    rng: Random,
-) -> list[Note]:
+def _play(layer: Layer, composition: Composition, *, has_bass: bool, rng: Random) -> list[Note]:
     """Notes of one layer, before the human touch."""
-    instrument, beats = INSTRUMENTS[layer.instrument], composition.beats_per_bar
+    instrument, chords = INSTRUMENTS[layer.instrument], composition.chords
+    beats, key = composition.genre.beats_per_bar, composition.key
     if layer.role == "drums":
         return drum_part(layer.pattern, beats, round(chords[-1].end_beats / beats))
     if layer.role == "bass":
         return bass_line(layer.pattern, chords, instrument, key=key, beats_per_bar=beats, rng=rng)
     if layer.role == "lead":
-        theme = Theme(layer.pattern, GENRES[composition.genre].scale)
+        theme = Theme(layer.pattern, composition.genre.scale)
         return melody(
             theme, chords, instrument, key=key, beats_per_bar=beats, octave=layer.octave, rng=rng
         )
@@ -72,20 +70,15 @@ def _play(
     )
 
 
-def arrange(composition: Composition, variation: str, seed: int = SEED) -> Score:
-    """The score of one variation: `full`, `other` or the composition's own third one."""
-    genre, key = GENRES[composition.genre], parse_key(composition.key)
-    bands = {"full": genre.full, "other": genre.other}
-    band = bands.get(variation) or _third_band(genre, composition.third)
-    is_new = variation == "reharmonised"
-    text = composition.reharmonisation if is_new else composition.progression
-    chords = parse_progression(text, key, composition.beats_per_bar)
-    has_bass = any(layer.role == "bass" for layer in band)
+def arrange(composition: Composition, seed: int) -> Score:
+    """The score of a composition."""
+    genre = composition.genre
+    has_bass = any(layer.role == "bass" for layer in composition.band)
     parts: list[Part] = []
-    for place, layer in enumerate(band):
+    for place, layer in enumerate(composition.band):
         tune = Random(f"{seed} {composition.group} {layer.role}")
-        touch = Random(f"{seed} {composition.group} {variation} {place}")
-        notes = _play(layer, composition, chords, key, has_bass=has_bass, rng=tune)
+        touch = Random(f"{seed} {composition.group} {place}")
+        notes = _play(layer, composition, has_bass=has_bass, rng=tune)
         instrument = INSTRUMENTS[layer.instrument]
         if not instrument.is_drums:
             notes = _fitted(notes, instrument)
@@ -93,20 +86,12 @@ def arrange(composition: Composition, variation: str, seed: int = SEED) -> Score
         parts.append(Part(layer.role, instrument, played, layer.level_db))
     return Score(
         group=composition.group,
-        variation=variation,
         genre=genre.name,
-        key=key,
+        key=composition.key,
         tempo_bpm=composition.tempo_bpm,
-        beats_per_bar=composition.beats_per_bar,
-        num_bars=text.count("|") + 1,
+        beats_per_bar=genre.beats_per_bar,
+        num_bars=composition.progression.count("|") + 1,
         is_swung=genre.feel.swing > 0.56,
         room=genre.room,
         parts=tuple(parts),
     )
-
-
-def all_scores(seed: int = SEED) -> Iterator[Score]:
-    """Every variation of every composition, in the order of the catalogue."""
-    for composition in COMPOSITIONS.values():
-        for variation in ("full", "other", composition.third):
-            yield arrange(composition, variation, seed)

@@ -1,7 +1,6 @@
 """What a genre is: which players sit in the band and what each of them plays.
 
-A layer names a role, an instrument and a pattern of that role. `full` is the band, `other` the same
-tune by another band.
+A layer names a role, an instrument and a pattern of that role. A genre has two bands.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Genre:
-    """Two bands, how they feel the beat, the scale of the tune, and the room's size (0 to 1)."""
+    """Two bands, how they feel the beat, the tune's scale, the room's size (0 to 1), the meter."""
 
     name: str
     full: tuple[Layer, ...]
@@ -31,6 +30,7 @@ class Genre:
     feel: Feel
     scale: str = "key"
     room: float = 0.45
+    beats_per_bar: int = 4
 
 
 def lead(instrument: str, rhythm: str, octave: int = 0, level_db: float = 0.0) -> Layer:

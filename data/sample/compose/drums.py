@@ -159,6 +159,14 @@ GROOVES = {
         {"high tom": "x.x.....", "mid tom": "..x.x...", "low tom": "....x.xX"},
         has_crash=True,
     ),
+    "night drive": Groove(
+        {
+            "kick": ("X...X...X...X...",),
+            "snare": ("....X.......X...",),
+            "hat": ("x.o.x.o.x.o.x.o.",),
+        },
+        {"high tom": "....x...", "mid tom": "......x.", "snare": "........"},
+    ),
     "trap": Groove(
         {
             "kick": ("X.....x...x.....", "X..x......x..x.."),

@@ -5,8 +5,10 @@ and transposed to the key of the composition: `Cmaj7 | Am7 | Dm7 G7 | C`.
 """
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 
 from data.sample.compose.score import Key
 
@@ -96,10 +98,13 @@ def parse_progression(text: str, key: Key, beats_per_bar: int) -> tuple[Chord, .
     return tuple(chords)
 
 
+_start_beats = attrgetter("start_beats")
+
+
 def chord_at(chords: tuple[Chord, ...], beat: float) -> Chord:
     """The chord sounding at `beat`; the loop wraps."""
     beat %= chords[-1].end_beats
-    return next(chord for chord in chords if beat < chord.end_beats - 1e-6)
+    return chords[bisect_right(chords, beat + 1e-6, key=_start_beats) - 1]
 
 
 def chord_after(chords: tuple[Chord, ...], chord: Chord) -> Chord:

@@ -4,6 +4,8 @@ Bars of one letter of the form share rhythm and contour. Strong notes land on ch
 move along the scale. Drafts are judged by rules of ear: singable leaps, one peak, few repeats.
 """
 
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -17,7 +19,6 @@ _NUM_DRAFTS = 120
 _STEPS = (0, 1, -1, 2, -2, 3, -3, 4)
 _STEP_WEIGHTS = (6, 24, 26, 12, 10, 4, 2, 3)
 _FORMS = {1: ("A",), 2: ("AB", "AC"), 3: ("AAC", "ABC"), 4: ("ABAC", "AABC", "ABAC"), 5: ("ABABC",)}
-_LONG_FORM = "ABABAC"
 
 RHYTHMS = {
     "song": ("x--xx-x-", "x-x-x-xx", "x---x-x-", "x-----xx", ".xx-x-x-"),
@@ -64,8 +65,16 @@ class Theme:
     velocity: int = 92
 
 
-def _scale_pitches(chord: Chord, key: Key, scale: str, register: tuple[int, int]) -> list[int]:
-    """Pitches a melody may use over a chord: from its scale, or the key's pentatonic or blues."""
+@dataclass(frozen=True, slots=True)
+class _Ladder:
+    """The pitches a melody may use over a chord, in order, and those of them that belong to it."""
+
+    pitches: list[int]
+    tones: list[int]
+
+
+def _ladder(chord: Chord, key: Key, scale: str, register: tuple[int, int]) -> _Ladder:
+    """Pitches from the scale of the chord, or from the key's pentatonic or blues scale."""
     allowed = set(scale_over(chord, key))
     if scale == "pentatonic":
         steps = (0, 3, 5, 7, 10) if key.is_minor else (0, 2, 4, 7, 9)
@@ -74,16 +83,20 @@ def _scale_pitches(chord: Chord, key: Key, scale: str, register: tuple[int, int]
     if scale == "blues":
         allowed = {(key.tonic + step) % 12 for step in (0, 3, 5, 6, 7, 10)} | set(chord.tones[:3])
     low, high = register
-    return [pitch for pitch in range(low, high + 1) if pitch % 12 in allowed]
+    pitches = [pitch for pitch in range(low, high + 1) if pitch % 12 in allowed]
+    return _Ladder(pitches, [pitch for pitch in pitches if pitch % 12 in chord.tones])
 
 
 def _closest(options: list[int], target: float) -> int:
-    return min(options, key=lambda pitch: (abs(pitch - target), pitch))
+    """The nearest of ascending options, the lower one if two are as near."""
+    place = bisect_left(options, target)
+    near = options[max(0, place - 1) : place + 1]
+    return near[-1] if abs(near[-1] - target) < abs(near[0] - target) else near[0]
 
 
-def _move(ladder: list[int], pitch: int, steps: int) -> int:
-    index = min(range(len(ladder)), key=lambda i: (abs(ladder[i] - pitch), i))
-    return ladder[min(len(ladder) - 1, max(0, index + steps))]
+def _move(pitches: list[int], pitch: int, steps: int) -> int:
+    index = pitches.index(_closest(pitches, pitch))
+    return pitches[min(len(pitches) - 1, max(0, index + steps))]
 
 
 def _contour(length: int, rng: Random) -> list[int]:
@@ -91,8 +104,7 @@ def _contour(length: int, rng: Random) -> list[int]:
 
 
 def _draft(
-    chords: tuple[Chord, ...],
-    key: Key,
+    ladder_of: Mapping[Chord, _Ladder],
     theme: Theme,
     *,
     register: tuple[int, int],
@@ -100,29 +112,33 @@ def _draft(
     rng: Random,
 ) -> list[Note]:
     """One melody: a form over the bars, a rhythm and a contour for each of its letters."""
+    chords = tuple(ladder_of)
     num_bars = round(chords[-1].end_beats / beats_per_bar)
-    form = rng.choice(_FORMS.get(num_bars, (_LONG_FORM,)))
+    form = rng.choice(_FORMS.get(num_bars, _FORMS[4]))
+    while len(form) < num_bars:
+        form += rng.choice(_FORMS[4])
     rhythms = RHYTHMS[theme.rhythm]
     rhythm_of = dict(zip("ABC", rng.sample(rhythms, min(3, len(rhythms))), strict=False))
+    hits_of = {
+        letter: list(strikes((rhythm,), beats_per_bar, 1)) for letter, rhythm in rhythm_of.items()
+    }
     contour_of = {letter: _contour(16, rng) for letter in "ABC"}
     centre = sum(register) / 2
     pitch = round(centre) + rng.randint(-4, 4)
     notes: list[Note] = []
     for bar, letter in enumerate(form[:num_bars]):
-        hits = list(strikes((rhythm_of[letter],), beats_per_bar, 1))
+        hits = hits_of[letter]
         lift = (2, 4, 5, 1, 3, 0)[bar % 6] if num_bars > 2 else (1, 3)[bar % 2]
         for place, hit in enumerate(hits):
             start = bar * beats_per_bar + hit.start_beats
-            chord = chord_at(chords, start)
-            ladder = _scale_pitches(chord, key, theme.scale, register)
-            tones = [p for p in ladder if p % 12 in chord.tones]
+            ladder = ladder_of[chord_at(chords, start)]
             if place == 0:
-                pitch = _closest(tones, (pitch + centre + lift) / 2)
+                pitch = _closest(ladder.tones, (pitch + centre + lift) / 2)
             else:
-                pitch = _move(ladder, pitch, contour_of[letter][place])
+                pitch = _move(ladder.pitches, pitch, contour_of[letter][place])
             is_strong = hit.start_beats % 1 == 0 or hit.length_beats >= 1
             if is_strong or place == len(hits) - 1:
-                pitch = _closest(tones, pitch)
+                pitch = _closest(ladder.tones, pitch)
             arch = round(6 - abs(place / max(1, len(hits) - 1) - 0.5) * 12)
             length = hit.length_beats * (0.96 if hit.length_beats > 0.5 else 0.9)
             notes.append(Note(start, length, pitch, theme.velocity + arch))
@@ -178,8 +194,9 @@ def melody(
     """The best of many drafts; `octave` shifts the register by whole octaves."""
     low = min(max(instrument.low, 60 + 12 * octave), instrument.high - 16)
     register = (low, min(instrument.high, low + 18))
+    ladder_of = {chord: _ladder(chord, key, theme.scale, register) for chord in chords}
     drafts = [
-        _draft(chords, key, theme, register=register, beats_per_bar=beats_per_bar, rng=rng)
+        _draft(ladder_of, theme, register=register, beats_per_bar=beats_per_bar, rng=rng)
         for _ in range(_NUM_DRAFTS)
     ]
     return min(drafts, key=lambda notes: _judge(notes, chords, register))

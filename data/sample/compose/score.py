@@ -48,7 +48,6 @@ class Score:
     """One loop: a whole number of bars that repeats without a seam."""
 
     group: str
-    variation: str
     genre: str
     key: Key
     tempo_bpm: int
@@ -71,7 +70,16 @@ class Score:
     @property
     def file_stem(self) -> str:
         """File name without its extension."""
-        return f"{self.group}_{self.variation}".replace(" ", "-")
+        return self.group.replace(" ", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """How a piece is recorded: its tuning (semitones off), its reverberation, its loudness."""
+
+    detune: float
+    is_dry: bool
+    loudness_lufs: float
 
 
 def mood(score: Score) -> str:
