@@ -110,12 +110,12 @@ class SpectralCodec(StreamingCodec):
         points = self.model.quantizer.decode(window.to(self._device(), torch.int64))
         spectra = self.model.decoder(points)
         first = max(chunk.start - OVERLAP, 0)
-        turned = slice(first - chunk.read_start, chunk.stop + OVERLAP - chunk.read_start)
-        spectra = Spectra(spectra.tonal[:, turned], spectra.noise[:, turned])
-        phases = turn_phases(spectra.tonal, before)
+        sounding = slice(first - chunk.read_start, chunk.stop + OVERLAP - chunk.read_start)
+        spectra = Spectra(spectra.tonal[:, sounding], spectra.noise[:, sounding])
+        turned, phases = turn_phases(spectra.tonal, before, first)
         audio = sound_tonal(spectra, phases) + sound_noise(spectra, first)
         kept = audio[:, (chunk.start - first) * self.hop : (chunk.stop - first) * self.hop]
-        return kept, phases[:, chunk.stop - OVERLAP - 1 - first]
+        return kept, turned[:, chunk.stop - OVERLAP - 1 - first]
 
     def _device(self) -> torch.device:
         return self.model.quantizer.mean.device
