@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from melodac.errors import CheckpointCorruptError, ConfigError
-from melodac.models.code_tables import vector_dim
-from melodac.models.config import Embedding, LanguageModelConfig
+from melodac.models.config import Embedding, LanguageModelConfig, vector_dim
 from melodac.models.language_model import LanguageModel
 from melodac.models.sizes import build_config
 from melodac.tokens.code_vectors import CodeVectors

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from melodac.models.code_tables import vector_dim
-from melodac.models.config import count_parameters
+from melodac.models.config import count_parameters, vector_dim
 from melodac.models.estimates import codes_per_parameter
 from melodac.models.sizes import SIZES, build_config
 from melodac.tokens.array import TokenArray

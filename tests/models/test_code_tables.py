@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from melodac.errors import ModelError
 from melodac.models.cache import KeyValueCache
-from melodac.models.code_tables import MAX_VECTOR_DIM, VECTOR_SIZE, standardise, vector_dim
-from melodac.models.config import count_parameters
+from melodac.models.code_tables import VECTOR_SIZE, standardise
+from melodac.models.config import MAX_VECTOR_DIM, count_parameters, vector_dim
 from melodac.models.initialization import initial_constant, initial_std
 from melodac.models.language_model import LanguageModel
 from melodac.models.sizes import SIZES, build_config

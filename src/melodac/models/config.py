@@ -24,6 +24,11 @@ TEXT_WIDENING = 3
 gate, 3 keeps it whole."""
 
 
+MAX_VECTOR_DIM = 32
+"""Most numbers of a code's vector that a model has; wider vectors are reduced to their principal
+directions."""
+
+
 class TransformerConfig(Section):
     """Shape of a stack of blocks."""
 
@@ -126,6 +131,11 @@ class LanguageModelConfig(TransformerConfig):
             dropout=self.dropout,
             rope_base=self.rope_base,
         )
+
+
+def vector_dim(width: int) -> int:
+    """Numbers of a code's vector as a model has it, of those that the codec has."""
+    return min(width, MAX_VECTOR_DIM)
 
 
 class ParameterCount(NamedTuple):
