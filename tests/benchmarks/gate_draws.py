@@ -2,11 +2,12 @@
 
     PYTHONPATH=src:. python tests/benchmarks/gate_draws.py WORK KIND=FOLDER [KIND=FOLDER ...]
 
-Each folder becomes a collection of a few minutes: files spread over it, each cut to its first seconds, where
-the silence is. The project's own stages catalogue, normalise, encode and index it once, below WORK.
-Then the gate runs with seed 0, 1, 2 ..., each of which draws other windows and another model. All params
-are those of params.yaml, on one thread. Prints a table in markdown and writes WORK/gate_draws.csv, one row
-a draw. A draw that the table already has, of the same codes, code and params, is not run again.
+Each folder becomes a collection of a few minutes: files spread over it, each cut to its first
+seconds, where the silence is. The project's own stages catalogue, normalise, encode and index it
+below WORK. Then the gate runs with seed 0, 1, 2 ..., each of which draws other windows and another
+model, with the params of params.yaml, on one thread: 10 processor seconds a draw. Prints a table in
+markdown and writes WORK/gate_draws.csv, one row a draw. A draw that the table already has, of the
+same codes, code and params, is not run again; nor is what was encoded by the same codec.
 """
 
 import argparse
@@ -26,7 +27,6 @@ from statistics import median
 import soundfile
 
 from melodac.errors import MelodacError
-from pipeline import paths
 from pipeline.datasets import read_dataset
 from pipeline.experiment import TRAINING_CODE
 from pipeline.identity import fingerprint_code
@@ -73,7 +73,7 @@ def prepare(work: Path, params: Params) -> None:
         )
 
 
-def collection_params(seconds: float) -> Params:
+def collection_params() -> Params:
     """The params of the checkout, for a small collection on one thread."""
     params = load_params(ROOT / "params.yaml")
     runtime = {"workers": 1, "threads": 1, "device": "cpu", "wandb": "off"}
@@ -149,7 +149,7 @@ def draw_collection(
             found = draw(params, seed)
             named = {"kind": kind, "source": "/".join(folder.parts[-2:]), "seed": seed}
             add_row(table, {**named, "version": version, **found})
-            print(kind, seed, found, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{kind}, seed {seed}: {found}\n")
     wanted = {str(seed) for seed in seeds}
     return [
         row
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="music of each collection")
     parser.add_argument("--seconds", type=float, default=30.0, help="most of each file")
     given = parser.parse_args()
-    params = collection_params(given.seconds)
+    params = collection_params()
     table = given.work.absolute() / "gate_draws.csv"
     rows: list[dict[str, str]] = []
     for collection in given.collections:
@@ -199,7 +199,7 @@ def main() -> None:
         prepare(work, params)
         with contextlib.chdir(work):
             rows += draw_collection(table, kind, folder, range(given.draws), params)
-    print("\n".join(as_markdown(rows)))
+    sys.stdout.write("\n".join(as_markdown(rows)) + "\n")
 
 
 if __name__ == "__main__":

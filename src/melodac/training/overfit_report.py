@@ -142,9 +142,7 @@ class Findings:
         return (*self.silent_modules, *self.free_run_faults, *self.constant_codebooks)
 
 
-def explain_failure(
-    findings: Findings, departure: Departure | None, *, train: TrainConfig
-) -> str:
+def explain_failure(findings: Findings, departure: Departure | None, *, train: TrainConfig) -> str:
     """Name the one cause of all problems and what to do about it; nothing if there is no problem.
 
     Args:

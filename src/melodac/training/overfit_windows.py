@@ -40,22 +40,17 @@ class GateWindows(NamedTuple):
     """One sentence for each of these that is not what was asked for."""
 
 
-def choose_windows(
-    data: TrainingData, pattern: DelayPattern, config: OverfitConfig
-) -> GateWindows:
+def choose_windows(data: TrainingData, pattern: DelayPattern, config: OverfitConfig) -> GateWindows:
     """Draw windows of the training split by the gate's seed, one a track before a second of any.
 
     Where the prefix does not tell the windows apart, it is doubled, up to half a window; where no
     track is long enough, windows are shorter; where there are too few that differ, fewer are taken.
+    Tracks too short for any windows are refused with `ConfigError`, silence with `TrainingError`.
 
     Args:
         data: What the real run learns from.
         pattern: Delay pattern of the real run.
         config: How many windows, how long, and how long a prefix.
-
-    Raises:
-        ConfigError: If not even short windows find room in the tracks.
-        TrainingError: If no window holds music.
     """
     frames = _longest_frames(data.train, config)
     table = evaluation_windows([int(length) for length in data.train.lengths], frames)
@@ -190,9 +185,7 @@ def _shuffle(table: WindowTable, seed: int) -> Int64[np.ndarray, " B"]:
     by_track = np.argsort(tracks, kind="stable")
     starts = np.flatnonzero(np.diff(tracks[by_track], prepend=-1))
     turns = np.empty(len(order), dtype=np.int64)
-    turns[by_track] = np.arange(len(order)) - np.repeat(
-        starts, np.diff(starts, append=len(order))
-    )
+    turns[by_track] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
     return order[np.argsort(turns, kind="stable")]
 
 
