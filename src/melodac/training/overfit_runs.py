@@ -171,9 +171,11 @@ def find_departure(
         if not bool(is_wrong.any()):
             continue
         is_first = is_wrong & (steps == steps[is_wrong].min())
-        for codebook, frame in (is_first & (played != predicted)).nonzero().tolist():
-            cell = codebook, frame
-            return Departure(window, *cell, int(played[cell]), int(predicted[cell]))
+        departs = (is_first & (played != predicted)).nonzero()
+        if len(departs):
+            codebook, frame = int(departs[0, 0]), int(departs[0, 1])
+            said, likeliest = (int(one[codebook, frame]) for one in (played, predicted))
+            return Departure(window, codebook, frame, said, likeliest)
     return None
 
 
