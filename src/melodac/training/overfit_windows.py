@@ -210,8 +210,8 @@ def _explain(asked: OverfitConfig, found: OverfitConfig) -> Iterator[str]:
         )
     if found.windows < asked.windows:
         yield (
-            f"{found.windows} windows are memorised instead of {asked.windows}: no more hold music "
-            f"and differ in their first {found.prefix_frames} frames"
+            f"of {asked.windows} windows {found.windows} can be memorised: no more hold music and "
+            f"differ in their first {found.prefix_frames} frames"
         )
     if found.prefix_frames > asked.prefix_frames:
         yield (
