@@ -53,7 +53,7 @@ def is_told_apart(one, other, pattern, prefix_frames):
     return True
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 24), st.integers(48, 100)), min_size=1, max_size=4),
     st.sampled_from(PATTERNS),

@@ -196,9 +196,10 @@ def _doubled(first: int, last: int) -> Iterator[int]:
         >>> list(_doubled(12, 64)), list(_doubled(100, 64))
         ([12, 24, 48, 64], [100])
     """
-    while first < last:
-        yield first
-        first *= 2
+    prefix = first
+    while prefix < last:
+        yield prefix
+        prefix *= 2
     yield max(first, last)
 
 
