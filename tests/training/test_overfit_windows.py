@@ -42,7 +42,9 @@ def choose(data, delay="musicgen", **changes):
 
 def is_told_apart(one, other, pattern, prefix_frames):
     """Whether a function of the past alone can be right in every scored cell of both windows."""
-    first, second = (apply_delay(torch.tensor(w.T[None].astype(np.int64)), pattern)[0] for w in (one, other))
+    first, second = (
+        apply_delay(torch.tensor(w.T[None].astype(np.int64)), pattern)[0] for w in (one, other)
+    )
     frames = cell_frames(pattern, len(one)).T
     is_scored = (frames >= prefix_frames) & (frames < len(one))
     for step in range(first.shape[-1]):
@@ -106,7 +108,9 @@ def test_silence_is_not_memorised_where_there_is_music(seed):
 
 
 def test_a_collection_of_silence_is_refused_in_so_many_words():
-    with pytest.raises(TrainingError, match=r"finds no music to memorise: none of 6 windows of 32") as e:
+    with pytest.raises(
+        TrainingError, match=r"finds no music to memorise: none of 6 windows of 32"
+    ) as e:
         choose(data_of(SILENCE))
     assert "holds more than 1 distinct frames, at least 4 are asked for" in str(e.value)
     assert "silence or standing tones" in str(e.value)
