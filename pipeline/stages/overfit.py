@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from melodac.errors import MelodacError, TrainingError
+from melodac.errors import TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
@@ -51,7 +51,7 @@ def run(params: Params) -> Outcome:
         )
     try:
         report = memorise(params)
-    except MelodacError as error:
+    except TrainingError as error:
         failed = {"action": action, "is_passed": False, "cause": str(error)}
         write_json(paths.OVERFIT_REPORT, failed)
         if action == "stop":

@@ -147,9 +147,15 @@ def test_one_short_track_is_cut_into_as_many_windows_as_asked_for():
     assert sorted(found.data.train.track_ids) == ["t0+0", "t0+25"]
 
 
+def test_too_little_music_for_all_windows_is_enough_for_one():
+    found = choose(data_of(music(31)))
+    assert (found.config.windows, found.config.window_frames) == (1, 16)
+    assert len(found.notes) == 2
+
+
 def test_too_little_music_is_refused():
-    with pytest.raises(ConfigError, match=r"needs 2 windows of at least 16 frames, .* hold 1"):
-        choose(data_of(music(31)))
+    with pytest.raises(ConfigError, match=r"at least 16 frames, the longest has 15: raise index"):
+        choose(data_of(music(15), music(9)))
 
 
 def test_windows_keep_the_tags_of_their_tracks():

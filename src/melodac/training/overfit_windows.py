@@ -164,14 +164,20 @@ class _Search:
 
 
 def _longest_frames(array: TokenArray, config: OverfitConfig) -> int:
-    """Frames of the longest windows, up to those asked for, of which there are enough."""
+    """Frames of the longest windows, up to those asked for, of which there are enough.
+
+    Raises:
+        ConfigError: If there is not a single one, however short.
+    """
     for frames in range(config.window_frames, LEAST_FRAMES - 1, -1):
         if int((array.lengths // frames).sum()) >= config.windows:
             return frames
+    longest = int(array.lengths.max())
+    if longest >= LEAST_FRAMES:
+        return LEAST_FRAMES
     raise ConfigError(
-        f"the overfit gate needs {config.windows} windows of at least {LEAST_FRAMES} frames, the "
-        f"training tracks hold {int((array.lengths // LEAST_FRAMES).sum())}: lower "
-        "overfit.windows, or add music"
+        f"the overfit gate needs a training track of at least {LEAST_FRAMES} frames, the longest "
+        f"has {longest}: raise index.min_track_frames or add music"
     )
 
 
