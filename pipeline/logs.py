@@ -1,24 +1,38 @@
-"""Logging set-up and progress bars of the stages.
+"""Logging set-up and how far the stages are, in the one way that fits who is watching.
 
-Bars are drawn only on a terminal: in a pipe or a log file they would be noise. Whoever wants to
-watch without a terminal registers a listener (the Prefect bridge does).
+On a terminal a bar is drawn. In a pipe or a log file, where a bar would be noise, work that takes
+long says so in a plain line every half minute, also while a single unit of it lasts. Whoever wants
+to watch in another way registers a listener (the Prefect bridge does).
 """
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, nullcontext
+from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 ProgressListener = Callable[[str, int, int], None]
-Advance = Callable[[str], None]
+
+
+class Advance(Protocol):
+    """What reports that a unit of the work is done."""
+
+    def __call__(self, note: str = "") -> None:
+        """Count one unit and show a note beside the count."""
+        ...
+
 
 _listeners: list[ProgressListener] = []
 LISTENER_INTERVAL_S = 2.0
+LINE_INTERVAL_S = 30.0
+"""Seconds between two lines without a terminal; work that is done sooner says nothing."""
+
+log = logging.getLogger("pipeline")
 
 
 def set_up_logging() -> None:
@@ -38,7 +52,7 @@ def add_progress_listener(listener: ProgressListener) -> None:
 
 @contextmanager
 def progress_bar(*, total: int, unit: str, description: str, done: int = 0) -> Iterator[Advance]:
-    """A bar for work that reports by itself: call what this yields, with a note, once a unit.
+    """Show work that reports by itself: call what this yields, with a note, once a unit.
 
     Args:
         total: Units of the whole work.
@@ -46,20 +60,17 @@ def progress_bar(*, total: int, unit: str, description: str, done: int = 0) -> I
         description: What is being done.
         done: Units that an earlier run did.
     """
-    bar = tqdm(
-        total=total,
-        initial=done,
-        unit=unit,
-        desc=description,
-        disable=not sys.stderr.isatty(),
-    )
-    count = done
+    is_terminal = sys.stderr.isatty()
+    bar = tqdm(total=total, initial=done, unit=unit, desc=description, disable=not is_terminal)
+    count, said = done, ""
+    started_s = time.monotonic()
     told_s = float("-inf")
 
     def advance(note: str = "") -> None:
-        nonlocal count, told_s
+        nonlocal count, said, told_s
         count += 1
         if note:
+            said = f", {note}"
             bar.set_postfix_str(note, refresh=False)
         bar.update()
         if count == total or time.monotonic() - told_s > LISTENER_INTERVAL_S:
@@ -67,13 +78,49 @@ def progress_bar(*, total: int, unit: str, description: str, done: int = 0) -> I
             for listener in _listeners:
                 listener(description, count, total)
 
-    with bar:
+    def say() -> None:
+        elapsed_s = time.monotonic() - started_s
+        left = "time left unknown"
+        if count > done:
+            left_s = elapsed_s / (count - done) * (total - count)
+            left = f"about {tqdm.format_interval(left_s)} left"
+        log.info(
+            "%s: %d of %d %ss (%.0f %%), %s elapsed, %s%s",
+            description,
+            count,
+            total,
+            unit,
+            100 * count / max(total, 1),
+            tqdm.format_interval(elapsed_s),
+            left,
+            said,
+        )
+
+    with bar, nullcontext() if is_terminal else _every(LINE_INTERVAL_S, say):
         yield advance
 
 
+@contextmanager
+def _every(interval_s: float, step: Callable[[], None]) -> Iterator[None]:
+    """Take a step each time so many seconds have passed in the with-block."""
+    is_over = threading.Event()
+
+    def repeat() -> None:
+        while not is_over.wait(interval_s):
+            step()
+
+    thread = threading.Thread(target=repeat, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def progress(items: Iterable[Item], *, total: int, unit: str, description: str) -> Iterator[Item]:
-    """Pass items through, drawing a bar on a terminal and telling the listeners."""
+    """Pass items through and show how many have passed."""
     with progress_bar(total=total, unit=unit, description=description) as advance:
         for item in items:
             yield item
-            advance("")
+            advance()

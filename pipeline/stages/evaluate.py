@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from melodac.evaluation.likelihood import Bootstrap, Estimate, Likelihood, measure_likelihood
+from melodac.tokens.windows import evaluation_windows
 from pipeline import paths
 from pipeline.datasets import Dataset, read_dataset
 from pipeline.devices import set_up_torch
 from pipeline.experiment import Trained, load_trained
-from pipeline.logs import progress
-from pipeline.params import Params
+from pipeline.logs import Advance, progress_bar
+from pipeline.params import EvaluateParams, Params
 from pipeline.records import Outcome, Split, read_json, write_json, write_text
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
@@ -27,17 +28,20 @@ def run(params: Params) -> Outcome:
     """Measure both held-out splits."""
     trained = load_trained(set_up_torch(params.runtime))
     dataset = read_dataset(trained.layout)
-    found = {
-        split: _measure(trained, dataset, split, params)
-        for split in progress(HELD_OUT, total=2, unit="split", description="evaluate")
-    }
-    untold = {
-        f"{split}_nats_without_tags": round(
-            _measure(trained, dataset, split, params, is_told=False).nats.value, 5
-        )
-        for split in HELD_OUT
-        if trained.reads_text
-    }
+    batches = sum(_num_batches(dataset, split, params.evaluate) for split in HELD_OUT)
+    with progress_bar(
+        total=batches * (2 if trained.reads_text else 1), unit="batch", description="evaluate"
+    ) as advance:
+
+        def measure(split: Split, *, is_told: bool = True) -> Likelihood:
+            return _measure(trained, dataset, split, params, is_told=is_told, advance=advance)
+
+        found = {split: measure(split) for split in HELD_OUT}
+        untold = {
+            f"{split}_nats_without_tags": round(measure(split, is_told=False).nats.value, 5)
+            for split in HELD_OUT
+            if trained.reads_text
+        }
     rows = _compare(found["validation"], read_json(paths.BASELINES)["validation"], dataset)
     summary = {split: _summary(likelihood) for split, likelihood in found.items()}
     write_json(
@@ -85,19 +89,34 @@ _SHOWN = ("nats", "nats_low", "nats_high", "bits_per_second")
 
 
 def _measure(
-    trained: Trained, dataset: Dataset, split: Split, params: Params, *, is_told: bool = True
+    trained: Trained,
+    dataset: Dataset,
+    split: Split,
+    params: Params,
+    *,
+    is_told: bool,
+    advance: Advance,
 ) -> Likelihood:
     evaluate = params.evaluate
-    return measure_likelihood(
-        trained.model,
-        trained.pattern,
-        dataset.split(split),
-        frames=dataset.index.window_frames,
-        windows_per_batch=evaluate.windows_per_batch,
-        frame_rate_hz=dataset.header.sample_rate_hz / dataset.header.hop,
-        bootstrap=Bootstrap(evaluate.bootstrap_samples, BOOTSTRAP_SEED),
-        tags=dataset.tags(split) if is_told and trained.reads_text else (),
-    )
+    # the model reads a batch at a time, and nothing else runs it here
+    counting = trained.model.register_forward_hook(lambda *_: advance())
+    with counting:
+        return measure_likelihood(
+            trained.model,
+            trained.pattern,
+            dataset.split(split),
+            frames=dataset.index.window_frames,
+            windows_per_batch=evaluate.windows_per_batch,
+            frame_rate_hz=dataset.header.sample_rate_hz / dataset.header.hop,
+            bootstrap=Bootstrap(evaluate.bootstrap_samples, BOOTSTRAP_SEED),
+            tags=dataset.tags(split) if is_told and trained.reads_text else (),
+        )
+
+
+def _num_batches(dataset: Dataset, split: Split, evaluate: EvaluateParams) -> int:
+    lengths = [int(length) for length in dataset.split(split).lengths]
+    windows = evaluation_windows(lengths, dataset.index.window_frames)
+    return -(-len(windows) // evaluate.windows_per_batch)
 
 
 def _summary(likelihood: Likelihood) -> dict[str, Any]:

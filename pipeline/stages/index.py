@@ -34,6 +34,7 @@ from pipeline import paths
 from pipeline.bars import FoundBars, find_bars
 from pipeline.datasets import IndexRecord
 from pipeline.index_tables import as_csv, describe_sizes, log_outliers, tabulate_tracks
+from pipeline.logs import progress_bar
 from pipeline.params import IndexParams, Params
 from pipeline.records import (
     Outcome,
@@ -73,23 +74,31 @@ def run(params: Params) -> Outcome:
                 f"the {split} split has no track of {params.index.min_track_frames} frames: "
                 f"lower index.min_track_frames, raise ingest.{split}_frac or add music"
             )
-    codes = store.load()
-    arrays: dict[Split, TokenArray] = {s: codes.select(ids) for s, ids in splits.items()}
-    found = _find_bars(eligible, store, params.index)
-    index = _decide(store, splits, arrays, params=params.index, found=found)
-    write_json(paths.INDEX, index.model_dump(mode="json"))
-    # apart from the catalogue, whose other columns no model reads: renaming a file trains nothing
-    write_json(paths.INDEX_TAGS, {t.id: tag_texts(t.tags, t.path) for t in eligible})
-    reach = _look_ahead(index, arrays["train"])
-    windows = _windows_per_track(index, arrays)
-    rows = tabulate_tracks(encoded, codes, windows)
-    write_text(paths.INDEX_TRACKS, as_csv(rows))
-    statistics = measure_statistics(
-        arrays["train"], frame_rate_hz=store.header.sample_rate_hz / store.header.hop
-    )
+    with progress_bar(total=6, unit="step", description="index") as advance:
+        codes = store.load()
+        arrays: dict[Split, TokenArray] = {s: codes.select(ids) for s, ids in splits.items()}
+        found = _find_bars(eligible, store, params.index)
+        advance("codes read")
+        index = _decide(store, splits, arrays, params=params.index, found=found)
+        write_json(paths.INDEX, index.model_dump(mode="json"))
+        # apart from the catalogue, whose other columns no model reads: renaming a file trains
+        # nothing
+        write_json(paths.INDEX_TAGS, {t.id: tag_texts(t.tags, t.path) for t in eligible})
+        advance("windows decided")
+        reach = _look_ahead(index, arrays["train"])
+        advance("epochs looked at")
+        windows = _windows_per_track(index, arrays)
+        rows = tabulate_tracks(encoded, codes, windows)
+        write_text(paths.INDEX_TRACKS, as_csv(rows))
+        advance("tracks described")
+        statistics = measure_statistics(
+            arrays["train"], frame_rate_hz=store.header.sample_rate_hz / store.header.hop
+        )
+        advance("codes counted")
+        baselines = _score_baselines(arrays)
+        advance("baselines scored")
     columns = _columns_read(store.header)
     sizes = describe_sizes(statistics.num_frames, columns, store.vectors)
-    baselines = _score_baselines(arrays)
     write_json(
         paths.BASELINES,
         {

@@ -1,9 +1,10 @@
 """The gate: the real trainer memorises a few windows of the real data and runs them back freely.
 
 If it cannot, nothing downstream could work, and minutes are lost instead of days. The report is
-left behind in either case.
+left behind in any case; `overfit.action` says whether the pipeline then goes on.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -30,13 +31,55 @@ from pipeline.params import Params
 from pipeline.records import Outcome, write_json
 from pipeline.training_run import read_training_data
 
+log = logging.getLogger(__name__)
+
 
 def run(params: Params) -> Outcome:
-    """Memorise, run back, compare.
+    """Memorise, run back, compare; `overfit.action` decides what a failure means.
+
+    What the gate itself raises is passed on once it is written down.
 
     Raises:
         TrainingError: If the gate finds a problem.
     """
+    action = params.overfit.action
+    if action == "off":
+        log.warning("overfit.action is off: nothing says whether the real run can learn at all")
+        write_json(paths.OVERFIT_REPORT, {"action": action, "is_passed": None})
+        return Outcome(
+            counts={"windows": 0, "updates": 0}, metrics={"action": action, "is_passed": None}
+        )
+    try:
+        report = memorise(params)
+    except TrainingError as error:
+        failed = {"action": action, "is_passed": False, "cause": str(error)}
+        write_json(paths.OVERFIT_REPORT, failed)
+        if action == "stop":
+            raise
+        log.warning("the overfit gate failed, and overfit.action is warn: %s", error)
+        return Outcome(counts={"windows": 0, "updates": 0}, metrics=failed)
+    write_json(paths.OVERFIT_REPORT, {"action": action, **describe(report)})
+    for note in report.notes:
+        log.info("%s", note)
+    if not report.is_passed:
+        failure = (
+            f"{len(report.windows)} windows were not learned by heart in {report.updates} updates: "
+            f"{report.cause}"
+        )
+        if action == "stop":
+            raise TrainingError(
+                f"{failure} ({paths.OVERFIT_REPORT} has every number; overfit.action warn goes on "
+                "all the same)"
+            )
+        log.warning("overfit.action is warn, so the pipeline goes on, but %s", failure)
+    return Outcome(
+        counts={"windows": len(report.windows), "updates": report.updates},
+        metrics={"action": action, **summarise(report)},
+    )
+
+
+def memorise(params: Params) -> OverfitReport:
+    """Run the gate on the indexed store, whatever it finds."""
     device = set_up_torch(params.runtime)
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
@@ -51,23 +94,13 @@ def run(params: Params) -> Outcome:
         def on_update(metrics: Metrics) -> None:
             advance(f"loss {float(metrics['loss']):.3f}")
 
-        report = run_overfit(
+        return run_overfit(
             model, pattern, real, config=params.overfit, play=play, on_update=on_update
         )
-    write_json(paths.OVERFIT_REPORT, describe(report))
-    if not report.is_passed:
-        raise TrainingError(
-            f"{params.overfit.windows} windows were not learned by heart in {report.updates} "
-            f"updates: {'; '.join(report.problems)} ({paths.OVERFIT_REPORT} has every number)"
-        )
-    return Outcome(
-        counts={"windows": params.overfit.windows, "updates": report.updates},
-        metrics=summarise(report),
-    )
 
 
 def describe(report: OverfitReport) -> dict[str, Any]:
-    """The whole report as JSON values."""
+    """Make JSON values of the whole report."""
     return {
         **asdict(report),
         "is_passed": report.is_passed,
@@ -76,7 +109,7 @@ def describe(report: OverfitReport) -> dict[str, Any]:
 
 
 def summarise(report: OverfitReport) -> dict[str, Any]:
-    """The numbers that are compared between experiments."""
+    """Choose the numbers that are compared between experiments, and the cause of a failure."""
     runs = report.free_runs
     beaten = zip(report.nats_per_codebook, report.constant_nats_per_codebook, strict=True)
     return {
@@ -88,7 +121,10 @@ def summarise(report: OverfitReport) -> dict[str, Any]:
         "from_nothing_accuracy": runs.from_nothing,
         **{f"accuracy_t{t:g}": sum(found) / len(found) for t, found in runs.sampled.items()},
         "least_nats_below_constant": min(constant - nats for nats, constant in beaten),
+        "windows": len(report.windows),
+        "prefix_frames": report.prefix_frames,
         "is_passed": report.is_passed,
+        **({} if report.is_passed else {"cause": report.cause}),
     }
 
 

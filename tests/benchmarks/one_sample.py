@@ -62,6 +62,7 @@ def read_window():
 
 def build_study_config(rate, warmup_updates):
     gate = OverfitConfig(
+        action="stop",
         windows=1,
         window_frames=FRAMES,
         prefix_frames=1,

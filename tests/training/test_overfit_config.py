@@ -8,6 +8,7 @@ from melodac.training.config import OverfitConfig, TrainConfig
 from melodac.training.overfit_config import gate_config
 
 GATE = OverfitConfig(
+    action="stop",
     windows=2,
     window_frames=16,
     prefix_frames=2,

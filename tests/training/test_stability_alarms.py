@@ -26,7 +26,8 @@ def controller():
             rollback_learning_rate_ratio=0.5,
             clip_frac_alarm=0.75,
             update_ratio_alarm=0.1,
-        )
+        ),
+        clip_norm=0.4,
     )
 
 

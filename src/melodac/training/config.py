@@ -130,12 +130,16 @@ class TrainConfig(Section):
 class OverfitConfig(Section):
     """The gate before a long run: a few windows must be memorised and freely run back."""
 
+    action: Literal["stop", "warn", "off"]
+    """stop: a gate that fails ends the pipeline; warn: it is said and the pipeline goes on; off:
+    nothing is memorised."""
     windows: Annotated[int, Field(ge=1, le=16)]
-    """Windows to memorise."""
+    """Windows to memorise; fewer where fewer can be told apart."""
     window_frames: Annotated[int, Field(ge=16, le=2048)]
-    """Frames of each window."""
+    """Frames of each window; fewer where the tracks are shorter."""
     prefix_frames: PositiveInt
-    """Frames given to the free run, so that it knows which window to run back; not scored."""
+    """Frames given to the free run, so that it knows which window to run back; not scored. More, up
+    to half a window, where these do not tell the windows apart."""
     updates: PositiveInt
     """Most updates the gate may take; all else is taken from the real run."""
     stop_loss: NonNegativeFloat
@@ -143,7 +147,7 @@ class OverfitConfig(Section):
     min_accuracy: Annotated[float, Field(gt=0.0, le=1.0)]
     """Share of freely run cells that must equal the truth."""
     seed: NonNegativeInt
-    """Seed of the gate's initialisation."""
+    """Seed of the gate's windows and initialisation."""
 
     @model_validator(mode="after")
     def _prefix_leaves_frames(self) -> "OverfitConfig":

@@ -104,7 +104,7 @@ class Trainer:
         device = next(model.parameters()).device
         self.ranks = ranks or Ranks.current()
         self.compute = Compute(config.compute, device)
-        self.stability = StabilityController(config.stability)
+        self.stability = StabilityController(config.stability, clip_norm=config.clip_norm)
         self.monitor = CollapseMonitor(config.collapse)
         self.reader = UpdateReader(
             data,

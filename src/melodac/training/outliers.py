@@ -28,14 +28,16 @@ _CONSISTENT = 1.4826
 class Outliers:
     """The last accepted values of one quantity, and whether a new one fits in."""
 
-    def __init__(self, window: int, *, least: float) -> None:
+    def __init__(self, window: int, *, least: float, harmless: float = -math.inf) -> None:
         """Begin without a past.
 
         Args:
             window: Values remembered.
             least: Least deviation; a past without noise must not make every ripple an outlier.
+            harmless: Level that can do no harm: a past below it is taken to lie at it.
         """
         self._least = least
+        self._harmless = harmless
         self._enough = min(ENOUGH, window)
         self._known: deque[float] = deque(maxlen=window)
 
@@ -73,14 +75,16 @@ class Outliers:
         if not self._known:
             return None
         if len(self._known) < self._enough:
-            leap = value - max(self._known)
+            leap = value - max(*self._known, self._harmless)
             return f"{name} leaps up by {leap:.3g}, more than {LEAP:.3g}" if leap > LEAP else None
-        level = self.level
-        spread = median(abs(known - level) for known in self._known)
+        # each value is lifted, not the median alone: else the spread of harmless values counts too
+        known = [max(value, self._harmless) for value in self._known]
+        level = median(known)
+        spread = median(abs(value - level) for value in known)
         excess = (value - level) / max(_CONSISTENT * spread, self._least)
         if excess <= sigma:
             return None
         return (
             f"{name} is {excess:.1f} deviations above the median {level:.4g} of the last "
-            f"{len(self._known)} accepted updates, more than {sigma:g}"
+            f"{len(known)} accepted updates, more than {sigma:g}"
         )

@@ -11,19 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int64
 from torch import Tensor
 
-from melodac.errors import ConfigError, TrainingError
+from melodac.errors import DivergenceError, TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
-from melodac.tokens.array import TokenArray, array_of_tracks
+from melodac.tokens.array import TokenArray
 from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern, undo_delay
 from melodac.tokens.windows import evaluation_windows
 from melodac.training.conditions import full_conditions
 from melodac.training.config import OverfitConfig, TrainConfig
-from melodac.training.events import Metrics
+from melodac.training.events import Event, Metrics
 from melodac.training.loop import Callbacks, Trainer
 from melodac.training.loss import codebook_means, per_codebook_loss
 from melodac.training.overfit_config import gate_config
@@ -33,12 +33,14 @@ from melodac.training.overfit_gradients import (
     take_first_gradients,
 )
 from melodac.training.overfit_report import (
+    Findings,
     OverfitReport,
-    advise,
+    explain_failure,
     find_constant_codebooks,
     find_free_run_faults,
 )
 from melodac.training.overfit_runs import Memorised, Play, measure_free_runs
+from melodac.training.overfit_windows import GateWindows, choose_windows
 from melodac.training.scoring import Targets, build_targets
 from melodac.training.update import TrainingData
 
@@ -53,39 +55,6 @@ class RealRun(NamedTuple):
     config: TrainConfig
 
 
-def cut_windows(data: TrainingData, config: OverfitConfig) -> TrainingData:
-    """A few windows of the training split as tracks of their own that end where the window ends.
-
-    Args:
-        data: What the real run learns from.
-        config: How many windows, and how long.
-
-    Raises:
-        ConfigError: If the tracks do not hold so many windows.
-    """
-    array = data.train
-    table = evaluation_windows([int(length) for length in array.lengths], config.window_frames)
-    whole = np.flatnonzero(table.num_frames == config.window_frames)
-    if len(whole) < config.windows:
-        raise ConfigError(
-            f"the overfit gate needs {config.windows} windows of {config.window_frames} frames, "
-            f"the training tracks hold {len(whole)}: lower overfit.window_frames or "
-            "overfit.windows, or add music"
-        )
-    # spread over all tracks: neighbours may be repeats of each other
-    rows = whole[np.linspace(0, len(whole) - 1, config.windows).astype(np.int64)]
-    windows = [table[int(row)] for row in rows]
-    cut = array_of_tracks([
-        (
-            f"{array.track_ids[window.track]}+{window.start}",
-            array.codes(window.track)[window.start : window.start + config.window_frames],
-        )
-        for window in windows
-    ])
-    tags = tuple(data.train_tags[window.track] for window in windows) if data.train_tags else ()
-    return TrainingData(cut, cut, config.window_frames, train_tags=tags, validation_tags=tags)
-
-
 def run_overfit(
     model: LanguageModel,
     pattern: DelayPattern,
@@ -97,7 +66,8 @@ def run_overfit(
 ) -> OverfitReport:
     """Look at the fresh model, memorise some windows, then run them back.
 
-    A model that starts wrong is refused with `AuditError`, too little music with `ConfigError`.
+    A model that starts wrong is refused with `AuditError`, too little music with `ConfigError`,
+    silence with `TrainingError`. What goes wrong later is in the report.
 
     Args:
         model: Untrained, on its device, built without dropout.
@@ -110,8 +80,11 @@ def run_overfit(
     Raises:
         TrainingError: If no update was sound.
     """
-    windows, train = cut_windows(real.data, config), gate_config(real.config, config)
-    watch = _Watch(model, pattern, windows, config)
+    chosen = choose_windows(real.data, pattern, config)
+    windows, config, _ = chosen
+    train = gate_config(real.config, config)
+    watch = _Watch(model, pattern, chosen)
+    refusals: list[Event] = []
 
     def hear(metrics: Metrics) -> None:
         if math.isfinite(loss := float(metrics["loss"])):  # else the update was refused
@@ -125,39 +98,55 @@ def run_overfit(
         config=train,
         directory=None,
         identity={},
-        callbacks=Callbacks(on_update=hear, should_stop=watch.is_memorised),
+        callbacks=Callbacks(
+            on_update=hear, should_stop=watch.is_memorised, on_event=refusals.append
+        ),
     )
     audit = trainer.audit()
     # drawn with the gate's seed, so that it does not depend on that of the run
     real_config = real.config.model_copy(update={"seed": config.seed})
     first_real = take_first_gradients(model, pattern, real.data, real_config)
     first_gate = take_first_gradients(model, pattern, windows, train)
-    result = trainer.run()
+    try:
+        trainer.run()
+        stopped = None
+    except DivergenceError:
+        stopped = refusals[-1]  # refused updates change no weight: what was learned is measured
     if not watch.losses:
         raise TrainingError(
-            f"none of {result.update} updates of the overfit gate had a finite loss: lower "
+            f"none of {trainer.update} updates of the overfit gate had a finite loss: lower "
             "train.learning_rate"
         )
-    memorised = Memorised(watch.codes, watch.condition, play)
+    memorised = Memorised(watch.codes, watch.teacher_forced(), watch.condition, play)
     free_runs = measure_free_runs(model, pattern, memorised, prefix_frames=config.prefix_frames)
     nats, constant = watch.nats_per_codebook(), constant_nats(windows.train)
-    accuracy = watch.teacher_forced_accuracy()
-    problems = (
-        *find_free_run_faults(free_runs, config),
-        *find_constant_codebooks(nats, constant),
-        *silent_modules(first_real, first_gate),
+    findings = Findings(
+        silent_modules=tuple(silent_modules(first_real, first_gate)),
+        stopped=stopped,
+        free_run_faults=tuple(find_free_run_faults(free_runs, config)),
+        constant_codebooks=find_constant_codebooks(
+            nats, constant, free_runs.continued_per_codebook, config
+        ),
+        num_codebooks=pattern.num_codebooks,
+        losses=watch.losses,
+        accuracy=watch.teacher_forced_accuracy(),
     )
     return OverfitReport(
-        updates=result.update,
+        updates=trainer.update,
+        windows=windows.train.track_ids,
+        window_frames=config.window_frames,
+        prefix_frames=config.prefix_frames,
+        notes=(*chosen.notes, *([f"stopped early: {stopped.reason}"] if stopped else ())),
         loss=watch.losses[-1],
         loss_curve=_curve(watch.losses),
-        teacher_forced_accuracy=accuracy,
+        teacher_forced_accuracy=findings.accuracy,
         nats_per_codebook=tuple(nats),
         constant_nats_per_codebook=tuple(constant),
         free_runs=free_runs,
         gradients=tuple(compare_gradients(first_real, first_gate)),
         audit=audit,
-        problems=(*problems, advise(watch.losses, accuracy, train=train)) if problems else (),
+        problems=findings.problems,
+        cause=explain_failure(findings, free_runs.departure, train=train),
     )
 
 
@@ -169,21 +158,15 @@ def constant_nats(array: TokenArray) -> list[float]:
 
 
 class _Watch:
-    """Notices when every cell after the prefix is predicted, so that no update is wasted."""
+    """Notices when every cell that is scored is predicted, so that no update is wasted."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        pattern: DelayPattern,
-        windows: TrainingData,
-        config: OverfitConfig,
-    ) -> None:
+    def __init__(self, model: LanguageModel, pattern: DelayPattern, chosen: GateWindows) -> None:
         self.losses: list[float] = []
         self._model = model
         self._pattern = pattern
-        self._config = config
-        frames = config.window_frames
-        table = evaluation_windows([frames] * config.windows, frames)
+        windows, self._config, _ = chosen
+        frames = self._config.window_frames
+        table = evaluation_windows([frames] * self._config.windows, frames)
         batch = read_batch(windows.train, table, frames, pattern.max_delay)
         device = next(model.parameters()).device
         self.codes = batch.codes[..., :frames]
@@ -200,11 +183,14 @@ class _Watch:
             and self.teacher_forced_accuracy() == 1.0
         )
 
+    def teacher_forced(self) -> Int64[Tensor, "B K T"]:
+        """The likeliest code of every cell when the past is the truth."""
+        return undo_delay(self._logits().argmax(dim=-1), self._pattern).cpu()
+
     def teacher_forced_accuracy(self) -> float:
-        sequence = self._targets.sequence
-        guesses = undo_delay(self._logits().argmax(dim=-1), self._pattern)
-        right: Bool[Tensor, "B K T"] = guesses == undo_delay(sequence, self._pattern)
-        return float(right[..., self._config.prefix_frames :].double().mean())
+        # one window must also come back from nothing
+        first = 0 if self._config.windows == 1 else self._config.prefix_frames
+        return float((self.teacher_forced() == self.codes)[..., first:].double().mean())
 
     def nats_per_codebook(self) -> list[float]:
         return codebook_means(*per_codebook_loss(self._logits(), *self._targets))

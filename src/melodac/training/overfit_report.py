@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from melodac.training.config import OverfitConfig, TrainConfig
+from melodac.training.events import Event
 from melodac.training.overfit_gradients import ModuleGradients
-from melodac.training.overfit_runs import FreeRuns
+from melodac.training.overfit_runs import Departure, FreeRuns
 
 CONSTANT_MARGIN = 0.5
 """Share of the constant predictor's nats that a memorised codebook must stay below."""
@@ -30,10 +31,20 @@ _PATIENCE = 4.0
 
 @dataclass(frozen=True)
 class OverfitReport:
-    """What the gate found; accuracies are shares of the cells after the prefix."""
+    """What the gate found; accuracies are shares of the cells after the prefix.
+
+    One window must come back from nothing, so there teacher forcing is judged on all of its cells.
+    """
 
     updates: int
     """Updates taken."""
+    windows: tuple[str, ...]
+    """Track and first frame of each window."""
+    window_frames: int
+    prefix_frames: int
+    """Frames of each window that a free run is given."""
+    notes: tuple[str, ...]
+    """One sentence for each of these that is not what was asked for."""
     loss: float
     """Nats per code in the last update."""
     loss_curve: tuple[tuple[int, float], ...]
@@ -51,7 +62,9 @@ class OverfitReport:
     audit: dict[str, float]
     """Numbers of the fresh model."""
     problems: tuple[str, ...]
-    """One plain sentence each; none if the real run may begin."""
+    """What is not as it must be, a plain sentence each; none if the real run may begin."""
+    cause: str
+    """Why that is so and what to do, in one sentence; empty if the real run may begin."""
 
     @property
     def is_passed(self) -> bool:
@@ -83,51 +96,105 @@ def find_free_run_faults(runs: FreeRuns, config: OverfitConfig) -> list[str]:
     return found
 
 
-def find_constant_codebooks(nats: Sequence[float], constant_nats: Sequence[float]) -> list[str]:
-    """A sentence about codebooks that are hardly better predicted than by never looking."""
-    found = [
-        f"{codebook} ({nats[codebook]:.3f} nats per code, {constant:.3f} without looking)"
-        for codebook, constant in enumerate(constant_nats)
-        if not nats[codebook] < max(CONSTANT_MARGIN * constant, _SMALL_NATS)
-    ]
-    if not found:
-        return []
-    return [
-        f"{len(found)} of {len(nats)} codebooks are hardly better predicted than by never looking, "
-        f"the first is {found[0]}"
-    ]
-
-
-def advise(losses: Sequence[float], accuracy: float, *, train: TrainConfig) -> str:
-    """What to change so that the gate passes, from how its loss went.
+def find_constant_codebooks(
+    nats: Sequence[float],
+    constant_nats: Sequence[float],
+    accuracies: Sequence[float],
+    config: OverfitConfig,
+) -> tuple[str, ...]:
+    """Find codebooks that are hardly better predicted than by never looking, a sentence each.
 
     Args:
-        losses: Nats per code of every update.
-        accuracy: Teacher-forced share of right cells.
+        nats: Nats per code of each codebook.
+        constant_nats: Those of a predictor that knows frequencies alone.
+        accuracies: Shares of right cells in free runs: a codebook that comes back is learned,
+            however few nats there were to win.
+        config: The gate.
+    """
+    rows = zip(nats, constant_nats, accuracies, strict=True)
+    return tuple(
+        f"codebook {codebook} is hardly better predicted than by never looking ({found:.3f} nats "
+        f"per code, {constant:.3f} without looking)"
+        for codebook, (found, constant, accuracy) in enumerate(rows)
+        if accuracy < config.min_accuracy
+        and not found < max(CONSTANT_MARGIN * constant, _SMALL_NATS)
+    )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What can be wrong with a gate, each in plain sentences, and how its loss went."""
+
+    silent_modules: tuple[str, ...]
+    stopped: Event | None
+    """The refusal that ended the updates early."""
+    free_run_faults: tuple[str, ...]
+    constant_codebooks: tuple[str, ...]
+    num_codebooks: int
+    losses: Sequence[float]
+    """Nats per code of every sound update."""
+    accuracy: float
+    """Teacher-forced share of right cells."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """All that keeps the real run from starting."""
+        return (*self.silent_modules, *self.free_run_faults, *self.constant_codebooks)
+
+
+def explain_failure(findings: Findings, departure: Departure | None, *, train: TrainConfig) -> str:
+    """Name the one cause of all problems and what to do about it; nothing if there is no problem.
+
+    Args:
+        findings: What is wrong.
+        departure: Where generation and teacher forcing part, if they do.
         train: The config of the gate.
     """
-    if accuracy == 1.0:
+    if not findings.problems:
+        return ""
+    if findings.silent_modules:
+        return findings.silent_modules[0]
+    if findings.stopped is not None:
         return (
-            f"the windows are known by heart at a loss of {losses[-1]:.3f}, so not the training is "
-            "at fault but delay, shift or generation"
+            f"the stability controller stopped the optimisation at update "
+            f"{findings.stopped.update} ({findings.stopped.reason}): lower train.learning_rate "
+            f"({train.learning_rate:g}) or raise train.warmup_updates ({train.warmup_updates})"
         )
+    if departure is not None:
+        return (
+            f"cached generation differs from teacher forcing: in window {departure.window}, "
+            f"codebook {departure.codebook}, frame {departure.frame} it says {departure.played} "
+            f"where the same past, read at once, makes {departure.predicted} likeliest: look at "
+            "delay, shift and generation, the training is not at fault"
+        )
+    advice = _advise(findings.losses, train=train)
+    if 0 < len(findings.constant_codebooks) < findings.num_codebooks:
+        return f"{findings.constant_codebooks[0]}: look at its head and its targets; {advice}"
+    return (
+        f"the windows are not learned, teacher forcing predicts {findings.accuracy:.1%} of the "
+        f"cells: {advice}"
+    )
+
+
+def _advise(losses: Sequence[float], *, train: TrainConfig) -> str:
+    """Say what to change from how the loss went."""
     tenth = max(1, len(losses) // 10)
     last = sum(losses[-tenth:]) / tenth
     before = sum(losses[-2 * tenth : -tenth]) / tenth if len(losses) > 1 else losses[0]
     rate = f"train.learning_rate ({train.learning_rate:g})"
     if not before - last > _STILL_FALLING * before and not _crawls(losses[-2 * tenth :]):
         return (
-            f"the loss stands at {last:.3f}: more updates will not help, lower {rate}, or model or "
+            f"the loss stands at {last:.3f}, more updates will not help, lower {rate}, or model or "
             "data are at fault"
         )
     needed = len(losses) + last / max(before - last, 1e-9) * tenth
     if needed > _PATIENCE * train.updates:
         return (
             f"the loss is still falling, but so slowly at {last:.3f} that about {needed:.0f} "
-            f"updates are missing: raise {rate}"
+            f"updates are missing, raise {rate}"
         )
     return (
-        f"the loss is still falling at {last:.3f}: raise overfit.updates ({train.updates}) to "
+        f"the loss is still falling at {last:.3f}, raise overfit.updates ({train.updates}) to "
         f"about {needed:.0f} or more"
     )
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
-from melodac.tokens.delay import DelayPattern
+from melodac.tokens.delay import DelayPattern, cell_steps
 
 TEMPERATURES = (0.5, 1.0)
 """At which memorised windows are run back at random."""
 
 SEEDS = (0, 1, 2)
-"""Of each of them."""
+"""Seed of each free run at such a temperature."""
 
 
 @runtime_checkable
@@ -46,6 +46,8 @@ class Memorised:
     """What was to be learned by heart, and who plays it."""
 
     codes: Int64[Tensor, "B K T"]
+    teacher_forced: Int64[Tensor, "B K T"]
+    """Likeliest code of every cell when the past is the truth."""
     condition: Condition | None
     """What the model reads beside codes, one text a window."""
     play: Play
@@ -75,6 +77,19 @@ class Memorised:
 
 
 @dataclass(frozen=True)
+class Departure:
+    """A cell in which generation says something else than the model does of the same past."""
+
+    window: int
+    codebook: int
+    frame: int
+    played: int
+    """Code of the free run, which was right up to here."""
+    predicted: int
+    """Likeliest code when the whole sequence is read at once."""
+
+
+@dataclass(frozen=True)
 class FreeRuns:
     """Shares of right cells, the frames that were given left out."""
 
@@ -86,6 +101,8 @@ class FreeRuns:
     """Of the prefix that the gate asks for."""
     sampled: dict[float, tuple[float, ...]]
     """From that prefix, by temperature; one number a seed."""
+    departure: Departure | None
+    """Proof that generation is at fault, if it is."""
 
 
 def measure_free_runs(
@@ -99,12 +116,18 @@ def measure_free_runs(
         memorised: The windows.
         prefix_frames: Frames that the gate gives.
     """
-    codes = memorised.codes
+    codes, teacher_forced = memorised.codes, memorised.teacher_forced
+    departure: Departure | None = None
     right: dict[int, Bool[Tensor, "B K T"]] = {}
     for given in sorted({1, prefix_frames, codes.shape[-1] // 2}):
         (found,) = memorised.run(model, pattern, prefix_frames=given)
         right[given] = (found == codes)[..., given:]
+        # from a shorter prefix two windows may be as likely as each other, and rounding decides
+        if given == prefix_frames:
+            departure = find_departure(found, codes, teacher_forced, pattern)
     (alone,) = memorised.run(model, pattern, prefix_frames=0)
+    if len(codes) == 1 and departure is None:
+        departure = find_departure(alone, codes, teacher_forced, pattern)
     sampled: dict[float, tuple[float, ...]] = {}
     for temperature in TEMPERATURES:
         runs = memorised.run(
@@ -120,7 +143,40 @@ def measure_free_runs(
             float(share) for share in right[prefix_frames].double().mean(dim=(0, 2))
         ),
         sampled=sampled,
+        departure=departure,
     )
+
+
+def find_departure(
+    found: Int64[Tensor, "B K T"],
+    codes: Int64[Tensor, "B K T"],
+    teacher_forced: Int64[Tensor, "B K T"],
+    pattern: DelayPattern,
+) -> Departure | None:
+    """Find a cell in which a greedy free run leaves the truth where teacher forcing does not.
+
+    Up to the first step that is wrong, both have read the same codes and must say the same.
+
+    Args:
+        found: The free runs.
+        codes: The windows.
+        teacher_forced: Likeliest codes when the past is the truth.
+        pattern: Delay pattern, which says what comes first.
+    """
+    steps = cell_steps(pattern, codes.shape[-1])
+    for window, (played, truth, predicted) in enumerate(
+        zip(found, codes, teacher_forced, strict=True)
+    ):
+        is_wrong = played != truth
+        if not bool(is_wrong.any()):
+            continue
+        is_first = is_wrong & (steps == steps[is_wrong].min())
+        departs = (is_first & (played != predicted)).nonzero()
+        if len(departs):
+            codebook, frame = int(departs[0, 0]), int(departs[0, 1])
+            said, likeliest = (int(one[codebook, frame]) for one in (played, predicted))
+            return Departure(window, codebook, frame, said, likeliest)
+    return None
 
 
 def _likest(found: Int64[Tensor, "B K T"], codes: Int64[Tensor, "B K T"]) -> float:

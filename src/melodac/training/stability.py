@@ -2,7 +2,8 @@
 
 An update is refused when loss or gradient norm is not finite, or lies far above the median of the
 last accepted ones in units of their median deviation. Differences of the loss are in nats and of
-the gradient norm in logarithms, so a rise counts the same at any level. Only accepted values enter
+the gradient norm in logarithms, so a rise counts the same at any level; gradients shorter than
+`clip_norm` are used as they are, so they all count as that long. Only accepted values enter
 the statistics: nothing that was refused can move what the next update is judged by. All numbers
 are plain floats and come from the whole update, so every rank judges alike. Only the trainer
 imports this file.
@@ -57,16 +58,21 @@ class Judgement(NamedTuple):
 class StabilityController:
     """The memory of a run's last updates, and the rules that refuse one."""
 
-    def __init__(self, config: StabilityConfig) -> None:
+    def __init__(self, config: StabilityConfig, *, clip_norm: float) -> None:
         """Begin without any history.
 
         Args:
             config: Windows, limits and alarms.
+            clip_norm: Largest gradient norm that is used as it is. What is shorter can do no more
+                harm than that, however small gradients were before: those of a memorised model have
+                a norm of 0.001, and 0.1 is sound.
         """
         self.config = config
         self.rollbacks = 0
         self._losses = Outliers(config.window, least=_LEAST_NATS)
-        self._log_norms = Outliers(config.window, least=_LEAST_LOG_NORM)
+        self._log_norms = Outliers(
+            config.window, least=_LEAST_LOG_NORM, harmless=math.log(clip_norm)
+        )
         self._is_skipped: deque[bool] = deque(maxlen=config.window)
         self._is_clipped: deque[bool] = deque(maxlen=config.window)
         self._skips_in_a_row = 0
