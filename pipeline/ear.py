@@ -5,7 +5,6 @@ what the distances mean: other music of the same folder, the codec's round trip,
 order, codes drawn by frequency, and white noise.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -213,11 +212,12 @@ class EarStudy:
 
 
 def _read_part(path: Path, first: int, num_samples: int) -> Float32[np.ndarray, "C N"]:
-    """Samples of a recording from one on, as many as there are; no more than a block beside them."""
+    """Samples of a recording from `first` on, as many as there are, in bounded memory."""
     parts: list[Float32[np.ndarray, "C N"]] = []
     position = 0
     with open_audio(path) as audio:
-        for block in audio.blocks(max_duration_s=math.inf):
+        announced_s = audio.info.announced_samples / audio.info.sample_rate_hz
+        for block in audio.blocks(max_duration_s=announced_s + 1.0):
             start, stop = max(first - position, 0), first + num_samples - position
             parts.append(block[:, start:stop])
             position += block.shape[1]

@@ -1,13 +1,14 @@
-"""The table of the ear: the distance of every row to the truth by every proxy, or why it is missing."""
+"""The table of the ear: how far every row is from the truth, by every proxy, or why not."""
 
 import csv
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from melodac.errors import MelodacError
-from melodac.evaluation.bootstrap import Bootstrap, Estimate
+from melodac.evaluation.bootstrap import Bootstrap
 from melodac.evaluation.proxies import ClipSet, Proxy, describe_clip, measure_distance
 from pipeline.ear import BROKEN, SAMPLED, EarStudy, RowName, Sound
 
@@ -46,18 +47,20 @@ class EarTable(NamedTuple):
             if any(cell.distance is None for row in rows for cell in row):
                 found |= {f"ear_{name}_nearer": None, f"ear_{name}_apart": None}
                 continue
-            mine, *others = rows
-            columns = list(zip(mine, *others, strict=True))
-            nearer = sum(_is_below(cell.distance, [o.distance for o in rest]) for cell, *rest in columns)
-            apart = sum(_is_below(cell.high, [o.low for o in rest]) for cell, *rest in columns)
+            columns = list(zip(*rows, strict=True))
+            nearer = sum(
+                _is_below(mine.distance, [other.distance for other in broken])
+                for mine, *broken in columns
+            )
+            apart = sum(
+                _is_below(mine.high, [other.low for other in broken]) for mine, *broken in columns
+            )
             found |= {f"ear_{name}_nearer": nearer, f"ear_{name}_apart": apart}
         return found
 
     def distances(self) -> dict[str, dict[str, float | None]]:
         """Distances by row and proxy."""
-        return {
-            name: {cell.proxy: cell.distance for cell in self._row(name)} for name in RowName
-        }
+        return {name: {cell.proxy: cell.distance for cell in self._row(name)} for name in RowName}
 
     def reasons(self) -> dict[str, str]:
         """Why rows are missing; empty if none is."""
@@ -96,7 +99,7 @@ def compare_by_ear(study: EarStudy, bootstrap: Bootstrap) -> EarTable:
     for name in RowName:
         try:
             clips = _describe(study.sounds(name), rate_hz)
-            cells += [_cell(name, proxy, clips, truth, bootstrap) for proxy in Proxy]
+            cells += _measure_row(name, clips, truth, bootstrap)
         except MelodacError as error:
             log.warning("the ear's row %s is missing: %s", name, error)
             cells += _missing_row(name, str(error))
@@ -110,29 +113,24 @@ def _describe(sounds: Iterable[Sound], rate_hz: int) -> ClipSet:
     return ClipSet(descriptions, units)
 
 
-def _cell(
-    name: RowName, proxy: Proxy, clips: ClipSet, truth: ClipSet, bootstrap: Bootstrap
-) -> EarCell:
-    estimate = measure_distance(proxy, clips, truth, bootstrap)
-    values = [description[proxy] for description in clips.descriptions]
-    is_one_number = values[0].size == 1
-    return EarCell(
-        row=name.value,
-        proxy=proxy.value,
-        **{
-            key: None if value is None else round(value, 5)
-            for key, value in _named(estimate).items()
-        },
-        mean=round(float(sum(value[0] for value in values)) / len(values), 5)
-        if is_one_number
-        else None,
-        clips=len(clips.units),
-        recordings=len(set(clips.units)),
-    )
-
-
-def _named(estimate: Estimate) -> Mapping[str, float | None]:
-    return {"distance": estimate.value, "low": estimate.low, "high": estimate.high}
+def _measure_row(
+    name: RowName, clips: ClipSet, truth: ClipSet, bootstrap: Bootstrap
+) -> list[EarCell]:
+    cells: list[EarCell] = []
+    for proxy in Proxy:
+        value, low, high = measure_distance(proxy, clips, truth, bootstrap)
+        numbers = [description[proxy] for description in clips.descriptions]
+        mean = fmean(float(number[0]) for number in numbers) if numbers[0].size == 1 else None
+        cells.append(
+            EarCell(
+                name.value,
+                proxy.value,
+                *(None if x is None else round(x, 5) for x in (value, low, high, mean)),
+                clips=len(clips.units),
+                recordings=len(set(clips.units)),
+            )
+        )
+    return cells
 
 
 def _missing_row(name: RowName, reason: str) -> list[EarCell]:

@@ -84,7 +84,8 @@ def break_codes(store, codec, num_frames, num_clips, generator):
     tracks = [
         codes
         for name in store.track_ids
-        if (codes := store.codes(name)[: codec.num_codebooks].astype(np.int64)).shape[1] > num_frames
+        if (codes := store.codes(name)[: codec.num_codebooks].astype(np.int64)).shape[1]
+        > num_frames
     ]
     everything = np.concatenate(tracks, axis=1)
 
@@ -107,9 +108,7 @@ def break_codes(store, codec, num_frames, num_clips, generator):
 
 def examine(audio, codes=None):
     audio = level(audio)[None]
-    return examine_clip(
-        audio, rate_hz=RATE_HZ, asked_s=audio.shape[1] / RATE_HZ, codes=codes
-    )
+    return examine_clip(audio, rate_hz=RATE_HZ, asked_s=audio.shape[1] / RATE_HZ, codes=codes)
 
 
 def print_row(name, found):
@@ -143,11 +142,11 @@ def main():
     for folder in asked.folders:
         clips = list(read_clips(folder, num_samples, asked.per_file, generator))
         judged = [clip for clip in clips if len(clip) >= 2 * RATE_HZ]
-        print_row(folder.name, [examine(clip) for clip in judged])
+        print_row("/".join(folder.parts[-2:]), [examine(clip) for clip in judged])
         pool += [level(clip) for clip in judged]
     for folder in asked.played:
         clips = read_clips(folder, num_samples, 1, generator)
-        print_row(folder.name, [examine(clip) for clip in clips])
+        print_row("/".join(folder.parts[-2:]), [examine(clip) for clip in clips])
     found = {}
     for name, audio in break_recordings(pool, num_samples, asked.clips, generator):
         found.setdefault(name, []).append(examine(audio))

@@ -12,7 +12,7 @@ from enum import StrEnum
 import librosa
 import numpy as np
 from jaxtyping import Float, Float32, Float64
-from scipy.signal import find_peaks
+from scipy import signal  # pyright: ignore[reportMissingTypeStubs]  it has none
 from scipy.spatial.distance import cdist
 
 from melodac.errors import EvaluationError
@@ -46,16 +46,6 @@ class Proxy(StrEnum):
     HOLD = "hold"
     """Duration of the partials in seconds, as an average moment hears it."""
 
-
-PROXY_NOTES = {
-    Proxy.LOG_MEL: "levels of 40 bands: mean, spread and change, in dB",
-    Proxy.CHROMA: "pitch classes, and how long they stay the same",
-    Proxy.ONSET_RATE: "onsets a second",
-    Proxy.TEMPO: "how regularly onsets come back",
-    Proxy.TONAL_SHARE: "share of time in which a tone is held",
-    Proxy.HOLD: "how long tones are held, in seconds",
-}
-"""What each proxy listens for, for a reader of the tables."""
 
 Description = Mapping[Proxy, Float64[np.ndarray, " D"]]
 
@@ -91,7 +81,9 @@ def describe_clip(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Descrip
         )
     levels = mel_levels(audio, rate_hz=rate_hz)
     partials = track_partials(audio, rate_hz=rate_hz)
-    strength = librosa.onset.onset_strength(S=levels, sr=rate_hz, hop_length=LEVEL_HOP)
+    strength = librosa.onset.onset_strength(  # pyright: ignore[reportUnknownMemberType]
+        S=levels, sr=rate_hz, hop_length=LEVEL_HOP
+    )
     return {
         Proxy.LOG_MEL: _describe_levels(levels),
         Proxy.CHROMA: _describe_chroma(partials, rate_hz),
@@ -102,7 +94,9 @@ def describe_clip(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Descrip
     }
 
 
-def measure_distance(proxy: Proxy, clips: ClipSet, truth: ClipSet, bootstrap: Bootstrap) -> Estimate:
+def measure_distance(
+    proxy: Proxy, clips: ClipSet, truth: ClipSet, bootstrap: Bootstrap
+) -> Estimate:
     """Compare two sets of clips by one proxy: 0 if nobody could tell them apart, else more.
 
     The result is the energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| in the unit of the proxy.
@@ -114,9 +108,8 @@ def measure_distance(proxy: Proxy, clips: ClipSet, truth: ClipSet, bootstrap: Bo
         Szekely and Rizzo 2013, Energy statistics: a class of statistics based on distances,
         Journal of Statistical Planning and Inference 143, definition 1.
 
-    Raises:
-        EvaluationError: If a set comes from fewer than two units or has a number that is not
-            finite.
+    Sets from fewer than two units, or with a number that is not finite, are refused with
+    `EvaluationError`.
     """
     rows, columns = (_matrix(proxy, part) for part in (clips, truth))
     # what comes from the same recordings is drawn together with them
@@ -193,8 +186,10 @@ def _describe_chroma(partials: Partials, rate_hz: int) -> Float64[np.ndarray, " 
 
 def _count_onsets(strength: Float[np.ndarray, " T"], rate_hz: int) -> int:
     apart = round(_ONSET_APART_S * rate_hz / LEVEL_HOP)
-    peaks, _ = find_peaks(strength, prominence=_ONSET_PROMINENCE_DB, distance=apart)
-    return len(peaks)
+    found = signal.find_peaks(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        strength, prominence=_ONSET_PROMINENCE_DB, distance=apart
+    )
+    return len(found[0])  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _periodicity(strength: Float[np.ndarray, " T"], rate_hz: int) -> float:

@@ -11,7 +11,7 @@ import librosa
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.ndimage import median_filter
+from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]  it has none
 
 from melodac.errors import AudioError
 
@@ -19,7 +19,7 @@ LEVEL_WINDOW, LEVEL_HOP = 2048, 512
 """Samples of a window of `mel_levels`, and between two of them."""
 
 PARTIAL_WINDOW, PARTIAL_HOP = 4096, 1024
-"""Samples of a window of `track_partials`: long enough to part the notes of a chord above 150 Hz."""
+"""Samples of a window of `track_partials`: long enough to part the notes of a chord."""
 
 QUIETEST_DB = -80.0
 """Floor of levels, 0 dB for a full-scale sine: what is quieter is as good as silence."""
@@ -29,7 +29,8 @@ HELD_S = 0.25
 live as long as a window, drift into one another for 0.2 s at most."""
 
 _NUM_BANDS, _LOWEST_HZ, _HIGHEST_HZ = 40, 40.0, 16_000.0
-_ECHO_FROM_FRAMES, _ECHO_TO_FRAMES = 6, 130  # 70 ms, past the window of a level, to 1.5 s: a bar's half
+# from 70 ms on, past the window of a level, to 1.5 s
+_ECHO_FROM_FRAMES, _ECHO_TO_FRAMES = 6, 130
 _ECHO_RANGE_DB = 50.0
 _BLOCK_S, _APART_BLOCKS, _CHANGE_RANGE_DB, _CHANGE_QUANTILE = 0.25, 4, 40.0, 0.9
 _PEAK_HZ = (80.0, 5_000.0)
@@ -63,8 +64,7 @@ class Partials(NamedTuple):
 def mel_levels(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Float32[np.ndarray, "M T"]:
     """Measure the level in dB of each mel band in each window; channels are averaged in power.
 
-    Raises:
-        AudioError: If the clip is shorter than a window or holds a sample that is not finite.
+    A clip shorter than a window, or with a sample that is not finite, is an `AudioError`.
     """
     filters = librosa.filters.mel(
         sr=rate_hz,
@@ -124,15 +124,16 @@ def track_partials(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Partia
         McAulay and Quatieri 1986, Speech analysis/synthesis based on a sinusoidal representation,
         section III: peaks are matched with the nearest peak of the next frame.
 
-    Raises:
-        AudioError: If the clip is shorter than a window or holds a sample that is not finite.
+    A clip shorter than a window, or with a sample that is not finite, is an `AudioError`.
     """
     power = _power(audio, PARTIAL_WINDOW, PARTIAL_HOP)
     first, last = (round(hz * PARTIAL_WINDOW / rate_hz) for hz in _PEAK_HZ)
     levels = 10.0 * np.log10(power + _SMALLEST_POWER)
     faintest = max(float(levels.max()) - _PEAK_RANGE_DB, QUIETEST_DB)
     levels = levels[first - 1 : last + 1]
-    around = median_filter(levels, size=(_NEIGHBOUR_BINS, 1), mode="nearest")
+    around: Float[np.ndarray, "F T"] = ndimage.median_filter(  # pyright: ignore[reportUnknownMemberType]
+        levels, size=(_NEIGHBOUR_BINS, 1), mode="nearest"
+    )
     is_peak = (levels > around + _PEAK_ABOVE_DB) & (levels > faintest)
     is_peak[1:-1] &= (levels[1:-1] > levels[:-2]) & (levels[1:-1] >= levels[2:])
     is_peak[[0, -1]] = False
