@@ -54,6 +54,7 @@ _ALIKE_S = (0.1, 0.5, 1.0)
 _ONSET_PROMINENCE_DB = 2.0
 _ONSET_APART_S = 0.05
 _BEAT_S = (0.25, 1.0)
+_RIPPLE_DB = 0.2  # of noise; the onset strength of music varies by 1 to 3 dB
 _TONAL_ABOVE_SHARE = 0.1
 _SMALLEST = 1e-12
 
@@ -165,7 +166,8 @@ def _mean_over_pairs(
 
 def _describe_levels(levels: Float32[np.ndarray, "M T"]) -> Float64[np.ndarray, " D"]:
     change = np.abs(levels[:, _CHANGE_FRAMES:] - levels[:, :-_CHANGE_FRAMES])
-    return np.concatenate([levels.mean(axis=1), levels.std(axis=1), change.mean(axis=1)])
+    parts = [levels.mean(axis=1), levels.std(axis=1), change.mean(axis=1)]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _describe_chroma(partials: Partials, rate_hz: int) -> Float64[np.ndarray, " D"]:
@@ -181,7 +183,7 @@ def _describe_chroma(partials: Partials, rate_hz: int) -> Float64[np.ndarray, " 
     units = shares / np.maximum(np.linalg.norm(shares, axis=0), _SMALLEST)
     lags = [round(seconds * rate_hz / PARTIAL_HOP) for seconds in _ALIKE_S]
     alike = [(units[:, lag:] * units[:, :-lag]).sum(axis=0).mean() for lag in lags]
-    return np.array([*profile, *alike])
+    return np.array([*profile, *alike], dtype=np.float64)
 
 
 def _count_onsets(strength: Float[np.ndarray, " T"], rate_hz: int) -> int:
@@ -195,10 +197,10 @@ def _count_onsets(strength: Float[np.ndarray, " T"], rate_hz: int) -> int:
 def _periodicity(strength: Float[np.ndarray, " T"], rate_hz: int) -> float:
     smooth = np.convolve(strength, np.hanning(7)[1:-1] / 3.0, mode="valid")
     similar = librosa.autocorrelate(smooth - smooth.mean())
-    if similar[0] < _SMALLEST:
-        return 0.0
     num = len(similar)
-    unbiased = similar / similar[0] * num / (num - np.arange(num))
+    # the ripple of a drone may be periodic to the last digit, and is no beat
+    whole = similar[0] + num * _RIPPLE_DB**2
+    unbiased = similar / whole * num / (num - np.arange(num))
     first, last = (round(seconds * rate_hz / LEVEL_HOP) for seconds in _BEAT_S)
     return float(unbiased[first : last + 1].max())
 
