@@ -10,8 +10,8 @@ from melodac.audio.write import write_flac
 from melodac.errors import CheckpointMismatchError, CodecError, EvaluationError
 from melodac.evaluation.bootstrap import Bootstrap
 from melodac.evaluation.proxies import SHORTEST_S, Proxy
+from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.tokens.delay import build_pattern
 from pipeline import paths
 from pipeline.datasets import read_dataset
@@ -22,8 +22,8 @@ from pipeline.generation import Instrument
 from pipeline.params import EvaluateParams
 from pipeline.stages import evaluate, index
 from tests.evaluation.sounds import RATE_HZ, band
+from tests.pipeline import token_workplace
 from tests.pipeline.music_folder import params_for
-from tests.pipeline.token_workplace import lay_out, make_header
 
 FRAMES = 400
 BOOTSTRAP = Bootstrap(samples=100, seed=0)
@@ -40,23 +40,33 @@ class ToneCodec:
         return 0.1 * torch.sin(2 * torch.pi * phase).float()
 
 
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    """A folder as the index stage leaves it; two groups in each held-out split."""
+    folder = tmp_path_factory.mktemp("indexed")
+    splits = ("train", "validation", "validation", "test", "test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(token_workplace, "SPLITS", splits)
+        token_workplace.lay_out(token_workplace.make_header(), lengths=(FRAMES,) * 5)
+        index.run(params_for("music", index={"window_frames": 32, "min_track_frames": 32}))
+    return folder
+
+
 @pytest.fixture
-def dataset(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    # two groups in each held-out split: a distance needs them
-    monkeypatch.setattr(
-        "tests.pipeline.token_workplace.SPLITS",
-        ("train", "validation", "validation", "test", "test"),
-    )
-    lay_out(make_header(), lengths=(FRAMES,) * 5)
-    index.run(params_for("music", index={"window_frames": 32, "min_track_frames": 32}))
-    return read_dataset("mono")
+def dataset(indexed, monkeypatch):
+    monkeypatch.chdir(indexed)
+    return read_dataset("concatenated")
 
 
 @pytest.fixture
 def make_study(dataset):
     torch.manual_seed(0)
-    model = LanguageModel(build_config("nano", num_codebooks=2, dropout=0.0)).eval()
+    shape = LanguageModelConfig(
+        num_codebooks=2, dim=16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8,
+        ff_dim=32, dropout=0.0, rope_base=10_000.0,
+    )  # fmt: skip
+    model = LanguageModel(shape).eval()
     pattern = build_pattern("parallel", 2)
     checkpoint = SimpleNamespace(config={"train": {"unconditional_frac": 0.0}})
     trained = Trained(model, pattern, dataset.layout, checkpoint)
@@ -110,7 +120,7 @@ def test_the_truth_is_the_recording_after_the_beginning_that_is_given(make_study
 
 
 def test_a_group_gives_a_second_clip_only_after_every_other_gave_one(make_study):
-    assert [unit for unit, _ in make_study(clips=4).truth()] == ["3", "4", "3", "4"][:4]
+    assert [unit for unit, _ in make_study(clips=4).truth()] == ["3", "4", "3", "4"]
 
 
 def test_shuffled_frames_are_those_of_the_truth(make_study):
@@ -183,7 +193,7 @@ def cells(row, distance, half=0.1):
 
 
 def make_table(model, broken=1.0, half=0.1):
-    rows = {name: broken for name in RowName} | {RowName.FREE_RUNS: model}
+    rows = dict.fromkeys(RowName, broken) | {RowName.FREE_RUNS: model}
     return EarTable(tuple(c for row, value in rows.items() for c in cells(row, value, half)))
 
 
