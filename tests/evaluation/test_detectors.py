@@ -140,8 +140,8 @@ def test_repeated_codes_are_looping():
     assert examine(band(), codes=codes).labels == ("looping",)
 
 
-def test_moving_codes_are_not_looping():
-    found = examine(band(), codes=random_codes(172))
+def test_a_held_tone_with_moving_codes_is_not_looping():
+    found = examine(tone(), codes=random_codes(172))
     assert found.repeated_share == 0.0
     assert "looping" not in found.labels
 

@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
     high: float | None
 
 
-def interval(resampled: Float64[np.ndarray, " B"]) -> tuple[float, float]:
+def interval(resampled: Float64[np.ndarray, " _"]) -> tuple[float, float]:
     """Return the bounds of the middle 95 % of resampled values; NaN marks an unusable resample."""
     tail = (1.0 - _CONFIDENCE) / 2
     low, high = np.nanquantile(resampled, [tail, 1.0 - tail])

@@ -47,7 +47,7 @@ class Proxy(StrEnum):
     """Duration of the partials in seconds, as an average moment hears it."""
 
 
-Description = Mapping[Proxy, Float64[np.ndarray, " D"]]
+Description = Mapping[Proxy, Float64[np.ndarray, " _"]]
 
 _CHANGE_FRAMES = 8  # 93 ms: two windows of the levels that do not overlap
 _ALIKE_S = (0.1, 0.5, 1.0)
@@ -125,7 +125,7 @@ def measure_distance(
     return Estimate(float(distances[0]), *interval(distances[1:]))
 
 
-def _matrix(proxy: Proxy, clips: ClipSet) -> Float64[np.ndarray, "B D"]:
+def _matrix(proxy: Proxy, clips: ClipSet) -> Float64[np.ndarray, "B _"]:
     if len(set(clips.units)) < 2:
         raise EvaluationError(
             f"a distance needs clips of at least two recordings: got {len(clips.units)} clips of "
@@ -139,7 +139,7 @@ def _matrix(proxy: Proxy, clips: ClipSet) -> Float64[np.ndarray, "B D"]:
 
 def _draw_weights(
     units: Sequence[str], bootstrap: Bootstrap, *, stream: int
-) -> Float64[np.ndarray, "R B"]:
+) -> Float64[np.ndarray, "_ B"]:
     """How often each clip counts: once as it is, then in every resample of the units."""
     names, unit_of_clip = np.unique(units, return_inverse=True)
     generator = np.random.default_rng([bootstrap.seed, stream])
@@ -148,29 +148,29 @@ def _draw_weights(
     return np.concatenate([np.ones((1, len(units))), drawn[:, unit_of_clip]])
 
 
-def _differ(first: ClipSet, second: ClipSet) -> Float64[np.ndarray, "B B2"]:
+def _differ(first: ClipSet, second: ClipSet) -> Float64[np.ndarray, "B _"]:
     return (np.array(first.units)[:, None] != np.array(second.units)[None, :]).astype(np.float64)
 
 
 def _mean_over_pairs(
-    distances: Float64[np.ndarray, "B B2"],
-    weights: Float64[np.ndarray, "R B"],
-    others: Float64[np.ndarray, "R B2"],
-    counts: Float64[np.ndarray, "B B2"],
-) -> Float64[np.ndarray, " R"]:
+    distances: Float64[np.ndarray, "B _"],
+    weights: Float64[np.ndarray, "_ B"],
+    others: Float64[np.ndarray, "_ _"],
+    counts: Float64[np.ndarray, "B _"],
+) -> Float64[np.ndarray, " _"]:
     total = np.einsum("ri,ij,rj->r", weights, distances * counts, others, optimize=True)
     pairs = np.einsum("ri,ij,rj->r", weights, counts, others, optimize=True)
     # a resample may hold one unit alone, which has no pairs
     return np.divide(total, pairs, out=np.full_like(total, np.nan), where=pairs > 0)
 
 
-def _describe_levels(levels: Float32[np.ndarray, "M T"]) -> Float64[np.ndarray, " D"]:
+def _describe_levels(levels: Float32[np.ndarray, "_ T"]) -> Float64[np.ndarray, " _"]:
     change = np.abs(levels[:, _CHANGE_FRAMES:] - levels[:, :-_CHANGE_FRAMES])
     parts = [levels.mean(axis=1), levels.std(axis=1), change.mean(axis=1)]
     return np.concatenate(parts).astype(np.float64)
 
 
-def _describe_chroma(partials: Partials, rate_hz: int) -> Float64[np.ndarray, " D"]:
+def _describe_chroma(partials: Partials, rate_hz: int) -> Float64[np.ndarray, " _"]:
     frames = librosa.feature.chroma_stft(
         S=partials.power, sr=rate_hz, n_fft=PARTIAL_WINDOW, tuning=0.0, norm=None
     )

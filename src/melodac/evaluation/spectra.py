@@ -41,9 +41,9 @@ _SMALLEST_POWER = 1e-12
 class Partials(NamedTuple):
     """Spectral peaks between 80 Hz and 5 kHz, linked from frame to frame."""
 
-    power: Float32[np.ndarray, "F T"]
+    power: Float32[np.ndarray, "_ T"]
     """Power of every bin of the spectrum, from 0 Hz on."""
-    seconds: Float32[np.ndarray, "F T"]
+    seconds: Float32[np.ndarray, "_ T"]
     """Duration of the partial that a bin belongs to; 0 where there is no peak."""
 
     @property
@@ -57,11 +57,11 @@ class Partials(NamedTuple):
         return float(self._held.sum() / max(float(self.power.sum()), _SMALLEST_POWER))
 
     @property
-    def _held(self) -> Float32[np.ndarray, "F T"]:
+    def _held(self) -> Float32[np.ndarray, "_ T"]:
         return np.where(self.seconds >= HELD_S, self.power, 0.0)
 
 
-def mel_levels(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Float32[np.ndarray, "M T"]:
+def mel_levels(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Float32[np.ndarray, "_ T"]:
     """Measure the level in dB of each mel band in each window; channels are averaged in power.
 
     A clip shorter than a window, or with a sample that is not finite, is an `AudioError`.
@@ -78,7 +78,7 @@ def mel_levels(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Float32[np
     return np.maximum(10.0 * np.log10(power + _SMALLEST_POWER), QUIETEST_DB).astype(np.float32)
 
 
-def strongest_echo(levels: Float32[np.ndarray, "M T"]) -> float:
+def strongest_echo(levels: Float32[np.ndarray, "_ T"]) -> float:
     """Return how well frames foretell a later frame: the largest autocorrelation of the levels.
 
     The clip's mean spectrum is taken away, lags go from 70 ms to 1.5 s, and all bands count as one
@@ -97,7 +97,7 @@ def strongest_echo(levels: Float32[np.ndarray, "M T"]) -> float:
     return float(max(found))
 
 
-def change_db(levels: Float32[np.ndarray, "M T"], *, rate_hz: int) -> float | None:
+def change_db(levels: Float32[np.ndarray, "_ T"], *, rate_hz: int) -> float | None:
     """Return how far the spectrum moves within the clip, or None for a clip under 1.5 s.
 
     Quarter seconds are averaged in power and compared with all others a second or more away, by the
@@ -131,7 +131,7 @@ def track_partials(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Partia
     levels = 10.0 * np.log10(power + _SMALLEST_POWER)
     faintest = max(float(levels.max()) - _PEAK_RANGE_DB, QUIETEST_DB)
     levels = levels[first - 1 : last + 1]
-    around: Float[np.ndarray, "F T"] = ndimage.median_filter(  # pyright: ignore[reportUnknownMemberType]
+    around: Float[np.ndarray, "_ T"] = ndimage.median_filter(  # pyright: ignore[reportUnknownMemberType]
         levels, size=(_NEIGHBOUR_BINS, 1), mode="nearest"
     )
     is_peak = (levels > around + _PEAK_ABOVE_DB) & (levels > faintest)
@@ -142,7 +142,7 @@ def track_partials(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Partia
     return Partials(power, seconds)
 
 
-def _link(is_peak: Bool[np.ndarray, "F T"]) -> Int[np.ndarray, "F T"]:
+def _link(is_peak: Bool[np.ndarray, "_ T"]) -> Int[np.ndarray, "_ T"]:
     """Length in frames of the chain that each peak belongs to."""
     age = is_peak.astype(np.int64)
     for frame in range(1, age.shape[1]):
@@ -156,14 +156,14 @@ def _link(is_peak: Bool[np.ndarray, "F T"]) -> Int[np.ndarray, "F T"]:
     return length
 
 
-def _largest_neighbour(values: Int[np.ndarray, " F"]) -> Int[np.ndarray, " F"]:
+def _largest_neighbour(values: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
     largest = values.copy()
     largest[1:] = np.maximum(largest[1:], values[:-1])
     largest[:-1] = np.maximum(largest[:-1], values[1:])
     return largest
 
 
-def _power(audio: Float32[np.ndarray, "C N"], window: int, hop: int) -> Float[np.ndarray, "F T"]:
+def _power(audio: Float32[np.ndarray, "C N"], window: int, hop: int) -> Float[np.ndarray, "_ T"]:
     if audio.shape[1] < window:
         raise AudioError(
             f"cannot analyse a clip of {audio.shape[1]} samples: needs at least {window}"
