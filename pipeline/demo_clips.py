@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +45,20 @@ class ClipWriter:
         codes: Int[Tensor, "K T"] | None,
         asked_s: float,
         label: str,
+        prefix_s: float | None = None,
         **shown: str | float | int | None,
     ) -> None:
-        """Write one clip; `shown` is what the page says of it, `codes` what the model made."""
+        """Write one clip; detectors judge what follows its real beginning.
+
+        Args:
+            kind: Its rung.
+            audio: The whole clip.
+            codes: The codes that were made, without those of the real beginning.
+            asked_s: Duration that was asked for, real beginning included.
+            label: Name of the track or of the condition.
+            prefix_s: Length of the real beginning.
+            **shown: What else the page says of it.
+        """
         rate_hz = self.instrument.codec.sample_rate_hz
         name = f"{kind.value}-{len(self.clips[kind]):02d}"
         sound = PurePosixPath("audio") / f"{name}.flac"
@@ -56,19 +68,21 @@ class ClipWriter:
         write_flac(self.folder / sound, audible, rate_hz, subtype="PCM_16")
         write_spectrogram(self.folder / picture, audible, rate_hz=rate_hz)
         found = examine_clip(
-            audible,
+            audible[:, round((prefix_s or 0.0) * rate_hz) :],
             rate_hz=rate_hz,
-            asked_s=asked_s,
+            asked_s=asked_s - (prefix_s or 0.0),
             codes=None if codes is None else self._by_channel(codes),
         )
         clip = Clip(
             audio=sound,
             picture=picture,
             label=label,
-            duration_s=found.duration_s,
+            duration_s=audible.shape[1] / rate_hz,
+            prefix_s=prefix_s,
             peak_dbfs=found.peak_dbfs,
             rms_dbfs=found.rms_dbfs,
             verdicts=found.labels,
+            reasons=found.reasons,
             **shown,  # pyright: ignore[reportArgumentType]  checked by the dataclass itself
         )
         self.clips[kind].append(clip)
@@ -99,7 +113,7 @@ def render_track(
     asked_s = codes.shape[-1] * codec.hop / codec.sample_rate_hz
     request = request_of(instrument, record, demos)
     tags = SEPARATOR.join(tag_texts(record.tags, record.path))
-    told = {"label": record.path, "tags": request.text or tags}
+    told: dict[str, Any] = {"label": record.path, "tags": request.text or tags}
     if has_original:
         original, _ = read_audio(
             paths.NORMALIZED_AUDIO / f"{record.id}.flac", max_duration_s=record.duration_s + 1

@@ -1,9 +1,19 @@
 """What the listening page says about the run: facts, training curve, codebooks beside baselines."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from melodac.models.config import count_parameters
-from melodac.report.clips import CodebookEntropy, CurvePoint, Fact, ListeningPage, Rung, RungKind
+from melodac.report.clips import (
+    CodebookEntropy,
+    CurvePoint,
+    EarDistance,
+    EarRow,
+    Fact,
+    ListeningPage,
+    Rung,
+    RungKind,
+)
 from pipeline import paths
 from pipeline.datasets import Dataset
 from pipeline.generation import Instrument
@@ -11,6 +21,8 @@ from pipeline.identity import code_version
 from pipeline.params import Params, hash_params
 from pipeline.records import read_json
 from pipeline.train_log import UPDATE, read_curve
+
+_SAMPLED_ROWS = ("continuations", "free_runs")
 
 
 def build_page(
@@ -45,7 +57,42 @@ def build_page(
             )
             for row in evaluation["codebooks"]
         ),
+        ear=_ear_rows(evaluation["ear"]),
+        ear_summary=_summarise_ear(evaluation),
     )
+
+
+def _ear_rows(cells: Sequence[dict[str, Any]]) -> tuple[EarRow, ...]:
+    rows = {cell["row"]: [c for c in cells if c["row"] == cell["row"]] for cell in cells}
+    return tuple(
+        EarRow(
+            name=name,
+            is_sampled=name in _SAMPLED_ROWS,
+            distances=tuple(
+                EarDistance(
+                    proxy=cell["proxy"],
+                    distance=cell["distance"],
+                    low=cell["low"],
+                    high=cell["high"],
+                )
+                for cell in row
+            ),
+            missing=row[0]["missing"],
+        )
+        for name, row in rows.items()
+    )
+
+
+def _summarise_ear(evaluation: dict[str, Any]) -> str:
+    told: list[str] = []
+    for name in _SAMPLED_ROWS:
+        nearer, apart = (evaluation[f"ear_{name}_{key}"] for key in ("nearer", "apart"))
+        if nearer is not None:
+            told.append(
+                f"{name.replace('_', ' ').capitalize()} are nearer to it than shuffled frames, "
+                f"unigram samples and noise on {nearer} of 6, with the intervals apart on {apart}."
+            )
+    return " ".join(told)
 
 
 def _condition(instrument: Instrument, params: Params) -> str:

@@ -133,12 +133,16 @@ class Instrument:
 
 
 def load_instrument(weights: str, device: torch.device) -> Instrument:
-    """The checkpoint of the train stage with its codec.
+    """The checkpoint of the train stage with its codec; errors as in `build_instrument`."""
+    return build_instrument(load_trained(device), weights, device)
+
+
+def build_instrument(trained: Trained, weights: str, device: torch.device) -> Instrument:
+    """A checkpoint that is already loaded, with its codec.
 
     Raises:
         CheckpointMismatchError: If the model was trained on the codes of another codec.
     """
-    trained = load_trained(device)
     codec = load_codec(weights, device=str(device))
     store = trained.checkpoint.config["store"]
     expected = store["weights_sha256"]

@@ -112,6 +112,12 @@ class EvaluateParams(Section):
 
     windows_per_batch: PositiveInt
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)]
+    clips: Annotated[int, Field(ge=2, le=1000)]
+    clip_s: Annotated[float, Field(ge=1.5, le=60.0)]
+    prefix_s: Annotated[float, Field(gt=0.0, le=60.0)]
+    temperature: NonNegativeFloat
+    top_k: NonNegativeInt
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class DemosParams(Section):

@@ -35,6 +35,7 @@ TRAIN_DOCTOR = DATA / "train" / "doctor.json"
 
 EVALUATION = DATA / "evaluate" / "evaluation.json"
 CODEBOOK_TABLE = DATA / "evaluate" / "codebooks.csv"
+EAR_TABLE = DATA / "evaluate" / "ear.csv"
 
 DEMOS = DATA / "demos"
 

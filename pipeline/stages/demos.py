@@ -7,9 +7,10 @@ nothing is drawn, so there is one clip whatever the seeds.
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
-from melodac.report.clips import Rung
+from melodac.report.clips import Rung, RungKind
 from melodac.report.listening_page import write_listening_page
 from melodac.tokens.array import TokenArray
 from pipeline import paths
@@ -71,15 +72,28 @@ def run(params: Params) -> Outcome:
     shutil.rmtree(paths.DEMOS, ignore_errors=True)
     partial.rename(paths.DEMOS)
     clips = [clip for rung in rungs for clip in rung.clips]
-    labels = [label for clip in clips for label in clip.verdicts]
     log.info("listen: %s", (paths.DEMOS / "index.html").resolve())
     return Outcome(
         counts={"tracks": len(chosen), "clips": len(clips)},
         metrics={
             "clips": len(clips),
-            "labels": {label: labels.count(label) for label in sorted(set(labels))},
+            "labels": _count_labels(rungs, RungKind),
+            "sampled_labels": _count_labels(rungs, (RungKind.CONTINUATION, RungKind.FREE_RUN)),
         },
     )
+
+
+def _count_labels(rungs: Iterable[Rung], kinds: Iterable[RungKind]) -> dict[str, int]:
+    """For each label the clips of some rungs that have it; one clip may have several."""
+    chosen = set(kinds)
+    counts = Counter(
+        label
+        for rung in rungs
+        if rung.kind in chosen
+        for clip in rung.clips
+        for label in clip.verdicts
+    )
+    return dict(sorted(counts.items()))
 
 
 def _choose_tracks(test: TokenArray, records: Mapping[str, TrackRecord]) -> list[int]:

@@ -1,25 +1,42 @@
-"""The checkpoint's cross-entropy per codebook beside n-gram baselines, and bits per second.
+"""Cross-entropy per codebook beside n-gram baselines, bits per second, proxies of the ear.
 
-Scored with the loss of training, each frame counted once; validation chose the checkpoint, so the
-test split is the one to report. A model that reads tags is given those of each track, and is
-measured once more without any.
+Cross-entropy is scored with the loss of training, each frame counted once; validation chose the
+checkpoint, so the test split is the one to report. A model that reads tags is given those of each
+track, and is measured once more without any. What it plays is compared with held-out music by six
+proxies of the ear; where that cannot be done, they are missing and the reason is told.
 """
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
-from melodac.evaluation.likelihood import Bootstrap, Estimate, Likelihood, measure_likelihood
+from melodac.errors import MelodacError
+from melodac.evaluation.bootstrap import Bootstrap, Estimate
+from melodac.evaluation.likelihood import Likelihood, measure_likelihood
 from melodac.tokens.windows import evaluation_windows
 from pipeline import paths
 from pipeline.datasets import Dataset, read_dataset
 from pipeline.devices import set_up_torch
+from pipeline.ear import EarStudy
+from pipeline.ear_table import EarTable, compare_by_ear, missing_table
 from pipeline.experiment import Trained, load_trained
+from pipeline.generation import build_instrument
 from pipeline.logs import Advance, progress_bar
 from pipeline.params import EvaluateParams, Params
-from pipeline.records import Outcome, Split, read_json, write_json, write_text
+from pipeline.records import (
+    Outcome,
+    Split,
+    read_catalogue,
+    read_json,
+    read_normalized,
+    write_json,
+    write_text,
+)
 
+log = logging.getLogger(__name__)
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 BOOTSTRAP_SEED = 0
 
@@ -42,25 +59,57 @@ def run(params: Params) -> Outcome:
             for split in HELD_OUT
             if trained.reads_text
         }
-    rows = _compare(found["validation"], read_json(paths.BASELINES)["validation"], dataset)
+    baselines = read_json(paths.BASELINES)
+    rows = {split: _compare(found[split], baselines[split], dataset) for split in HELD_OUT}
+    ear = _hear(trained, dataset, params)
     summary = {split: _summary(likelihood) for split, likelihood in found.items()}
     write_json(
-        paths.EVALUATION, {**summary, **untold, "codebooks": [row._asdict() for row in rows]}
+        paths.EVALUATION,
+        {
+            **summary,
+            **untold,
+            "codebooks": [row._asdict() for row in rows["validation"]],
+            "ear": ear.as_records(),
+            **ear.counts(),
+        },
     )
-    write_text(paths.CODEBOOK_TABLE, _as_csv(rows))
+    write_text(paths.CODEBOOK_TABLE, _as_csv(rows["validation"]))
+    write_text(paths.EAR_TABLE, ear.as_csv())
     return Outcome(
         counts={f"{split} frames": found[split].num_frames for split in HELD_OUT},
         metrics={
             **{f"{split}_{key}": summary[split][key] for split in HELD_OUT for key in _SHOWN},
             **untold,
-            "codebooks_below_unigram": sum(row.model < row.unigram for row in rows),
-            "codebooks_below_bigram": sum(row.model < row.bigram for row in rows),
+            "codebooks_below_unigram": _count_below(rows["validation"], "unigram"),
+            "codebooks_below_bigram": _count_below(rows["validation"], "bigram"),
+            **_compare_test(rows["test"], dataset),
+            **ear.counts(),
+            "ear_distances": ear.distances(),
+            "ear_missing": ear.reasons(),
         },
     )
 
 
+def _hear(trained: Trained, dataset: Dataset, params: Params) -> EarTable:
+    evaluate = params.evaluate
+    try:
+        instrument = build_instrument(trained, params.codec.weights, set_up_torch(params.runtime))
+    except MelodacError as error:
+        log.warning("the proxies of the ear are missing, there is no codec: %s", error)
+        return missing_table(str(error))
+    study = EarStudy(
+        dataset,
+        instrument,
+        evaluate,
+        groups={record.id: record.group for record in read_catalogue(paths.CATALOGUE)},
+        # imported codes have no recording
+        recorded=frozenset(row.id for row in read_normalized(paths.NORMALIZED_TABLE)),
+    )
+    return compare_by_ear(study, Bootstrap(evaluate.bootstrap_samples, BOOTSTRAP_SEED))
+
+
 class CodebookRow(NamedTuple):
-    """Validation cross-entropy of one column in nats per code, beside that of counting."""
+    """Cross-entropy of one column in nats per code, beside that of counting."""
 
     codebook: str
     model: float
@@ -83,6 +132,26 @@ def _compare(
         )
         for name, position, estimate in columns
     ]
+
+
+def _count_below(rows: Sequence[CodebookRow], baseline: Literal["unigram", "bigram"]) -> int:
+    return sum(row.model < getattr(row, baseline) for row in rows)
+
+
+def _compare_test(rows: Sequence[CodebookRow], dataset: Dataset) -> dict[str, float | int]:
+    """The test split beside counting; of stereo, codebook 0 is the mean over the channels."""
+    firsts = [row for row, k in zip(rows, dataset.layout.codebooks, strict=True) if k == 0]
+    return {
+        "test_unigram_nats": _mean(row.unigram for row in rows),
+        "test_codebooks_below_unigram": _count_below(rows, "unigram"),
+        "num_codebooks": len(rows),
+        "test_codebook0_nats": _mean(row.model for row in firsts),
+        "test_codebook0_bigram_nats": _mean(row.bigram for row in firsts),
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return round(fmean(values), 5)
 
 
 _SHOWN = ("nats", "nats_low", "nats_high", "bits_per_second")

@@ -27,6 +27,7 @@ MelodacError
 |   +-- CollapseError
 |   +-- OutOfMemoryError(MemoryError)
 +-- SamplingError(ValueError)
++-- EvaluationError(ValueError)
 +-- OutputError(OSError)
 """
 
@@ -125,6 +126,10 @@ class OutOfMemoryError(TrainingError, MemoryError):
 
 class SamplingError(MelodacError, ValueError):
     """Sampling was asked for with settings that make no sense."""
+
+
+class EvaluationError(MelodacError, ValueError):
+    """A score cannot be measured from what was given."""
 
 
 class OutputError(MelodacError, OSError):

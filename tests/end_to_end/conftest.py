@@ -20,7 +20,9 @@ SMALLEST = {
         "size": "nano", "updates": 12, "warmup_updates": 2, "windows_per_update": 2,
         "micro_batch": 2, "validate_every": 6, "checkpoint_every": 6,
     },
-    "evaluate": {"windows_per_batch": 4, "bootstrap_samples": 100},
+    "evaluate": {
+        "windows_per_batch": 4, "bootstrap_samples": 100, "clips": 2, "clip_s": 1.5, "prefix_s": 0.5,
+    },
     "demos": {
         "tracks": 1, "duration_s": 2.0, "prefix_s": 1.0, "temperatures": [0.0, 1.0], "seeds": [0],
     },

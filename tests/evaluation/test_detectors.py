@@ -9,27 +9,14 @@ from hypothesis import strategies as st
 from melodac.errors import AudioError
 from melodac.evaluation.detectors import examine_clip
 from melodac.tokens.repeats import NGRAM_FRAMES, repeated_ngram_share
-
-RATE_HZ = 44_100
-
-
-def tone(amplitude=0.3, seconds=2.0, hz=440.0):
-    times = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
-    return (amplitude * np.sin(2 * np.pi * hz * times)).astype(np.float32)[None]
-
-
-def noise(slope, seconds=4.0):
-    """Gaussian noise whose power falls with frequency ** slope."""
-    spectrum = np.fft.rfft(np.random.default_rng(3).normal(size=int(seconds * RATE_HZ)))
-    spectrum[1:] /= np.arange(1, spectrum.size) ** (slope / 2)
-    spectrum[0] = 0
-    audio = np.fft.irfft(spectrum)
-    return (0.1 * audio / audio.std()).astype(np.float32)[None]
+from tests.evaluation.sounds import RATE_HZ, band, drone, level, noise, shuffle_frames, tone
 
 
 def examine(audio, asked_s=None, codes=None):
     asked_s = audio.shape[1] / RATE_HZ if asked_s is None else asked_s
-    return examine_clip(audio, rate_hz=RATE_HZ, asked_s=asked_s, codes=codes)
+    return examine_clip(
+        np.asarray(audio, np.float32), rate_hz=RATE_HZ, asked_s=asked_s, codes=codes
+    )
 
 
 def random_codes(num_frames, num_channels=1):
@@ -37,8 +24,10 @@ def random_codes(num_frames, num_channels=1):
     return torch.randint(0, 1024, (num_channels, 9, num_frames), generator=generator)
 
 
-def test_a_plain_tone_is_ok():
-    assert examine(tone(), codes=random_codes(172)).labels == ("ok",)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("bpm", [70, 120, 170])
+def test_a_little_band_is_ok(bpm, seed):
+    assert examine(band(bpm=bpm, seed=seed), codes=random_codes(344)).labels == ("ok",)
 
 
 def test_levels_are_those_of_the_sine():
@@ -53,10 +42,14 @@ def test_silence_begins_below_fifty_decibels(rms_dbfs, is_silent):
     assert ("silent" in examine(audio).labels) == is_silent
 
 
-def test_digital_silence_has_no_level_and_no_flatness():
-    found = examine(np.zeros((2, RATE_HZ), np.float32))
-    assert (found.peak_dbfs, found.rms_dbfs, found.flatness) == (None, None, None)
+def test_digital_silence_is_silent_and_nothing_else_is_measured():
+    found = examine(np.zeros((2, 3 * RATE_HZ), np.float32))
+    assert (found.peak_dbfs, found.rms_dbfs, found.echo, found.change_db) == (None,) * 4
     assert found.labels == ("silent",)
+
+
+def test_quiet_noise_is_silent_and_not_noise_too():
+    assert examine(level(noise()[0], rms=1e-3)).labels == ("silent",)
 
 
 def test_an_empty_clip_is_silent_and_truncated_and_nothing_is_measured():
@@ -74,13 +67,13 @@ def test_silence_is_not_called_looping():
 
 
 def test_an_overdriven_clip_is_clipped():
-    found = examine(np.clip(tone(amplitude=1.5), -1, 1))
+    found = examine(np.clip(tone(amplitude=1.5, seconds=1.9), -1, 1))
     assert found.clipped_share == pytest.approx(1 - 2 / math.pi * math.asin(0.999 / 1.5), abs=0.01)
     assert found.labels == ("clipped",)
 
 
 def test_a_few_full_scale_samples_are_not_clipping():
-    audio = tone()
+    audio = band()
     audio[0, :40] = 1.0
     assert examine(audio).labels == ("ok",)
 
@@ -91,23 +84,60 @@ def test_truncated_means_shorter_than_asked(missing_s, is_truncated):
     assert ("truncated" in examine(audio, asked_s=2.0).labels) == is_truncated
 
 
+@pytest.mark.parametrize("seconds", [2.0, 4.0, 8.0])
 @pytest.mark.parametrize("slope", [0, 1, 2], ids=["white", "pink", "brown"])
-def test_noise_of_any_colour_is_noise(slope):
-    assert examine(noise(slope)).labels == ("noise",)
+def test_noise_of_any_colour_is_noise(slope, seconds):
+    assert examine(noise(slope, seconds)).labels == ("noise",)
 
 
-def test_a_chord_in_noise_is_music():
-    chord = sum(tone(amplitude=0.2, seconds=4.0, hz=hz) for hz in (220.0, 277.2, 329.6))
-    assert examine((chord + 0.2 * noise(0)).astype(np.float32)).labels == ("ok",)
+@pytest.mark.parametrize("seed", range(4))
+def test_shuffled_frames_are_noise(seed):
+    """What a unigram sample is: every frame of music, none beside what came before it."""
+    assert examine(shuffle_frames(band(seed=seed), seed)).labels == ("noise",)
 
 
-def test_a_clip_shorter_than_a_window_has_no_flatness():
-    assert examine(tone(seconds=0.18)).flatness is None
+def test_a_band_in_noise_is_music():
+    assert examine(band() + 0.3 * noise()).labels == ("ok",)
+
+
+@pytest.mark.parametrize("hiss", [0.0, 0.1, 0.4])
+def test_a_chord_that_never_ends_is_static_also_under_hiss(hiss):
+    assert examine(drone(hiss=hiss)).labels == ("static",)
+
+
+def test_a_swelling_chord_moves_and_is_not_static():
+    swell = np.sin(np.pi * np.linspace(0, 1, 4 * RATE_HZ)) + 0.01
+    assert "static" not in examine(drone() * swell).labels
+
+
+def test_a_drone_is_static_and_not_looping_too():
+    held = torch.ones(1, 9, 344, dtype=torch.long)
+    assert examine(drone(), codes=held).labels == ("static",)
+
+
+def test_a_short_clip_is_neither_noise_nor_static():
+    found = [examine(audio[:, :RATE_HZ]) for audio in (noise(), drone())]
+    assert [one.labels for one in found] == [("ok",), ("ok",)]
+    assert [one.echo for one in found] == [None, None]
+
+
+def test_both_channels_of_stereo_are_heard():
+    left, right = band(seed=1), noise()
+    size = min(left.shape[1], right.shape[1])
+    assert examine(np.concatenate([left[:, :size], 0.1 * right[:, :size]])).labels == ("ok",)
+    assert examine(np.concatenate([right, right])).labels == ("noise",)
+
+
+def test_every_label_has_its_reason_with_the_number():
+    found = examine(noise())
+    assert list(found.reasons) == ["noise"]
+    assert f"echo {found.echo:.2f}" in found.reasons["noise"]
+    assert examine(band()).reasons == {}
 
 
 def test_repeated_codes_are_looping():
-    codes = random_codes(43).repeat(1, 1, 4)
-    assert examine(tone(), codes=codes).labels == ("looping",)
+    codes = random_codes(43).repeat(1, 1, 8)
+    assert examine(band(), codes=codes).labels == ("looping",)
 
 
 def test_a_held_tone_with_moving_codes_is_not_looping():

@@ -1,19 +1,20 @@
-"""What is plainly wrong with a generated clip: silent, clipped, noise, looping, truncated.
+"""Labels for what is plainly wrong with a clip: silent, clipped, noise, static, looping, truncated.
 
-Each label comes from one measured number, which is kept beside it; what could not be measured is
-None. Looping is judged on codes, never on audio: autocorrelation calls every held note a loop.
-Stages that render or score audio may import it.
+Only what the model made is judged, never its real beginning. Each label comes from measured numbers
+that are kept beside it; what could not be measured is None. Looping is judged on codes, never on
+audio: autocorrelation calls every held note a loop.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
 from melodac.errors import AudioError
+from melodac.evaluation.spectra import change_db, mel_levels, strongest_echo, track_partials
 from melodac.tokens.repeats import repeated_ngram_share
 
 SILENT_BELOW_DBFS = -50.0
@@ -28,24 +29,27 @@ CLIPPED_ABOVE_SHARE = 1e-3
 TRUNCATED_BELOW_SHARE = 0.98
 """Share of the asked duration under which a clip is truncated; one frame short is not."""
 
-NOISE_ABOVE_FLATNESS = 0.5
-"""Flatness of the most tonal octave above which a clip is noise: white noise reaches 0.56, pink
-0.55, brown 0.51; of 172 real recordings a vinyl hiss, a vinyl scratch and a hi-hat pass 0.5."""
+ECHO_BELOW = 0.22
+"""Echo under which no frame says anything about later ones (tests/benchmarks/labels.py)."""
+
+TONAL_ABOVE_SHARE = 0.12
+"""Share of the power in held partials from which a clip without echo is a drone and not noise
+(tests/benchmarks/labels.py)."""
+
+STATIC_BELOW_DB = 1.0
+"""Change of the spectrum under which a clip stands still (tests/benchmarks/labels.py)."""
 
 LOOPING_ABOVE_SHARE = 0.5
 """Share of repeated code n-grams above which a clip is looping: more repeats than new material."""
 
-_WINDOW_SAMPLES = 8192  # shorter ones cannot part the partials of a bass drone and call it noise
-_HOP_SAMPLES = 4096
-_LOWEST_OCTAVE_HZ = 100.0
-_NUM_OCTAVES = 7
-_AUDIBLE_SHARE = 1e-4
-_SMALLEST_POWER = 1e-12
+JUDGED_FROM_S = 2.0
+"""Duration from which noise and static are judged: the largest of many autocorrelations of a
+shorter clip is above the limit by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFindings:
-    """What was measured on one clip; None means not measured, never zero."""
+    """Measurements of one clip; None means not measured, never zero."""
 
     asked_s: float
     """Duration that was asked for."""
@@ -57,8 +61,12 @@ class ClipFindings:
     """Root mean square over channels and time; None if every sample is zero."""
     clipped_share: float | None
     """Share of samples at full scale; None for an empty clip."""
-    flatness: float | None
-    """Spectral flatness of the most tonal octave, 0 to 1; None if silent or under a window long."""
+    echo: float | None
+    """How well frames foretell later ones, about 0 to 1; None if silent or under 2 s."""
+    tonal_share: float | None
+    """Share of the power in held partials; None as for the echo."""
+    change_db: float | None
+    """How far the spectrum moves within the clip; None as for the echo."""
     repeated_share: float | None
     """Share of code n-grams heard before; None without codes or with fewer than two n-grams."""
 
@@ -69,16 +77,75 @@ class ClipFindings:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What is wrong, in a fixed order; `("ok",)` if nothing is."""
+        """Names of the faults in a fixed order; `("ok",)` if there is none."""
+        return tuple(self.reasons) or ("ok",)
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """For each fault why it is one, in plain words with the numbers; empty if there is none."""
         faults = {
-            "silent": self.is_silent,
-            "clipped": _exceeds(self.clipped_share, CLIPPED_ABOVE_SHARE),
-            "noise": _exceeds(self.flatness, NOISE_ABOVE_FLATNESS),
-            # a silent clip repeats its codes too, but that says nothing new
-            "looping": not self.is_silent and _exceeds(self.repeated_share, LOOPING_ABOVE_SHARE),
-            "truncated": self.duration_s < TRUNCATED_BELOW_SHARE * self.asked_s,
+            "silent": self._why_silent(),
+            "clipped": self._why_clipped(),
+            "noise": self._why_noise(),
+            "static": self._why_static(),
+            "looping": self._why_looping(),
+            "truncated": self._why_truncated(),
         }
-        return tuple(label for label, is_found in faults.items() if is_found) or ("ok",)
+        return {label: reason for label, reason in faults.items() if reason}
+
+    @property
+    def _has_no_echo(self) -> bool:
+        return self.echo is not None and self.echo < ECHO_BELOW
+
+    @property
+    def _is_tonal(self) -> bool:
+        return self.tonal_share is not None and self.tonal_share > TONAL_ABOVE_SHARE
+
+    def _why_silent(self) -> str:
+        if not self.is_silent:
+            return ""
+        if self.rms_dbfs is None:
+            return "every sample is zero"
+        return f"its level is {self.rms_dbfs:.0f} dBFS, quiet music is above -40"
+
+    def _why_clipped(self) -> str:
+        if not _exceeds(self.clipped_share, CLIPPED_ABOVE_SHARE):
+            return ""
+        return f"{self.clipped_share:.1%} of the samples are at full scale"
+
+    def _why_noise(self) -> str:
+        if not self._has_no_echo or self._is_tonal:
+            return ""
+        return (
+            f"no moment leads to the next (echo {self.echo:.2f}, music has {ECHO_BELOW:g} and "
+            f"more) and tones hold {self.tonal_share:.0%} of the power"
+        )
+
+    def _why_static(self) -> str:
+        if self._has_no_echo and self._is_tonal:
+            return (
+                f"a held sound to which nothing is added but noise (echo {self.echo:.2f}, music "
+                f"has {ECHO_BELOW:g} and more)"
+            )
+        is_still = self.change_db is not None and self.change_db < STATIC_BELOW_DB
+        if self._why_noise() or not is_still:
+            return ""
+        return (
+            f"the spectrum stays the same within {self.change_db:.1f} dB (music moves by "
+            f"{STATIC_BELOW_DB:g} dB and more)"
+        )
+
+    def _why_looping(self) -> str:
+        # silence and drones repeat their codes too, but that says nothing new
+        is_told = self.is_silent or self._why_static()
+        if is_told or not _exceeds(self.repeated_share, LOOPING_ABOVE_SHARE):
+            return ""
+        return f"{self.repeated_share:.0%} of its code sequences were heard before in it"
+
+    def _why_truncated(self) -> str:
+        if self.duration_s >= TRUNCATED_BELOW_SHARE * self.asked_s:
+            return ""
+        return f"it lasts {self.duration_s:.2f} s of {self.asked_s:.2f} s"
 
 
 def examine_clip(
@@ -88,10 +155,10 @@ def examine_clip(
     asked_s: float,
     codes: Int[Tensor, "C K T"] | None,
 ) -> ClipFindings:
-    """What is wrong with a clip, with the numbers that say so.
+    """Measure what may be wrong with a clip.
 
     Args:
-        audio: Samples, full scale at 1.
+        audio: Samples, full scale at 1, without a real beginning.
         rate_hz: Sample rate.
         asked_s: Duration that was asked for.
         codes: The codes that were decoded, without the prefix; None if there are none.
@@ -105,67 +172,25 @@ def examine_clip(
             f"cannot examine a clip with samples that are not finite: got {num_bad} of "
             f"{audio.size}, allowed are none; look for the step that produced them"
         )
+    rms = math.sqrt(float(np.square(audio, dtype=np.float64).sum()) / max(audio.size, 1))
+    rms_dbfs = _decibels(rms)
+    echo = tonal_share = change = None
+    is_audible = rms_dbfs is not None and rms_dbfs >= SILENT_BELOW_DBFS
+    if is_audible and audio.shape[1] >= JUDGED_FROM_S * rate_hz:
+        levels = mel_levels(audio, rate_hz=rate_hz)
+        echo, change = strongest_echo(levels), change_db(levels, rate_hz=rate_hz)
+        tonal_share = track_partials(audio, rate_hz=rate_hz).held_share_of_clip
     return ClipFindings(
         asked_s=asked_s,
         duration_s=audio.shape[1] / rate_hz,
         peak_dbfs=_decibels(float(np.abs(audio).max(initial=0.0))),
-        rms_dbfs=_decibels(
-            math.sqrt(float(np.square(audio, dtype=np.float64).sum()) / max(audio.size, 1))
-        ),
+        rms_dbfs=rms_dbfs,
         clipped_share=float(np.mean(np.abs(audio) >= FULL_SCALE)) if audio.size else None,
-        flatness=tonal_octave_flatness(audio, rate_hz=rate_hz),
+        echo=echo,
+        tonal_share=tonal_share,
+        change_db=change,
         repeated_share=None if codes is None else repeated_ngram_share(codes),
     )
-
-
-def tonal_octave_flatness(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> float | None:
-    """Spectral flatness of the octave that is least like noise, between 0 and 1.
-
-    Flatness is geometric over arithmetic mean power. Taken octave by octave it does not mistake
-    the slope of pink or brown noise for a tone, and one octave with a note in it is enough to be
-    music.
-
-    Args:
-        audio: Samples; channels are summed in power.
-        rate_hz: Sample rate.
-
-    Returns:
-        The flatness, averaged over audible frames, or None if there is no audible frame.
-    """
-    if audio.shape[1] < _WINDOW_SAMPLES:
-        return None
-    power = _power_spectrum(audio)
-    frame_power = power.mean(dim=0)
-    audible = frame_power > _AUDIBLE_SHARE * frame_power.max()
-    if not bool(audible.any()):
-        return None
-    hz = torch.arange(power.shape[0]) * (rate_hz / _WINDOW_SAMPLES)
-    octaves = [_LOWEST_OCTAVE_HZ * 2**octave for octave in range(_NUM_OCTAVES)]
-    flatness = [
-        _flatness(power[(hz >= low_hz) & (hz < 2 * low_hz)][:, audible])
-        for low_hz in octaves
-        if 2 * low_hz <= rate_hz / 2
-    ]
-    return min(flatness, default=None)
-
-
-def _power_spectrum(audio: Float32[np.ndarray, "C N"]) -> Tensor:
-    window = torch.hann_window(_WINDOW_SAMPLES)
-    spectrum = torch.stft(
-        torch.as_tensor(audio),
-        _WINDOW_SAMPLES,
-        hop_length=_HOP_SAMPLES,
-        window=window,
-        center=False,
-        return_complex=True,
-    )
-    return spectrum.abs().square().sum(dim=0)
-
-
-def _flatness(power: Tensor) -> float:
-    floor = _SMALLEST_POWER
-    geometric = (power + floor).log().mean(dim=0).exp()
-    return float((geometric / (power.mean(dim=0) + floor)).mean())
 
 
 def _decibels(amplitude: float) -> float | None:

@@ -7,11 +7,11 @@ import this file.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melodac.evaluation.bootstrap import Bootstrap, Estimate, interval
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import TokenArray
 from melodac.tokens.delay import DelayPattern
@@ -19,24 +19,6 @@ from melodac.tokens.windows import evaluation_windows
 from melodac.training.conditions import Tags
 from melodac.training.loss import bits_per_second
 from melodac.training.scoring import score_windows
-
-_CONFIDENCE = 0.95
-
-
-class Bootstrap(NamedTuple):
-    """How the intervals are drawn."""
-
-    samples: int
-    """Resamples of the tracks."""
-    seed: int
-
-
-class Estimate(NamedTuple):
-    """A measured mean with its 95 % bootstrap interval; no interval from a single track."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -125,6 +107,4 @@ def _estimate(
     if draws is None:
         return Estimate(value, None, None)
     means = nats[draws].sum(axis=1) / counts[draws].sum(axis=1)
-    tail = (1.0 - _CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, *interval(means))

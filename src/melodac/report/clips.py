@@ -5,7 +5,8 @@ from the recording itself to the model alone; each takes one help away. Report a
 it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePath
 from types import MappingProxyType
@@ -90,9 +91,13 @@ class Clip:
     temperature: float | None = None
     seed: int | None = None
     peak_dbfs: float | None = None
+    """Largest sample after the real beginning."""
     rms_dbfs: float | None = None
+    """Root mean square after the real beginning."""
     verdicts: tuple[str, ...] = ()
-    """What detectors found; empty if none looked."""
+    """What detectors found after the real beginning; empty if none looked."""
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    """For a verdict why it was given, in plain words."""
 
     def __post_init__(self) -> None:
         for path in (self.audio, self.picture):
@@ -162,6 +167,29 @@ class CodebookEntropy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarDistance:
+    """How far a set of clips is from real music by one proxy; None if not measured."""
+
+    proxy: str
+    distance: float | None = None
+    low: float | None = None
+    """Bounds of the 95 % interval."""
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarRow:
+    """One set of clips, compared with real music by every proxy of the ear."""
+
+    name: str
+    is_sampled: bool
+    """Whether the model played it."""
+    distances: tuple[EarDistance, ...]
+    missing: str = ""
+    """Why nothing was measured; empty if it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ListeningPage:
     """Everything on the page."""
 
@@ -170,3 +198,6 @@ class ListeningPage:
     rungs: tuple[Rung, ...]
     curve: tuple[CurvePoint, ...] = ()
     codebooks: tuple[CodebookEntropy, ...] = ()
+    ear: tuple[EarRow, ...] = ()
+    ear_summary: str = ""
+    """What the rows come to, in a sentence."""

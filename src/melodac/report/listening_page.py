@@ -6,6 +6,7 @@ to the template, never markup, and the page forbids any script but its own. Stag
 
 import base64
 import hashlib
+import math
 from importlib.resources import files
 from pathlib import Path, PurePath
 from urllib.parse import quote
@@ -21,11 +22,23 @@ VERDICT_NOTES = {
     "ok": "no detector found a fault",
     "silent": "RMS level under \N{MINUS SIGN}50 dBFS",
     "clipped": "more than one sample in a thousand at full scale",
-    "noise": "every octave is as flat as noise",
+    "noise": "no moment leads to the next, and no tone is held",
+    "static": "one sound stands still, or is held under noise",
     "looping": "more than half of the code sequences were heard before",
     "truncated": "shorter than was asked for",
 }
 """What each label of the detectors means; other labels are shown without an explanation."""
+
+
+PROXY_NOTES = {
+    "log_mel": "level of 40 bands: mean, spread and change, in dB",
+    "chroma": "pitch classes, and how long they stay the same",
+    "onset_rate": "onsets a second",
+    "tempo": "how regularly onsets come back",
+    "tonal_share": "share of time in which a tone is held",
+    "hold": "how long tones are held, in seconds",
+}
+"""What each proxy of the ear listens for; others are shown without an explanation."""
 
 
 def write_listening_page(path: Path, page: ListeningPage) -> None:
@@ -65,6 +78,7 @@ def render_listening_page(page: ListeningPage) -> str:
             curve=draw_curve(page.curve),
             bars=draw_bars(page.codebooks),
             verdict_notes=VERDICT_NOTES,
+            proxy_notes=PROXY_NOTES,
             style=Markup(_resource("listening_page.css")),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
@@ -82,7 +96,11 @@ def _environment() -> Environment:
     )
     # jinja leaves the values of this mapping untyped
     environment.filters.update(  # pyright: ignore[reportUnknownMemberType]
-        address=_address, clock=_clock, decibels=_decibels, temperature=_temperature_note
+        address=_address,
+        clock=_clock,
+        decibels=_decibels,
+        distance=_distance,
+        temperature=_temperature_note,
     )
     return environment
 
@@ -118,6 +136,14 @@ def _clock(seconds: float) -> str:
 
 def _decibels(level: float | None) -> str:
     return "\N{EN DASH}" if level is None else f"{level:.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _distance(value: float | None) -> str:
+    """Three significant digits and no more than the eye compares."""
+    if value is None:
+        return "\N{EN DASH}"
+    digits = max(0, 2 - max(0, math.floor(math.log10(abs(value))))) if value else 2
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _temperature_note(temperature: float | None) -> str:
