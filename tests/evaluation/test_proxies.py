@@ -165,6 +165,6 @@ def test_silence_is_described_and_is_nothing():
 
 
 def test_a_clip_too_short_for_a_beat_is_refused():
-    with pytest.raises(EvaluationError, match=r"1\.00 s: needs at least 1\.5 s"):
+    with pytest.raises(EvaluationError, match=r"1\.00 s: needs at least 1\.25 s"):
         describe(tone(seconds=1.0))
     describe(tone(seconds=SHORTEST_S))

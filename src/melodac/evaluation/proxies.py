@@ -26,8 +26,8 @@ from melodac.evaluation.spectra import (
     track_partials,
 )
 
-SHORTEST_S = 1.5
-"""Duration that a clip needs: its tempo is looked for up to one beat in a second."""
+SHORTEST_S = 1.25
+"""Duration that a clip needs: beats are looked for up to a second apart."""
 
 
 class Proxy(StrEnum):
