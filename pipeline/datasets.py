@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Bool
+
 from melodac.config import Section
 from melodac.errors import EmptySplitError, StoreCorruptError
 from melodac.tokens.array import TokenArray
@@ -10,6 +13,7 @@ from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.header import StoreHeader
 from melodac.tokens.layout import Layout, LayoutName, choose_layout
 from melodac.tokens.store import open_store
+from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.tokens.windows import Bars, Starts
 from pipeline import paths
 from pipeline.records import Split, read_json
@@ -70,6 +74,15 @@ class Dataset:
                 f"the {name} split has no track: add music or raise ingest.{name}_frac"
             )
         return self.codes.select(ids)
+
+    def heard(self, name: Split) -> Bool[np.ndarray, "K U"]:
+        """Which codes of each codebook occur in a split."""
+        tracks = self.split(name)
+        heard = np.zeros((tracks.values.shape[1], CODEBOOK_SIZE), dtype=np.bool_)
+        for track in range(len(tracks.track_ids)):
+            for codebook, codes in enumerate(tracks.codes(track).T):
+                heard[codebook, codes] = True
+        return heard
 
     def tags(self, name: Split) -> tuple[tuple[str, ...], ...]:
         """What each track of a split is said to be, as texts, in the split's order.

@@ -58,7 +58,7 @@ def build_train_pattern(train: TrainParams, dataset: Dataset) -> DelayPattern:
 def build_model(
     train: TrainParams,
     pattern: DelayPattern,
-    vectors: CodeVectors | None,
+    dataset: Dataset,
     *,
     dropout: float,
     seed: int,
@@ -68,12 +68,13 @@ def build_model(
     Args:
         train: Its size and kind.
         pattern: Of its codebooks.
-        vectors: What the codes sound like, a codebook for each of the model's; None if unknown,
-            which `train.embedding: codec` makes up for with one table for both ends of the model.
+        dataset: What it will be trained on. Where nobody knows what its codes sound like, one table
+            for both ends of the model makes up for `train.embedding: codec`.
         dropout: Share of activations dropped in training.
         seed: Of its weights.
     """
     embedding: Embedding = train.embedding
+    vectors = dataset.vectors
     if embedding == "codec" and vectors is None:
         log.warning(
             "train.embedding is codec, but the token store does not say what its codes sound like "
@@ -93,7 +94,10 @@ def build_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(config, None if vectors is None else torch.from_numpy(vectors))
+        if vectors is None:
+            return LanguageModel(config)
+        heard = torch.from_numpy(dataset.heard("train"))
+        return LanguageModel(config, torch.from_numpy(vectors), heard)
 
 
 def read_tags(train: TrainParams, dataset: Dataset, split: Split) -> tuple[Tags, ...]:

@@ -35,7 +35,7 @@ def plan(params: Params) -> list[str]:
     model = build_model(
         params.train,
         pattern,
-        dataset.vectors,
+        dataset,
         dropout=params.train.dropout,
         seed=params.train.seed,
     ).to(device)

@@ -84,9 +84,9 @@ def memorise(params: Params) -> OverfitReport:
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
     real = RealRun(read_training_data(params.train, dataset), params.train.trainer_config())
-    model = build_model(
-        params.train, pattern, dataset.vectors, dropout=0.0, seed=params.overfit.seed
-    ).to(device)
+    model = build_model(params.train, pattern, dataset, dropout=0.0, seed=params.overfit.seed).to(
+        device
+    )
     with progress_bar(
         total=params.overfit.updates, unit="update", description="overfit"
     ) as advance:

@@ -41,7 +41,7 @@ def run(params: Params) -> Outcome:
     model = build_model(
         params.train,
         pattern,
-        dataset.vectors,
+        dataset,
         dropout=params.train.dropout,
         seed=params.train.seed,
     ).to(device)

@@ -289,3 +289,23 @@ def test_every_size_counts_its_parameters_exactly(size, embedding, width):
     with torch.device("meta"):
         model = LanguageModel(config)
     assert count_parameters(config).total == sum(weight.numel() for weight in model.parameters())
+
+
+def test_codes_that_the_music_lacks_are_never_sampled_and_score_as_before(tiny_config):
+    vectors = draw_vectors()
+    heard = torch.rand(3, 1024, generator=torch.Generator().manual_seed(1)) < 0.02
+    config = tiny_config.model_copy(
+        update={"embedding": "codec", "vector_dim": vector_dim(vectors.shape[-1])}
+    )
+    torch.manual_seed(0)
+    model = LanguageModel(config, vectors, heard).eval()
+    torch.manual_seed(0)
+    plain = LanguageModel(config, vectors).eval()
+    pattern = build_pattern("musicgen", 3, tuple(range(3)))
+    settings = SamplingSettings(temperature=2.0, top_k=0, top_p=1.0)
+    (codes,) = generate(model, pattern, num_frames=60, seeds=(0,), settings=settings)
+    (others,) = generate(plain, pattern, num_frames=60, seeds=(0,), settings=settings)
+    assert all(bool(row[played].all()) for row, played in zip(heard, codes, strict=True))
+    assert not all(bool(row[played].all()) for row, played in zip(heard, others, strict=True))
+    cells = codes[None]
+    assert torch.equal(model(cells), plain(cells))

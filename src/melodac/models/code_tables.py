@@ -13,7 +13,7 @@ import hashlib
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,7 +41,7 @@ TIED_HEAD = 0.1
 """Size of a row of the head beside that of the embedding, where one table serves both: a first loss
 of a uniform guess needs a small head, a stream of unit size a large embedding."""
 
-FIXED_TENSORS = frozenset({"geometry.vectors", "geometry.leash"})
+FIXED_TENSORS = frozenset({"geometry.vectors", "geometry.leash", "geometry.unheard"})
 """Tensors of a checkpoint that no update changes."""
 
 
@@ -53,6 +53,12 @@ class Tables(NamedTuple):
     head: Float[Tensor, "Q D"]
     """Codes of one codebook after another."""
     bias: Float[Tensor, " Q"] | None
+
+    def without(self, unheard: Bool[Tensor, " Q"]) -> "Tables":
+        """The same, so that some codes are never sampled."""
+        bias = unheard.new_zeros(len(unheard), dtype=self.head.dtype)
+        bias = bias.masked_fill(unheard, -torch.inf)
+        return self._replace(bias=bias if self.bias is None else bias + self.bias)
 
     def of_codes(self, start: int, stop: int) -> "Tables":
         """The same with some rows of the head alone."""
@@ -116,6 +122,8 @@ class CodeGeometry(nn.Module):
             )
         self.register_buffer("vectors", found)
         self.register_buffer("leash", leash.view(K, 1, 1))
+        unheard = torch.zeros(K, CODEBOOK_SIZE, dtype=torch.bool) if heard is None else ~heard
+        self.register_buffer("unheard", unheard.flatten())
 
 
 def make_tables(

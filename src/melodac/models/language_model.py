@@ -6,7 +6,7 @@ may import this file.
 """
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +31,10 @@ class LanguageModel(nn.Module):
     """First row of each codebook in the one embedding table."""
 
     def __init__(
-        self, config: LanguageModelConfig, vectors: Float32[Tensor, "K _ _"] | None = None
+        self,
+        config: LanguageModelConfig,
+        vectors: Float32[Tensor, "K _ _"] | None = None,
+        heard: Bool[Tensor, "K U"] | None = None,
     ) -> None:
         """Draw a fresh model.
 
@@ -39,6 +42,8 @@ class LanguageModel(nn.Module):
             config: Its shape.
             vectors: For a config whose embedding is codec, the codec's code vectors, a codebook for
                 each of the model's; None leaves them to be filled from a checkpoint.
+            heard: Codes that the training music has, beside the vectors; only these are sampled.
+                None for all.
         """
         super().__init__()
         self.config = config
@@ -48,7 +53,7 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head_norm = RMSNorm(config.dim)
         self.head = CodeHead(config)
-        self.geometry = CodeGeometry(config, vectors) if config.vector_dim else None
+        self.geometry = CodeGeometry(config, vectors, heard) if config.vector_dim else None
         self.vectors_sha256 = None if vectors is None else hash_vectors(vectors)
         """Of the codec's code vectors; None of a model that has none or takes a checkpoint's."""
         offsets = torch.arange(config.num_codebooks) * VOCABULARY_SIZE
@@ -194,6 +199,8 @@ class LanguageModel(nn.Module):
         """Rows of all codes for every step that a cache serves, made with the first of them."""
         if cache.tables is None:
             cache.tables = self.tables()
+            if self.geometry is not None:
+                cache.tables = cache.tables.without(self.geometry.unheard)
         return cache.tables
 
 
