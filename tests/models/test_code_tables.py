@@ -301,7 +301,7 @@ def test_codes_that_the_music_lacks_are_never_sampled_and_score_as_before(tiny_c
     model = LanguageModel(config, vectors, heard).eval()
     torch.manual_seed(0)
     plain = LanguageModel(config, vectors).eval()
-    pattern = build_pattern("musicgen", 3, tuple(range(3)))
+    pattern = build_pattern("musicgen", 3)
     settings = SamplingSettings(temperature=2.0, top_k=0, top_p=1.0)
     (codes,) = generate(model, pattern, num_frames=60, seeds=(0,), settings=settings)
     (others,) = generate(plain, pattern, num_frames=60, seeds=(0,), settings=settings)

@@ -91,11 +91,15 @@ class CodeGeometry(nn.Module):
 
     vectors: Tensor
     """Standardised; saved with the weights, so that a checkpoint needs no codec."""
-    leash: Tensor
-    """How strongly the learned rows of each codebook act."""
+    unheard: Tensor
+    """Codes that the training music does not have. A learned row would know that by itself; a row
+    made of a vector is as likely as its neighbours, and one such code leads a free run to others."""
 
     def __init__(
-        self, config: LanguageModelConfig, vectors: Float32[Tensor, "K _ Z"] | None
+        self,
+        config: LanguageModelConfig,
+        vectors: Float32[Tensor, "K _ Z"] | None,
+        heard: Bool[Tensor, "K U"] | None = None,
     ) -> None:
         """Take the vectors in.
 
@@ -103,6 +107,7 @@ class CodeGeometry(nn.Module):
             config: Shape of the model.
             vectors: The codec's, a codebook for each of the model's; None leaves room for those of
                 a checkpoint, and until then every number that comes out is NaN.
+            heard: Codes that the training music has; None for all.
 
         Raises:
             ModelError: If the vectors do not fit the config.
