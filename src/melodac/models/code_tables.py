@@ -91,9 +91,11 @@ class CodeGeometry(nn.Module):
 
     vectors: Tensor
     """Standardised; saved with the weights, so that a checkpoint needs no codec."""
+    leash: Tensor
+    """How strongly the learned rows of each codebook act."""
     unheard: Tensor
-    """Codes that the training music does not have. A learned row would know that by itself; a row
-    made of a vector is as likely as its neighbours, and one such code leads a free run to others."""
+    """Codes that the training music lacks. A learned row would know that by itself; a row made of a
+    vector is as likely as its neighbours, and one such code leads a free run to others."""
 
     def __init__(
         self,
