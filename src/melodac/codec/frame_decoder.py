@@ -3,9 +3,9 @@
 A convolutional network (ConvNeXt blocks, as in Vocos, arXiv:2306.00814) says for every frame how
 loud each bin of a long window is, and how loud bands of noise are in short ones. Phases are not
 learned: a network that moves from frame to frame cannot count the turns of a partial, and repeats
-itself at the frame rate, which is heard as a buzz. The peaks of the long window's spectrum keep
+itself at the frame rate, which is heard as a buzz. Sharp peaks of the long window's spectrum keep
 turning at their own frequency (single-pass spectrogram inversion: Beauregard, Harish and Wyse 2015,
-with the phase locking of Laroche and Dolson 1999), and the noise has phases that look random.
+with the phase locking of Laroche and Dolson 1999); all else has phases that look random.
 """
 
 import math
@@ -27,6 +27,9 @@ NOISE_WINDOW = 512
 NUM_NOISE_SLICES = 4
 OVERLAP = 2
 """Frames on either side that sound into a frame."""
+TONE_CURVATURE = 0.7
+"""Minus the second difference of log magnitudes that makes a peak a tone. A pure tone has 1.4 to 1.6
+under a Hann window; a peak half as sharp as this is half a tone, half noise."""
 _KERNEL = 7
 
 
@@ -111,21 +114,31 @@ class FrameDecoder(nn.Module):
 
 
 def turn_phases(
-    tonal: Float[Tensor, "B T F"], before: Float[Tensor, "B F"]
-) -> Float[Tensor, "B T F"]:
-    """Phases at the centres of frames, in turns, such that every peak goes on without a jump.
+    tonal: Float[Tensor, "B T F"], before: Float[Tensor, "B F"], first_frame: int
+) -> tuple[Float[Tensor, "B T F"], Float[Tensor, "B T F"]]:
+    """Give every frame phases at its centre, in turns.
+
+    Sharp peaks go on without a jump; where the spectrum is smooth there is no tone, and phases
+    are scattered from frame to frame and from bin to bin, which is noise.
 
     Args:
         tonal: Log magnitudes of the frames.
-        before: Phases of the frame before the first, in turns.
+        before: Turned phases of the frame before the first.
+        first_frame: Index of the first frame in the recording, which the scattering depends on.
+
+    Returns:
+        Turned phases without the scattering, which the next frames go on from, and phases to sound.
     """
-    peaks, per_frame = _advance(tonal.detach())
-    phases = torch.empty_like(per_frame)
+    peaks, advance, tonality = _follow_peaks(tonal.detach())
+    turned = torch.empty_like(advance)
     for frame in range(tonal.shape[1]):
         # a bin follows the peak that it belongs to, from where that peak's bin stood
-        before = (before.gather(1, peaks[:, frame]) + per_frame[:, frame]).remainder(1.0)
-        phases[:, frame] = before
-    return phases
+        before = (before.gather(1, peaks[:, frame]) + advance[:, frame]).remainder(1.0)
+        turned[:, frame] = before
+    frames = torch.arange(first_frame, first_frame + tonal.shape[1], device=tonal.device)
+    bins = torch.arange(NUM_BINS, device=tonal.device)
+    scattered = _scattered(frames[:, None] * NUM_BINS + bins).to(tonal.dtype)
+    return turned, turned + (1.0 - tonality) * scattered
 
 
 def first_phases(num_items: int) -> Float[Tensor, "B F"]:
@@ -158,13 +171,14 @@ def sound_noise(spectra: Spectra, first_frame: int) -> Float[Tensor, "B N"]:
     return sound * (NOISE_WINDOW / 4 / 1.5)
 
 
-def _advance(tonal: Float[Tensor, "B T F"]) -> tuple[Int64[Tensor, "B T F"], Tensor]:
-    """For every bin, the peak it belongs to (the nearest) and how far that turns in one hop."""
+def _follow_peaks(tonal: Float[Tensor, "B T F"]) -> tuple[Int64[Tensor, "B T F"], Tensor, Tensor]:
+    """Find the nearest peak of every bin, how far it turns in a hop, how much of a tone it is."""
     left, mid, right = tonal[..., :-2], tonal[..., 1:-1], tonal[..., 2:]
     is_peak = functional.pad((mid > left) & (mid >= right), (1, 1))
     # vertex of the parabola through a peak and its neighbours; exact for a Gaussian window
     curve = (left - 2 * mid + right).clamp(max=-1e-6)
     offset = functional.pad((0.5 * (left - right) / curve).clamp(-0.5, 0.5), (1, 1))
+    sharpness = functional.pad((curve / -TONE_CURVATURE).clamp(max=1.0), (1, 1))
     bins = torch.arange(NUM_BINS, device=tonal.device).expand_as(is_peak)
     far = 4 * NUM_BINS
     below = torch.where(is_peak, bins, -far).cummax(-1).values
@@ -172,7 +186,8 @@ def _advance(tonal: Float[Tensor, "B T F"]) -> tuple[Int64[Tensor, "B T F"], Ten
     peaks = torch.where(bins - below <= above - bins, below, above)
     peaks = torch.where((peaks < 0) | (peaks >= NUM_BINS), bins, peaks)
     frequency = peaks + offset.gather(-1, peaks)
-    return peaks, (frequency / 4).remainder(1.0)  # a hop is a quarter of the window
+    # a hop is a quarter of the window
+    return peaks, (frequency / 4).remainder(1.0), sharpness.gather(-1, peaks)
 
 
 def _overlap_add(frames: Float[Tensor, "B T W"]) -> tuple[Float[Tensor, "B N"], Tensor]:

@@ -7,7 +7,7 @@ cut into chunks on one grid whatever blocks they come in, so results are equal t
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from melodac.codec.chunks import Chunk, ChunkShape, read_chunks
@@ -72,6 +72,10 @@ class SpectralCodec(StreamingCodec):
         self.model = model.eval().requires_grad_(requires_grad=False)
         self._halo = architecture.decoder.receptive_field + OVERLAP
 
+    def code_vectors(self) -> Float32[Tensor, "K U G"]:
+        """Return the quantizer's vectors, whose sum is what the decoder reads."""
+        return self.model.quantizer.vectors.cpu()
+
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         shape = ChunkShape(CHUNK_FRAMES, HALO, self.hop)
         for chunk, window in read_chunks(blocks, shape):
@@ -106,12 +110,12 @@ class SpectralCodec(StreamingCodec):
         points = self.model.quantizer.decode(window.to(self._device(), torch.int64))
         spectra = self.model.decoder(points)
         first = max(chunk.start - OVERLAP, 0)
-        turned = slice(first - chunk.read_start, chunk.stop + OVERLAP - chunk.read_start)
-        spectra = Spectra(spectra.tonal[:, turned], spectra.noise[:, turned])
-        phases = turn_phases(spectra.tonal, before)
+        sounding = slice(first - chunk.read_start, chunk.stop + OVERLAP - chunk.read_start)
+        spectra = Spectra(spectra.tonal[:, sounding], spectra.noise[:, sounding])
+        turned, phases = turn_phases(spectra.tonal, before, first)
         audio = sound_tonal(spectra, phases) + sound_noise(spectra, first)
         kept = audio[:, (chunk.start - first) * self.hop : (chunk.stop - first) * self.hop]
-        return kept, phases[:, chunk.stop - OVERLAP - 1 - first]
+        return kept, turned[:, chunk.stop - OVERLAP - 1 - first]
 
     def _device(self) -> torch.device:
         return self.model.quantizer.mean.device

@@ -138,7 +138,7 @@ class CodecTrainer:
         generator = self.state.generator
         before = torch.rand(len(spectra.tonal), NUM_BINS, generator=generator)
         first = int(torch.randint(1 << 20, (), generator=generator))
-        phases = turn_phases(spectra.tonal, before)
+        _, phases = turn_phases(spectra.tonal, before, first)
         return sound_tonal(spectra, phases) + sound_noise(spectra, first)
 
     def _judge(
