@@ -1,4 +1,4 @@
-"""Codec training: exact resume, phases in order, an export that the loader takes."""
+"""Codec training: the quantizer is fitted once, the decoder learns, a stopped run goes on exactly."""
 
 import json
 import logging
@@ -9,83 +9,138 @@ import torch
 from melodac.codec.load import load_codec_folder
 from melodac.codec.training.clips import load_clips
 from melodac.codec.training.config import AdversarialConfig, CodecTrainingConfig, DiscriminatorShape
-from melodac.codec.training.export import begin, read_folder
+from melodac.codec.training.loop import STATE_FILE, train_codec
 from melodac.codec.training.measure import measure_codec
-from melodac.codec.training.schedule import encoder_share, learning_rate
-from melodac.codec.training.state import load_state, read_saved_codec, save_state
+from melodac.codec.training.state import (
+    begin,
+    export_state,
+    load_state,
+    read_architecture,
+    save_state,
+)
+from melodac.codec.training.trainer import CodecTrainer, learning_rate
+from melodac.codec.weights import read_weights_folder
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
-
-
-def test_resumed_training_equals_uninterrupted_training(make_trainer, tmp_path, tiny_architecture):
-    straight = make_trainer()
-    for _ in range(8):
-        straight.update()
-    halted = make_trainer()
-    for _ in range(5):
-        halted.update()
-    save_state(tmp_path / "state.pt", halted.state, tiny_architecture)
-    resumed = make_trainer()
-    load_state(tmp_path / "state.pt", resumed.state, tiny_architecture)
-    for _ in range(3):
-        resumed.update()
-    pairs = zip(straight.state.averages, resumed.state.averages, strict=True)
-    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
-    weights = straight.state.model.state_dict()
-    for name, tensor in resumed.state.model.state_dict().items():
-        assert torch.equal(tensor, weights[name]), name
-
-
-def test_a_state_of_another_shape_is_refused(make_trainer, tmp_path, tiny_architecture):
-    trainer = make_trainer()
-    save_state(tmp_path / "state.pt", trainer.state, tiny_architecture)
-    other = tiny_architecture.model_copy(update={"codebook_size": 16})
-    with pytest.raises(CheckpointMismatchError, match="another state folder"):
-        load_state(tmp_path / "state.pt", trainer.state, other)
-
+from tests.codec.conftest import SPECTRAL, compose
 
 JUDGED = AdversarialConfig(
-    begins_at=4,
+    begins_at=3,
     lead_updates=1,
     shape=DiscriminatorShape(periods=(2, 3), windows=(256,), width=0.05),
     drawn=2,
 )
 
 
-def test_resumed_training_with_discriminators_equals_uninterrupted_training(
-    make_trainer, tmp_path, tiny_architecture
-):
-    straight, halted = make_trainer(adversarial=JUDGED), make_trainer(adversarial=JUDGED)
-    logged = [straight.update() for _ in range(8)]
-    assert [("discriminator" in terms, "feature" in terms) for terms in logged] == [
-        *[(False, False)] * 4,
-        (True, False),
-        *[(True, True)] * 3,
-    ]
-    for _ in range(6):
-        halted.update()
-    save_state(tmp_path / "state.pt", halted.state, tiny_architecture)
-    resumed = make_trainer(adversarial=JUDGED)
-    load_state(tmp_path / "state.pt", resumed.state, tiny_architecture)
-    assert [resumed.update() for _ in range(2)] == logged[6:]
-    weights = straight.state.adversary.discriminator.state_dict()
-    for name, tensor in resumed.state.adversary.discriminator.state_dict().items():
+@pytest.fixture
+def make_fitted(make_trainer):
+    def make(**changes) -> CodecTrainer:
+        trainer = make_trainer(**changes)
+        trainer.fit()
+        return trainer
+
+    return make
+
+
+def assert_equal_states(ours: CodecTrainer, theirs: CodecTrainer) -> None:
+    pairs = zip(ours.state.averages, theirs.state.averages, strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    weights = ours.state.model.state_dict()
+    for name, tensor in theirs.state.model.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
 
-def test_a_state_without_discriminators_begins_them_afresh_and_says_so(
-    make_trainer, tmp_path, tiny_architecture, caplog
+@pytest.mark.parametrize("adversarial", [AdversarialConfig(), JUDGED], ids=["alone", "judged"])
+def test_resumed_training_equals_uninterrupted_training(
+    make_fitted, make_trainer, tmp_path, adversarial
 ):
-    old = make_trainer()
+    straight, halted = (make_fitted(adversarial=adversarial) for _ in range(2))
+    logged = [straight.update() for _ in range(7)]
+    for _ in range(5):
+        halted.update()
+    save_state(tmp_path / "state.pt", halted.state, SPECTRAL)
+    resumed = make_trainer(adversarial=adversarial)
+    load_state(tmp_path / "state.pt", resumed.state, SPECTRAL)
+    assert [resumed.update() for _ in range(2)] == logged[5:]
+    assert_equal_states(straight, resumed)
+    if adversarial.begins_at is not None:
+        judges = straight.state.adversary.discriminator.state_dict()
+        for name, tensor in resumed.state.adversary.discriminator.state_dict().items():
+            assert torch.equal(tensor, judges[name]), name
+
+
+def test_discriminators_learn_alone_before_the_decoder_hears_of_them(make_fitted):
+    trainer = make_fitted(adversarial=JUDGED)
+    logged = [trainer.update() for _ in range(7)]
+    assert [("discriminator" in terms, "feature" in terms) for terms in logged] == [
+        *[(False, False)] * 3,
+        (True, False),
+        *[(True, True)] * 3,
+    ]
+
+
+def test_a_fit_is_repeated_exactly(make_fitted):
+    assert_equal_states(make_fitted(), make_fitted())
+
+
+def test_the_quantizer_is_fitted_once(make_trainer, tmp_path):
+    first, second = make_trainer(), make_trainer(seed=1)
+    train_codec(first, tmp_path, 0.0)
+    train_codec(second, tmp_path, 0.0)
+    assert second.state.is_fitted
+    assert_equal_states(first, second)
+
+
+def test_training_leaves_the_codes_and_changes_the_sound(make_fitted, export, tmp_path):
+    trainer = make_fitted(adversarial=JUDGED)
+    configs = [export(trainer, tmp_path / "before")]
+    for _ in range(6):
+        trainer.update()
+    configs.append(export(trainer, tmp_path / "after"))
+    assert configs[0].sha256 == configs[1].sha256
+    assert configs[0].decoder_sha256 != configs[1].decoder_sha256
+    before, after = (load_codec_folder(tmp_path / name, name=name) for name in ("before", "after"))
+    assert before.weights_sha256 == after.weights_sha256
+    codes = before.encode(compose(0, 20_000)[None])
+    assert torch.equal(after.encode(compose(0, 20_000)[None]), codes)
+    assert not torch.equal(after.decode(codes), before.decode(codes))
+
+
+def test_training_lowers_the_loss(make_fitted):
+    trainer = make_fitted()
+    terms = [trainer.update() for _ in range(60)]
+    assert all("mel" not in one for one in terms[:2])  # nothing is sounded at first
+    mel = [one["mel"] for one in terms[2:]]
+    assert sum(mel[-10:]) < 0.8 * sum(mel[:10])
+
+
+def test_training_never_changes_the_quantizer(make_fitted):
+    trainer = make_fitted()
+    before = {name: x.clone() for name, x in trainer.state.model.quantizer.state_dict().items()}
+    for _ in range(3):
+        trainer.update()
+    for name, tensor in trainer.state.model.quantizer.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_state_of_another_shape_is_refused(make_trainer, tmp_path):
+    trainer = make_trainer()
+    save_state(tmp_path / "state.pt", trainer.state, SPECTRAL)
+    front_end = SPECTRAL.front_end.model_copy(update={"codebook_size": 16})
+    other = SPECTRAL.model_copy(update={"front_end": front_end})
+    with pytest.raises(CheckpointMismatchError, match="another state folder"):
+        load_state(tmp_path / "state.pt", trainer.state, other)
+    assert read_architecture(tmp_path / "state.pt") == SPECTRAL
+
+
+def test_a_state_without_discriminators_begins_them_afresh_and_says_so(
+    make_fitted, make_trainer, tmp_path, caplog
+):
+    old = make_fitted()
     old.update()
-    save_state(tmp_path / "state.pt", old.state, tiny_architecture)
-    content = torch.load(tmp_path / "state.pt", weights_only=True)
-    for name in ("adversary", "is_encoder_fixed", "origin"):  # as states were before
-        del content[name]
-    torch.save(content, tmp_path / "state.pt")
+    save_state(tmp_path / "state.pt", old.state, SPECTRAL)
     trainer = make_trainer(adversarial=JUDGED)
-    load_state(tmp_path / "state.pt", trainer.state, tiny_architecture)
-    assert trainer.state.update == 1
-    assert trainer.state.adversary.updates == 0
+    load_state(tmp_path / "state.pt", trainer.state, SPECTRAL)
+    assert (trainer.state.update, trainer.state.adversary.updates) == (1, 0)
     assert "they begin afresh" in caplog.text
 
 
@@ -97,53 +152,16 @@ def test_a_state_without_discriminators_begins_them_afresh_and_says_so(
          "of another shape"),
     ],
 )  # fmt: skip
-def test_discriminators_that_are_dropped_are_told(
-    make_trainer, tmp_path, tiny_architecture, caplog, changes, message
-):
-    save_state(tmp_path / "s.pt", make_trainer(adversarial=JUDGED).state, tiny_architecture)
+def test_discriminators_that_are_dropped_are_told(make_trainer, tmp_path, caplog, changes, message):
+    save_state(tmp_path / "s.pt", make_trainer(adversarial=JUDGED).state, SPECTRAL)
     with caplog.at_level(logging.WARNING):
-        load_state(tmp_path / "s.pt", make_trainer(**changes).state, tiny_architecture)
+        load_state(tmp_path / "s.pt", make_trainer(**changes).state, SPECTRAL)
     assert message in caplog.text
 
 
-def test_the_decoder_alone_leaves_every_code_as_it_was(make_trainer, export, tmp_path):
-    trainer = make_trainer(decoder_only_from=5, adversarial=JUDGED, learning_rate=1e-2)
-    for _ in range(5):
-        trainer.update()
-    export(trainer, tmp_path / "before")
-    for _ in range(4):
-        trainer.update()
-    export(trainer, tmp_path / "after")
-    audio = 0.1 * torch.randn(1, 20_000, generator=torch.Generator().manual_seed(0))
-    before, after = (load_codec_folder(tmp_path / name, name=name) for name in ("before", "after"))
-    codes = before.encode(audio)
-    assert torch.equal(after.encode(audio), codes)
-    assert not torch.equal(after.decode(codes), before.decode(codes))
-
-
-def test_codebooks_by_gradient_learn_from_their_own_loss(make_trainer):
-    trainer = make_trainer(codebooks="gradient", plain_updates=0, settle_updates=0)
-    before = [stage.codebook.weight.clone() for stage in trainer.parts.quantizer.quantizers]
-    terms = trainer.update()
-    assert terms["codebook"] == pytest.approx(terms["commitment"])
-    after = [stage.codebook.weight for stage in trainer.parts.quantizer.quantizers]
-    assert not any(map(torch.equal, before, after))
-
-
-def test_a_state_whose_codebooks_learned_otherwise_is_refused(
-    make_trainer, tmp_path, tiny_architecture
-):
-    save_state(tmp_path / "state.pt", make_trainer().state, tiny_architecture)
-    other = make_trainer(codebooks="gradient")
-    with pytest.raises(CheckpointMismatchError, match="codebooks"):
-        load_state(tmp_path / "state.pt", other.state, tiny_architecture)
-
-
-def test_a_save_cut_off_leaves_the_last_state(
-    make_trainer, tmp_path, tiny_architecture, monkeypatch
-):
-    trainer, path = make_trainer(), tmp_path / "state.pt"
-    save_state(path, trainer.state, tiny_architecture)
+def test_a_save_cut_off_leaves_the_last_state(make_fitted, tmp_path, monkeypatch):
+    trainer, path = make_fitted(), tmp_path / "state.pt"
+    save_state(path, trainer.state, SPECTRAL)
     before = path.read_bytes()
     trainer.update()
 
@@ -153,92 +171,61 @@ def test_a_save_cut_off_leaves_the_last_state(
 
     monkeypatch.setattr(torch, "save", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        save_state(path, trainer.state, tiny_architecture)
+        save_state(path, trainer.state, SPECTRAL)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kept", [0, 1, 1000])
-def test_a_damaged_state_is_named(make_trainer, tmp_path, tiny_architecture, kept):
+def test_a_damaged_state_is_named(make_trainer, tmp_path, kept):
     path = tmp_path / "state.pt"
-    save_state(path, make_trainer().state, tiny_architecture)
+    save_state(path, make_trainer().state, SPECTRAL)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(CheckpointCorruptError, match="damaged"):
-        read_saved_codec(path)
+        read_architecture(path)
 
 
-def test_weights_whose_codebooks_would_be_thrown_away_are_refused(
-    make_trainer, export, tmp_path, tiny_architecture
-):
-    trainer = make_trainer()
-    export(trainer, tmp_path / "weights")  # after no update
-    with pytest.raises(ConfigError, match="plain_updates"):
-        begin(trainer.state, read_folder(tmp_path / "weights"), tiny_architecture, trainer.config)
+def test_a_codec_that_is_not_fitted_is_not_exported(make_trainer, export, tmp_path):
+    with pytest.raises(ConfigError, match="not fitted yet"):
+        export(make_trainer(), tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
+    with pytest.raises(ConfigError, match="nothing was trained there"):
+        export_state(tmp_path / "none.pt", tmp_path / "weights", name="none", sources="none")
 
 
-def test_training_lowers_the_loss(make_trainer):
-    trainer = make_trainer(plain_updates=1000, learning_rate=2e-3)
-    terms = [trainer.update()["mel"] for _ in range(25)]
-    assert sum(terms[-5:]) < 0.8 * sum(terms[:5])
-
-
-def test_the_export_loads_and_is_measured(make_trainer, export, tmp_path, music):
-    trainer = make_trainer()
+def test_the_export_is_the_average_and_is_measured(make_fitted, export, tmp_path, music):
+    trainer, folder = make_fitted(), tmp_path / "weights"
     for _ in range(4):
         trainer.update()
-    folder = tmp_path / "weights"
     export(trainer, folder)
-    codec = load_codec_folder(folder, name="tiny")
+    weights = list(read_weights_folder(folder)[0].decoder.parameters())
+    for average, weight in zip(trainer.state.averages, weights, strict=True):
+        assert torch.equal(weight, average.half().float())
     assert json.loads((folder / "config.json").read_text())["training"]["updates"] == 4
     clips = [clip for clip in load_clips(music, 44_100) if clip.held_out]
-    files, books = measure_codec(codec, clips)
+    files, books = measure_codec(load_codec_folder(folder, name="tiny"), clips)
     assert [report.name for report in files] == [clip.name for clip in clips]
     assert all(report.mel_distance > 0 for report in files)
     assert all(1 <= book.perplexity <= 32 for book in books)
 
 
-def test_training_goes_on_from_an_export(make_trainer, export, tmp_path, tiny_architecture):
-    trainer = make_trainer()
+def test_training_goes_on_from_an_export_with_its_codes(
+    make_fitted, make_trainer, export, tmp_path
+):
+    first, second = make_fitted(), make_trainer(seed=1)
     for _ in range(4):
-        trainer.update()
-    export(trainer, tmp_path / "weights")
-    second = make_trainer()
-    begin(second.state, read_folder(tmp_path / "weights"), tiny_architecture, second.config)
-    assert second.state.update == 4
-    for average, weight in zip(
-        trainer.state.averages, second.state.model.parameters(), strict=True
-    ):
-        assert torch.equal(weight, average.half().float())
+        first.update()
+    config = export(first, tmp_path / "weights")
+    begin(second.state, *read_weights_folder(tmp_path / "weights"))
+    assert (second.state.update, second.state.origin) == (4, config.decoder_sha256)
+    train_codec(second, tmp_path / "state", 0.0)  # which does not fit again
     second.update()
+    save_state(tmp_path / "state" / STATE_FILE, second.state, SPECTRAL)
+    again = export(second, tmp_path / "again")
+    assert again.sha256 == config.sha256
+    assert again.training["begun_from"] == config.decoder_sha256
 
 
-def test_an_export_of_another_shape_is_refused(make_trainer, export, tmp_path, tiny_architecture):
-    trainer = make_trainer()
-    export(trainer, tmp_path / "weights")
-    other = tiny_architecture.model_copy(update={"sample_rate": 22_050})
-    with pytest.raises(CheckpointMismatchError, match="start afresh"):
-        begin(trainer.state, read_folder(tmp_path / "weights"), other, trainer.config)
-
-
-def test_the_learning_rate_warms_up_holds_and_decays():
-    config = CodecTrainingConfig(
-        learning_rate=1.0,
-        warmup_updates=10,
-        decay_from=100,
-        decay_updates=50,
-        final_learning_rate=0.1,
-    )
-    rates = [learning_rate(config, update) for update in (0, 4, 9, 10, 99, 125, 150, 10_000)]
-    assert rates == pytest.approx([0.1, 0.5, 1.0, 1.0, 1.0, 0.55, 0.1, 0.1])
-
-
-def test_the_encoder_rests_while_the_codebooks_settle(make_trainer):
-    trainer = make_trainer(settle_updates=2)
-    shares = [encoder_share(trainer.config, update) for update in range(7)]
-    assert shares == [1.0, 1.0, 1.0, 0.0, 0.0, 0.3, 0.3]
-    for _ in range(4):
-        trainer.update()
-    before = [parameter.clone() for parameter in trainer.parts.encoder.parameters()]
-    trainer.update()
-    assert all(map(torch.equal, before, trainer.parts.encoder.parameters()))
-    trainer.update()
-    assert not all(map(torch.equal, before, trainer.parts.encoder.parameters()))
+def test_the_learning_rate_warms_up_and_falls_to_its_last_value():
+    config = CodecTrainingConfig(learning_rate=1.0, updates=10_000, final_rate_share=0.1)
+    rates = [learning_rate(config, update) for update in (0, 99, 5000, 10_000, 99_999)]
+    assert rates == pytest.approx([0.005, 0.5, 0.55, 0.1, 0.1], rel=1e-2)

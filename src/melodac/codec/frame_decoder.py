@@ -72,8 +72,9 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Add what the block has to say."""
-        mixed = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        return x + self.scale * self.down(functional.gelu(self.up(self.norm(mixed))))
+        mixed = _along_frames(self.depthwise, x)
+        widened = functional.gelu(self.up(self.norm(mixed)))
+        return torch.addcmul(x, self.scale, self.down(widened))
 
 
 class FrameDecoder(nn.Module):
@@ -105,7 +106,7 @@ class FrameDecoder(nn.Module):
 
     def forward(self, points: Float[Tensor, "B T G"]) -> Spectra:
         """Say how loud everything is."""
-        x = self.norm(self.enter(points.transpose(1, 2)).transpose(1, 2))
+        x = self.norm(_along_frames(self.enter, points))
         for block in self.blocks:
             x = block(x)
         x = self.last_norm(x)
@@ -133,27 +134,28 @@ def turn_phases(
     """
     peaks, advance, tonality = _follow_peaks(tonal.detach())
     turned = torch.empty_like(advance)
-    for frame in range(tonal.shape[1]):
+    frames = (peaks.unbind(1), advance.unbind(1), turned.unbind(1))
+    for peak, turns, after in zip(*frames, strict=True):
         # a bin follows the peak that it belongs to, from where that peak's bin stood
-        before = (before.gather(1, peaks[:, frame]) + advance[:, frame]).remainder(1.0)
-        turned[:, frame] = before
-    frames = torch.arange(first_frame, first_frame + tonal.shape[1], device=tonal.device)
-    bins = torch.arange(NUM_BINS, device=tonal.device)
-    scattered = _scattered(frames[:, None] * NUM_BINS + bins).to(tonal.dtype)
+        torch.gather(before, 1, peak, out=after)
+        before = after.add_(turns).frac_()
+    scattered = _scatter(first_frame, tonal.shape[1], NUM_BINS, tonal.device)
     return turned, turned + (1.0 - tonality) * scattered
 
 
 def first_phases(num_items: int) -> Float[Tensor, "B F"]:
-    """Phases before the first frame of a recording: scattered, as a pulse would be heard."""
-    return _scattered(torch.arange(NUM_BINS)).expand(num_items, -1)
+    """Return the phases before the first frame: scattered, as a pulse would be heard."""
+    return _scatter(0, 1, NUM_BINS, torch.device("cpu")).repeat(num_items, 1)
 
 
 def sound_tonal(spectra: Spectra, phases: Float[Tensor, "B T F"]) -> Float[Tensor, "B N"]:
     """Overlap-add the tonal frames: N = T hops, from the start of the first frame."""
-    spectrum = torch.polar(spectra.tonal.exp(), phases.to(spectra.tonal.dtype) * (2 * math.pi))
-    sound, weight = _overlap_add(torch.fft.irfft(spectrum * _centred(NUM_BINS), n=WINDOW))
-    # at the ends of a recording fewer frames overlap
-    return sound / weight.clamp(min=0.1) * (WINDOW / 4)
+    # alternating signs move the origin of phase to the middle of the window
+    signs = 1.0 - 2.0 * (torch.arange(NUM_BINS, device=phases.device) % 2)
+    frames = _invert(spectra.tonal.exp() * signs, phases, WINDOW)
+    # at the ends of a recording fewer frames overlap, but never less than half of all
+    weight = _overlap_add(torch.ones_like(frames[:1, :, :1]).expand(1, -1, WINDOW), power=2)
+    return _overlap_add(frames, power=1) * (WINDOW / 4) / weight
 
 
 def sound_noise(spectra: Spectra, first_frame: int) -> Float[Tensor, "B N"]:
@@ -164,66 +166,82 @@ def sound_noise(spectra: Spectra, first_frame: int) -> Float[Tensor, "B N"]:
         first_frame: Index of the first in the recording, from which its phases follow.
     """
     noise = spectra.noise.flatten(1, 2)
-    num_bins = noise.shape[-1]
-    slices = torch.arange(noise.shape[1], device=noise.device) + first_frame * NUM_NOISE_SLICES
-    bins = torch.arange(num_bins, device=noise.device)
-    phases = _scattered(slices[:, None] * num_bins + bins).to(noise.dtype)
-    spectrum = torch.polar(noise.exp(), (phases * (2 * math.pi)).expand_as(noise))
-    sound, _ = _overlap_add(torch.fft.irfft(spectrum, n=NOISE_WINDOW))
-    return sound * (NOISE_WINDOW / 4 / 1.5)
+    first_slice, num_slices = first_frame * NUM_NOISE_SLICES, noise.shape[1]
+    phases = _scatter(first_slice, num_slices, noise.shape[2], noise.device)
+    frames = _invert(noise.exp(), phases, NOISE_WINDOW)
+    return _overlap_add(frames, power=1) * (NOISE_WINDOW / 4 / 1.5)
 
 
-def _follow_peaks(tonal: Float[Tensor, "B T F"]) -> tuple[Int64[Tensor, "B T F"], Tensor, Tensor]:
+def _along_frames(layer: nn.Conv1d, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T _"]:
+    """Convolve over frames; in two dimensions channels may stay last, which spares copies."""
+    padding = (0, _KERNEL // 2)
+    image, weight = x.transpose(1, 2)[:, :, None], layer.weight[:, :, None]
+    mixed = functional.conv2d(image, weight, layer.bias, padding=padding, groups=layer.groups)
+    return mixed[:, :, 0].transpose(1, 2)
+
+
+def _follow_peaks(
+    tonal: Float[Tensor, "B T F"],
+) -> tuple[Int64[Tensor, "B T F"], Float[Tensor, "B T F"], Float[Tensor, "B T F"]]:
     """Find the nearest peak of every bin, how far it turns in a hop, how much of a tone it is."""
-    left, mid, right = tonal[..., :-2], tonal[..., 1:-1], tonal[..., 2:]
-    is_peak = functional.pad((mid > left) & (mid >= right), (1, 1))
+    is_peak = torch.zeros_like(tonal, dtype=torch.bool)
+    is_peak[..., 1:-1] = (tonal[..., 1:-1] > tonal[..., :-2]) & (tonal[..., 1:-1] >= tonal[..., 2:])
+    is_peak[..., 1] |= ~is_peak.any(-1)  # a frame without any is led by its lowest bin: noise
+    levels, places = tonal.flatten(), is_peak.flatten().nonzero()[:, 0]
+    left, mid, right = levels[places - 1], levels[places], levels[places + 1]
     # vertex of the parabola through a peak and its neighbours; exact for a Gaussian window
     curve = (left - 2 * mid + right).clamp(max=-1e-6)
-    offset = functional.pad((0.5 * (left - right) / curve).clamp(-0.5, 0.5), (1, 1))
-    sharpness = functional.pad((curve / -TONE_CURVATURE).clamp(max=1.0), (1, 1))
-    bins = torch.arange(NUM_BINS, device=tonal.device).expand_as(is_peak)
-    far = 4 * NUM_BINS
-    below = torch.where(is_peak, bins, -far).cummax(-1).values
-    above = torch.where(is_peak, bins, far).flip(-1).cummin(-1).values.flip(-1)
-    peaks = torch.where(bins - below <= above - bins, below, above)
-    peaks = torch.where((peaks < 0) | (peaks >= NUM_BINS), bins, peaks)
-    frequency = peaks + offset.gather(-1, peaks)
-    # a hop is a quarter of the window
-    return peaks, (frequency / 4).remainder(1.0), sharpness.gather(-1, peaks)
+    offset = (0.5 * (left - right) / curve).clamp(-0.5, 0.5)
+    tonality = (curve / -TONE_CURVATURE).clamp(max=1.0)
+    row, peaks = places // NUM_BINS, places % NUM_BINS
+    advance = ((peaks + offset) / 4).remainder(1.0)  # a hop is a quarter of the window
+    # a peak leads the bins up to the middle between it and the next, or to the end of its frame
+    middle = (places[:-1] + places[1:]) // 2 + 1
+    stops = torch.where(row[1:] == row[:-1], middle, row[1:] * NUM_BINS)
+    ends = functional.pad(functional.pad(stops, (1, 0)), (0, 1), value=tonal.numel())
+    leader = torch.repeat_interleave(ends.diff(), output_size=tonal.numel())
+    everywhere = [of_peaks[leader].view_as(tonal) for of_peaks in (peaks, advance, tonality)]
+    return everywhere[0], everywhere[1], everywhere[2]
 
 
-def _overlap_add(frames: Float[Tensor, "B T W"]) -> tuple[Float[Tensor, "B N"], Tensor]:
-    """Sum windowed frames that lie a quarter of their length apart, and their squared windows.
+def _invert(
+    magnitudes: Float[Tensor, "B T F"], turns: Float[Tensor, "*b T F"], window: int
+) -> Float[Tensor, "B T W"]:
+    """Invert spectra given by magnitudes and phases."""
+    angles = turns * (2 * math.pi)
+    spectrum = torch.complex(magnitudes * angles.cos(), magnitudes * angles.sin())
+    return torch.fft.irfft(spectrum, n=window)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _overlap_add(frames: Float[Tensor, "B T W"], power: int) -> Float[Tensor, "B N"]:
+    """Sum frames under a power of a Hann window, a quarter of their length apart.
 
     Frames are centred: of the sum, 1.5 quarters at either end stick out and are cut off.
     """
-    num_frames, length = frames.shape[1:]
-    hann = torch.hann_window(length, dtype=frames.dtype, device=frames.device)
-    squares = hann.square().expand(1, num_frames, -1)
-
-    def add(parts: Tensor) -> Tensor:
-        quarters = parts.unflatten(-1, (4, length // 4)).unbind(2)
-        padded = [functional.pad(q, (0, 0, i, 3 - i)) for i, q in enumerate(quarters)]
-        return torch.stack(padded).sum(0).flatten(1)[:, length * 3 // 8 : -length * 3 // 8]
-
-    return add(frames * hann), add(squares)
+    num_items, num_frames, length = frames.shape
+    hann = torch.hann_window(length, dtype=frames.dtype, device=frames.device).pow(power)
+    total = frames.new_zeros(num_items, num_frames + 3, length // 4)
+    quarters = zip(frames.chunk(4, dim=-1), hann.chunk(4), strict=True)
+    for index, (quarter, window) in enumerate(quarters):
+        total[:, index : index + num_frames].addcmul_(quarter, window)
+    return total.flatten(1)[:, length * 3 // 8 : -length * 3 // 8]
 
 
-def _centred(num_bins: int) -> Tensor:
-    """Signs that move the origin of phase to the middle of the window."""
-    return 1.0 - 2.0 * (torch.arange(num_bins) % 2)
-
-
-def _scattered(index: Int64[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Numbers in 0..1 that look random, each a function of its index alone.
+def _scatter(
+    first_row: int, num_rows: int, num_columns: int, device: torch.device
+) -> Float[Tensor, "T F"]:
+    """Draw numbers in 0..1 that look random, each a function of its row and column alone.
 
     Source: the finaliser of MurmurHash3 (Appleby, public domain), 32 bits.
     """
-    mask = 0xFFFFFFFF
-    x = (index + 1) * 0x9E3779B1 & mask
-    x = (x ^ (x >> 16)) * 0x85EBCA6B & mask
-    x = (x ^ (x >> 13)) * 0xC2B2AE35 & mask
-    return ((x ^ (x >> 16)) >> 8).double() / 2**24
+    rows = torch.arange(first_row, first_row + num_rows, device=device)[:, None] * num_columns
+    columns = torch.arange(1, num_columns + 1, device=device)
+    # the hash counts modulo 2^32, as int32 does when it overflows; `>>` keeps the sign: masked
+    x = (rows * 0x9E3779B1).to(torch.int32) + (columns * 0x9E3779B1).to(torch.int32)
+    x = x.bitwise_xor_((x >> 16) & 0xFFFF).mul_(0x85EBCA6B - (1 << 32))
+    x = x.bitwise_xor_((x >> 13) & 0x7FFFF).mul_(0xC2B2AE35 - (1 << 32))
+    x = x.bitwise_xor_((x >> 16) & 0xFFFF).bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
+    return x.float() / 2**24
 
 
 def _interpolation(num_bands: int, sample_rate_hz: int) -> Tensor:

@@ -88,18 +88,18 @@ class FrontEnd(nn.Module):
         padded = nn.functional.pad(audio, (LONG // 2, LONG // 2))
         bands, slice_bands = self.bands.to(audio.dtype), self.slice_bands.to(audio.dtype)
 
-        def windows(length: int, step: int, first_centre: int) -> Tensor:
-            start = LONG // 2 + first_centre - length // 2
-            count = num_frames * hop // step
-            cut = padded[:, start : start + (count - 1) * step + length].unfold(-1, length, step)
+        def magnitudes(length: int, step: int, bins: slice) -> Tensor:
+            start = (LONG + step - length) // 2  # the first window's centre is half a step in
+            stop = start + (num_frames * hop // step - 1) * step + length
             hann = torch.hann_window(length, dtype=audio.dtype, device=audio.device)
-            parts = torch.view_as_real(torch.fft.rfft(cut * (hann / (length / 4))))
-            return parts.square().sum(-1).sqrt()  # a third of the time of abs()
+            windows = padded[:, start:stop].unfold(-1, length, step) * (hann / (length / 4))
+            spectrum: Tensor = torch.fft.rfft(windows)  # pyright: ignore[reportUnknownMemberType]
+            real, imaginary = spectrum[..., bins].real, spectrum[..., bins].imag
+            return (real * real + imaginary * imaginary).sqrt()  # a third of the time of abs()
 
-        low = windows(LONG, hop, hop // 2)[..., 2 : 2 + self.shape.num_low_bins]
-        high = windows(MIDDLE, hop, hop // 2) @ bands.T
-        step = hop // NUM_SLICES
-        slices = windows(SHORT, step, step // 2) @ slice_bands.T
+        low = magnitudes(LONG, hop, slice(2, 2 + self.shape.num_low_bins))
+        high = magnitudes(MIDDLE, hop, slice(None)) @ bands.T
+        slices = magnitudes(SHORT, hop // NUM_SLICES, slice(None)) @ slice_bands.T
         slices = self._log(slices).unflatten(1, (-1, NUM_SLICES))
         moves = self.shape.slice_weight * (slices - slices.mean(2, keepdim=True))
         return torch.cat([self._log(low), self._log(high), moves.flatten(2)], dim=-1)
@@ -145,18 +145,23 @@ class ResidualQuantizer(nn.Module):
 
 
 def nearest(points: Float[Tensor, "T G"], vectors: Float[Tensor, "U G"]) -> Int64[Tensor, " T"]:
-    """Index of the vector nearest to each point, as exact arithmetic would choose it."""
-    single = points.float()
-    half = vectors.double().square().sum(1) / 2
-    scores = torch.addmm(-half.float(), single, vectors.T)
+    """Find the vector nearest to each point, as exact arithmetic would choose it."""
+    half = vectors.square().sum(1) / 2
+    scores = torch.addmm(-half, points.float(), vectors.T)
     best, chosen = scores.max(dim=-1)
-    second = scores.scatter_(-1, chosen[:, None], -torch.inf).amax(dim=-1)
-    # |error of a dot product of n terms| <= n eps |x||y|, Higham 2002, (3.5); both scores have one
-    lengths = single.norm(dim=-1) * vectors.norm(dim=-1).max() + half.max().float()
-    bound = 2 * (points.shape[-1] + 2) * _ROUNDING * lengths
-    close = (best - second <= bound).nonzero()[:, 0]
+    # |error of a dot product of n terms| <= n eps |x||y|, Higham 2002, (3.5): of the product and of
+    # the squares, in both scores
+    largest = half.amax()
+    sizes = points.float().square().sum(1).sqrt() * (2 * largest).sqrt() + largest
+    least = best - 2 * (points.shape[-1] + 2) * _ROUNDING * sizes
+    rivals = scores.scatter(-1, chosen[:, None], -torch.inf).amax(dim=-1)
+    close = (rivals >= least).nonzero()[:, 0]
     if len(close):
-        exact = points[close].double() @ vectors.double().T - half
+        row, vector = (scores[close] >= least[close, None]).nonzero().unbind(1)
+        candidates = vectors[vector].double()
+        products = (points[close[row]].double() * candidates).sum(1)
+        exact = points.new_full((len(close), len(vectors)), -torch.inf, dtype=torch.float64)
+        exact[row, vector] = products - candidates.square().sum(1) / 2
         chosen[close] = exact.argmax(-1)
     return chosen
 

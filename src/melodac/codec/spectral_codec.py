@@ -91,8 +91,11 @@ class SpectralCodec(StreamingCodec):
         for chunk, window in read_chunks(blocks, shape):
             if phases is None:
                 phases = first_phases(len(window)).to(self._device())
-            audio, phases = self._sound(chunk, window, phases)
-            yield audio
+            # one by one, so that rounding, and with it the phases, are those of a channel alone
+            pairs = zip(window.split(1), phases.split(1), strict=True)
+            sounds = [self._sound(chunk, codes, before) for codes, before in pairs]
+            phases = torch.cat([after for _, after in sounds])
+            yield torch.cat([audio for audio, _ in sounds])
 
     @torch.inference_mode()
     def _sound(self, chunk: Chunk, window: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +103,7 @@ class SpectralCodec(StreamingCodec):
 
         Args:
             chunk: What is kept of the window.
-            window: Codes.
+            window: Codes of one channel.
             before: Phases of the frame before the first that is turned: `OVERLAP` before the kept
                 ones, or frame 0.
 
@@ -115,7 +118,8 @@ class SpectralCodec(StreamingCodec):
         turned, phases = turn_phases(spectra.tonal, before, first)
         audio = sound_tonal(spectra, phases) + sound_noise(spectra, first)
         kept = audio[:, (chunk.start - first) * self.hop : (chunk.stop - first) * self.hop]
-        return kept, turned[:, chunk.stop - OVERLAP - 1 - first]
+        # no chunk follows one that is shorter than the overlap
+        return kept, turned[:, max(chunk.stop - OVERLAP - 1 - first, 0)]
 
     def _device(self) -> torch.device:
         return self.model.quantizer.mean.device

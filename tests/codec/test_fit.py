@@ -1,0 +1,73 @@
+"""The fit: k-means that keeps every vector in use, and a linear guess of the spectrum."""
+
+import torch
+
+from melodac.codec.frame_decoder import FrameDecoder, FrameDecoderShape
+from melodac.codec.front_end import FrontEndShape, ResidualQuantizer, nearest
+from melodac.codec.training.fit import cluster, fit_outline, fit_quantizer
+
+SHAPE = FrontEndShape(
+    num_bands=8, num_slice_bands=2, num_directions=8, num_codebooks=4, codebook_size=16
+)
+
+
+def features(seed: int, frames: int = 2000) -> torch.Tensor:
+    """Frames whose variance falls from feature to feature, around a mean that is not 0."""
+    spread = torch.logspace(0, -2, SHAPE.num_features)
+    generator = torch.Generator().manual_seed(seed)
+    return 3.0 + torch.randn(frames, SHAPE.num_features, generator=generator) * spread
+
+
+def fitted(seed: int = 0) -> ResidualQuantizer:
+    quantizer = ResidualQuantizer(SHAPE)
+    fit_quantizer(quantizer, features(0), torch.Generator().manual_seed(seed), rounds=8)
+    return quantizer
+
+
+def test_directions_are_orthonormal_and_ordered_by_variance():
+    quantizer = fitted()
+    gram = quantizer.directions @ quantizer.directions.T
+    torch.testing.assert_close(gram, torch.eye(8), rtol=0, atol=1e-5)
+    variances = quantizer.project(features(0)).var(0)
+    assert (variances.diff() <= 0).all()
+    torch.testing.assert_close(quantizer.mean, features(0).mean(0))
+
+
+def test_the_same_generator_gives_the_same_quantizer():
+    ours, theirs, other = fitted(), fitted(), fitted(seed=1)
+    assert torch.equal(ours.vectors, theirs.vectors)
+    assert not torch.equal(ours.vectors, other.vectors)
+
+
+def test_every_codebook_lowers_what_is_left_of_unseen_frames():
+    quantizer = fitted()
+    points = quantizer.project(features(1))
+    codes = quantizer.encode(points)[None]
+    left = [float(points.var(0).sum())] + [
+        float((points - quantizer.decode(codes[:, :depth])[0]).square().sum(1).mean())
+        for depth in range(1, 5)
+    ]
+    assert all(after < 0.9 * before for before, after in zip(left[:-1], left[1:], strict=True))
+
+
+def test_every_vector_is_in_use():
+    codes = fitted().encode(fitted().project(features(0)))
+    assert all(len(book.unique()) == 16 for book in codes)
+
+
+def test_clusters_apart_are_each_found():
+    generator = torch.Generator().manual_seed(0)
+    places = 100 * torch.randn(12, 4, generator=generator)
+    points = (places[:, None] + torch.randn(12, 100, 4, generator=generator)).flatten(0, 1)
+    centres = cluster(points, 12, generator, rounds=30)
+    found = nearest(places.double(), centres)
+    assert (centres[found] - places).norm(dim=1).max() < 1.0
+
+
+def test_the_linear_guess_finds_a_linear_spectrum():
+    torch.manual_seed(0)
+    decoder = FrameDecoder(FrameDecoderShape(dim=8, num_blocks=1), 8, 44_100)
+    points, weight = torch.randn(500, 8), torch.randn(1025, 8)
+    fit_outline(decoder, points, points @ weight.T - 5.0)
+    torch.testing.assert_close(decoder.outline.weight, weight, rtol=0, atol=1e-2)
+    torch.testing.assert_close(decoder.outline.bias, torch.full((1025,), -5.0), rtol=0, atol=1e-2)
