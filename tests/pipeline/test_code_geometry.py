@@ -1,6 +1,7 @@
 """What codes sound like on its way from the codec through store and checkpoint to the model."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_each_column_of_stereo_has_the_vectors_of_its_codebook(layout):
     model = build_model(
         train_params(layout=layout),
         build_train_pattern(train_params(), dataset),
-        dataset.vectors,
+        dataset,
         dropout=0.0,
         seed=0,
     )
@@ -86,11 +87,22 @@ def test_train_leaves_a_checkpoint_that_needs_no_codec(delay):
     assert trained.checkpoint.config["vectors_sha256"]
 
 
+def test_the_model_knows_which_codes_the_training_music_has():
+    dataset = read(vectors=draw_vectors())
+    model = build_model(
+        train_params(), build_train_pattern(train_params(), dataset), dataset, dropout=0.0, seed=0
+    )
+    tracks = dataset.split("train")
+    played = np.concatenate([tracks.codes(track) for track in range(len(tracks.track_ids))])
+    for column, unheard in enumerate(model.geometry.unheard.view(2, 1024).numpy()):
+        assert set(np.flatnonzero(~unheard)) == set(played[:, column])
+
+
 def test_unknown_codes_get_one_table_and_the_log_says_so(caplog):
     dataset = read()
     pattern = build_train_pattern(train_params(), dataset)
     with caplog.at_level(logging.WARNING):
-        model = build_model(train_params(), pattern, dataset.vectors, dropout=0.0, seed=0)
+        model = build_model(train_params(), pattern, dataset, dropout=0.0, seed=0)
     assert model.config.embedding == "tied"
     (line,) = [r.message for r in caplog.records if r.name == "pipeline.experiment"]
     assert "the token store does not say what its codes sound like" in line
@@ -101,8 +113,8 @@ def test_learned_tables_ignore_the_vectors(caplog):
     pattern = build_train_pattern(train_params(), dataset)
     params = train_params(embedding="learned")
     models = [
-        build_model(params, pattern, vectors, dropout=0.0, seed=0)
-        for vectors in (dataset.vectors, None)
+        build_model(params, pattern, known, dropout=0.0, seed=0)
+        for known in (dataset, replace(dataset, store_vectors=None))
     ]
     assert models[0].config.embedding == "learned"
     assert models[0].state_dict().keys() == models[1].state_dict().keys()

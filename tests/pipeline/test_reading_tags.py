@@ -85,7 +85,11 @@ def test_music_without_any_tag_cannot_be_trained_with_tags(workplace):
 def test_other_tags_are_another_run_only_for_a_model_that_reads_them(workplace, condition):
     dataset = workplace()
     model = build_model(
-        train_params(condition=condition), build_pattern("parallel", 2), None, dropout=0.0, seed=0
+        train_params(condition=condition),
+        build_pattern("parallel", 2),
+        dataset,
+        dropout=0.0,
+        seed=0,
     )
     before = describe_run(model, dataset)
     texts = read_json(paths.INDEX_TAGS)
