@@ -5,7 +5,8 @@ about the frames after it; in music notes are held, chords change and drums come
 look further than one analysis window, so that overlapping windows never pass for a held note.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import librosa
 import numpy as np
@@ -131,15 +132,20 @@ def track_partials(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Partia
     levels = 10.0 * np.log10(power + _SMALLEST_POWER)
     faintest = max(float(levels.max()) - _PEAK_RANGE_DB, QUIETEST_DB)
     levels = levels[first - 1 : last + 1]
-    around: Float[np.ndarray, "_ T"] = ndimage.median_filter(  # pyright: ignore[reportUnknownMemberType]
-        levels, size=(_NEIGHBOUR_BINS, 1), mode="nearest"
-    )
+    around = _smooth(levels)
     is_peak = (levels > around + _PEAK_ABOVE_DB) & (levels > faintest)
     is_peak[1:-1] &= (levels[1:-1] > levels[:-2]) & (levels[1:-1] >= levels[2:])
     is_peak[[0, -1]] = False
     seconds = np.zeros(power.shape, dtype=np.float32)
     seconds[first - 1 : last + 1] = _link(is_peak) * (PARTIAL_HOP / rate_hz)
     return Partials(power, seconds)
+
+
+def _smooth(levels: Float[np.ndarray, "_ T"]) -> Float[np.ndarray, "_ T"]:
+    """Median of each bin's neighbourhood."""
+    size = (_NEIGHBOUR_BINS, 1)
+    median = cast("Callable[..., np.ndarray]", ndimage.median_filter)
+    return median(levels, size=size, mode="nearest")
 
 
 def _link(is_peak: Bool[np.ndarray, "_ T"]) -> Int[np.ndarray, "_ T"]:
