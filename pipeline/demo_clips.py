@@ -23,6 +23,8 @@ from pipeline.records import TrackRecord
 from pipeline.tracking import Tracker
 
 FREE_RUN_LABEL = "no prompt"
+PEAK_CEILING = 0.98
+"""Highest sample of a clip; louder ones are turned down as a whole."""
 
 
 class ClipWriter:
@@ -63,8 +65,8 @@ class ClipWriter:
         name = f"{kind.value}-{len(self.clips[kind]):02d}"
         sound = PurePosixPath("audio") / f"{name}.flac"
         picture = PurePosixPath("pictures") / f"{name}.png"
-        # decoders overshoot a little; what is written is what the detectors judge
-        audible = np.clip(audio, -1.0, 1.0)
+        # other phases than the recording's make other peaks: turned down, since clipping is heard
+        audible = audio * min(1.0, PEAK_CEILING / max(float(np.abs(audio).max()), 1e-9))
         write_flac(self.folder / sound, audible, rate_hz, subtype="PCM_16")
         write_spectrogram(self.folder / picture, audible, rate_hz=rate_hz)
         found = examine_clip(
