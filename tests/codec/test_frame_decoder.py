@@ -137,7 +137,9 @@ def test_noise_is_a_function_of_the_frame_in_the_recording():
 
 def test_noise_is_white_and_never_repeats():
     audio = sound_noise(noise_spectra(400), 1000)[0, HOP:-HOP].double()
-    power = torch.fft.rfft(audio.unfold(0, 256, 256) * torch.hann_window(256).double()).abs().square()
+    power = (
+        torch.fft.rfft(audio.unfold(0, 256, 256) * torch.hann_window(256).double()).abs().square()
+    )
     bands_db = 10 * power.mean(0)[2:-2].log10()
     assert float(bands_db.max() - bands_db.min()) < 2  # 800 slices: a deviation of 0.15 dB
     spectrum = torch.fft.rfft(audio - audio.mean(), n=2 * len(audio)).abs().square()
@@ -162,7 +164,10 @@ def test_a_frame_is_described_from_its_receptive_field_alone():
     assert (tonal.shape, noise.shape) == ((1, 40, NUM_BINS), (1, 40, NUM_NOISE_SLICES, NOISE_BINS))
     (tonal[:, 20].sum() + noise[:, 20].sum()).backward()
     heard = points.grad.abs().sum(-1)[0].nonzero()[:, 0]
-    assert (int(heard[0]), int(heard[-1])) == (20 - shape.receptive_field, 20 + shape.receptive_field)
+    assert (int(heard[0]), int(heard[-1])) == (
+        20 - shape.receptive_field,
+        20 + shape.receptive_field,
+    )
 
 
 def test_sound_has_gradients_everywhere():

@@ -83,7 +83,9 @@ def brute_force(points: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return differences.square().sum(-1).argmin(-1)
 
 
-@given(seed=st.integers(0, 10_000), size=st.integers(2, 40), scale=st.sampled_from([1e-3, 1.0, 50.0]))
+@given(
+    seed=st.integers(0, 10_000), size=st.integers(2, 40), scale=st.sampled_from([1e-3, 1.0, 50.0])
+)
 def test_the_nearest_vector_is_that_of_a_search_in_float64(seed, size, scale):
     generator = torch.Generator().manual_seed(seed)
     points = scale * torch.randn(50, 12, generator=generator, dtype=torch.float64)

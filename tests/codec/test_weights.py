@@ -181,7 +181,9 @@ def test_a_written_folder_reads_back(folder):
 
 def test_a_written_folder_codes_as_the_model_did(folder, spectral):
     codes = spectral.encode(compose(0, 20_000)[None])
-    assert torch.equal(load_codec_folder(folder, name="tiny").encode(compose(0, 20_000)[None]), codes)
+    assert torch.equal(
+        load_codec_folder(folder, name="tiny").encode(compose(0, 20_000)[None]), codes
+    )
 
 
 def test_the_quantizer_identifies_codes_whatever_the_decoder(folder, tmp_path):
