@@ -33,10 +33,10 @@ DEFAULT_MUSIC = (
     CHECKOUT / "data" / "sample",
     CHECKOUT.parent / "shared" / "music",
 )
-"""Practice music (composed by `python -m data.sample.compose practice`), sample music, recordings."""
+"""Practice music (`make codec` composes it), sample music, recordings."""
 SOURCES_OF_BUNDLED = (
-    "practice and sample music composed for melodac (CC0, played with the MIT soundfonts Fluid R3 and "
-    "MuseScore General), and recordings (CC0, CC BY 3.0, public domain)"
+    "practice and sample music composed for melodac (CC0, played with the MIT soundfonts Fluid R3 "
+    "and MuseScore General), and recordings (CC0, CC BY 3.0, public domain)"
 )
 
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the resumable state.")]
@@ -44,8 +44,8 @@ Sources = Annotated[
     list[Path] | None,
     typer.Option(
         "--source",
-        help="Folder of audio, or one with the results of ingest and normalize (data); may be given "
-        "several times, the first weighs most. By default what trained the bundled codec.",
+        help="Folder of audio, or one with the results of ingest and normalize (data); may be "
+        "given several times, the first weighs most. By default what trained the bundled codec.",
     ),
 ]
 Settings = Annotated[

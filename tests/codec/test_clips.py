@@ -11,6 +11,10 @@ from melodac.codec.training.clips import Clip, CropSource, FlacFile, is_held_out
 from melodac.errors import AudioError, ConfigError
 
 
+LENGTH = 4096
+"""Samples of a crop."""
+
+
 def test_groups_are_never_parted(music):
     by_group: dict[int, set[bool]] = {}
     for clip in load_clips(music, 44_100):
@@ -31,6 +35,20 @@ def test_a_long_recording_gives_its_end(tmp_path):
     assert len(start.samples) == 38 * 44_100
 
 
+def test_a_split_column_says_what_is_held_out_and_parts_nothing(tmp_path):
+    rows = ["file_name,group,split"]
+    for index, split in enumerate(["train", "validation", "test", "train", ""]):
+        samples = 0.1 * np.ones(50 * 44_100 if index == 3 else 5000)
+        soundfile.write(tmp_path / f"{index}.wav", samples, 44_100)
+        rows.append(f"{index}.wav,{split},{split}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    clips = load_clips(tmp_path, 44_100)
+    found = {clip.name: clip.held_out for clip in clips}
+    assert len(clips) == 5  # a long one whose row says `train` gives no end
+    assert [found[f"{index}.wav"] for index in range(4)] == [False, True, True, False]
+    assert found["4.wav"] == is_held_out("4.wav")  # a row that says nothing: by hash
+
+
 def test_crops_never_come_from_held_out_recordings(tmp_path, training_config):
     for index in range(30):
         samples = np.full(5000, 0.5)
@@ -38,16 +56,16 @@ def test_crops_never_come_from_held_out_recordings(tmp_path, training_config):
             samples[::2] *= -1
         soundfile.write(tmp_path / f"{index}.wav", samples, 44_100, subtype="FLOAT")
     config = training_config.model_copy(update={"mix_probability": 0.0, "batch_size": 50})
-    crops = CropSource([load_clips(tmp_path, 44_100)], config)
+    crops = CropSource([load_clips(tmp_path, 44_100)], config, LENGTH)
     generator = torch.Generator().manual_seed(0)
-    steps = crops.draw(generator)[:, 0].diff(dim=-1).abs().amax(1)
+    steps = crops.draw(generator).diff(dim=-1).abs().amax(1)
     assert steps.max() < 1e-3  # held-out files alternate, the others are constant
 
 
 def test_silence_and_clips_shorter_than_a_crop_are_drawn(tmp_path, training_config):
     soundfile.write(tmp_path / "b.wav", np.zeros(100), 44_100)
-    crops = CropSource([load_clips(tmp_path, 44_100)], training_config)
-    assert crops.draw(torch.Generator().manual_seed(0)).shape == (2, 1, 4096)
+    crops = CropSource([load_clips(tmp_path, 44_100)], training_config, LENGTH)
+    assert crops.draw(torch.Generator().manual_seed(0)).shape == (2, LENGTH)
 
 
 def test_a_folder_without_audio_is_refused(tmp_path):
@@ -108,8 +126,8 @@ def test_crops_of_stereo_are_channels_and_their_mean(training_config):
     config = training_config.model_copy(
         update={"mix_probability": 0.0, "batch_size": 60, "loudness_jitter_db": (0.0, 0.0)}
     )
-    crops = CropSource([[Stereo()]], config).draw(torch.Generator().manual_seed(0))
-    levels = {round(float(value), 3) for value in crops.abs().flatten(1).mean(1)}
+    crops = CropSource([[Stereo()]], config, LENGTH).draw(torch.Generator().manual_seed(0))
+    levels = {round(float(value), 3) for value in crops.abs().mean(1)}
     assert levels == {0.1, 0.3, 0.5}
 
 
@@ -119,7 +137,7 @@ def test_crops_are_the_same_from_memory_and_from_disk(tmp_path, training_config)
     on_disk = FlacFile(tmp_path / "a.flac", "a", 30_000, held_out=False, gain_db=0.0)
     in_memory = Clip("a", on_disk.read(0, 30_000)[0], held_out=False)
     one, other = (
-        CropSource([[clip]], training_config).draw(torch.Generator().manual_seed(1))
+        CropSource([[clip]], training_config, LENGTH).draw(torch.Generator().manual_seed(1))
         for clip in (on_disk, in_memory)
     )
     assert torch.equal(one, other)
@@ -129,4 +147,4 @@ def test_crops_are_the_same_from_memory_and_from_disk(tmp_path, training_config)
 def test_a_source_without_music_to_train_on_is_refused(training_config, held_out):
     sources = [[Clip("", np.zeros(9, np.float32), held_out=one) for one in row] for row in held_out]
     with pytest.raises(ConfigError, match="nothing to train on"):
-        CropSource(sources, training_config)
+        CropSource(sources, training_config, LENGTH)

@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from melodac.codec.architecture import BUNDLED_ARCHITECTURE, build_model
 from melodac.codec.training.clips import Clip
-from melodac.codec.training.export import FRESH
-from melodac.codec.training.state import save_state
-from melodac.errors import CheckpointMismatchError, CodecWeightsError, ConfigError
+from melodac.errors import ConfigError
 from pipeline import codec_sources, paths
-from pipeline.codec_sources import find_start, held_out_clips, is_catalogue, open_source
+from pipeline.codec_sources import held_out_clips, is_catalogue, open_source
 from pipeline.records import NormalizedRecord, TrackRecord, write_catalogue, write_normalized
 
 RATE_HZ = 44_100
@@ -108,46 +104,3 @@ def test_what_is_measured_is_spread_over_many_recordings(monkeypatch):
     monkeypatch.setattr(codec_sources, "MOST_MEASURED", 4)
     clips = [Clip(str(i), np.zeros(5, np.float32), held_out=i % 2 == 0) for i in range(20)]
     assert [clip.name for clip in held_out_clips(clips, 100)] == ["0", "6", "12", "18"]
-
-
-@pytest.fixture
-def official(tmp_path, tiny_architecture):
-    """A file of the official form, tiny."""
-    kwargs = tiny_architecture.model_dump() | {"quantizer_dropout": 0.5}
-    state = build_model(tiny_architecture).state_dict()
-    torch.save({"state_dict": state, "metadata": {"kwargs": kwargs}}, tmp_path / "tiny.pth")
-    return tmp_path / "tiny.pth"
-
-
-def test_a_file_of_the_official_form_says_what_is_trained(official, tiny_architecture, tmp_path):
-    start = find_start(tmp_path / "none.pt", str(official), fresh=False)
-    assert start.architecture == tiny_architecture
-    saved = torch.load(official, weights_only=True)["state_dict"]
-    for name, tensor in start.weights.model.state_dict().items():
-        assert torch.equal(tensor, saved[name]), name
-
-
-@pytest.mark.parametrize("init", ["nowhere", "params.yaml", "48khz"])
-def test_what_is_no_weights_is_refused(tmp_path, init):
-    with pytest.raises(CodecWeightsError, match="nothing to begin from"):
-        find_start(tmp_path / "none.pt", init, fresh=False)
-
-
-def test_by_default_the_weights_of_the_package_are_trained_further(tmp_path):
-    start = find_start(tmp_path / "none.pt", None, fresh=False)
-    assert start.architecture == BUNDLED_ARCHITECTURE
-    assert start.weights.updates > 4000
-    assert find_start(tmp_path / "none.pt", None, fresh=True).weights is None
-
-
-def test_a_state_goes_on_only_as_what_it_began_from(
-    make_trainer, tiny_architecture, official, tmp_path
-):
-    trainer, path = make_trainer(), tmp_path / "state.pt"
-    trainer.state.origin = FRESH
-    save_state(path, trainer.state, tiny_architecture)
-    for init, fresh in [(None, False), (None, True)]:
-        start = find_start(path, init, fresh=fresh)
-        assert (start.architecture, start.weights) == (tiny_architecture, None)
-    with pytest.raises(CheckpointMismatchError, match="--state"):
-        find_start(path, str(official), fresh=False)

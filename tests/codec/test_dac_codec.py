@@ -1,4 +1,4 @@
-"""A codec's result depends on the samples alone: not on chunks, batches or calls before."""
+"""A DAC's result depends on the samples alone: not on chunks, batches or calls before."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.read import read_audio
 from melodac.codec.architecture import build_model
 from melodac.codec.dac import DacCodec
-from melodac.codec.load import load_codec
 from melodac.errors import CodecError
 from tests.codec.conftest import build_tiny, build_tiny_model
 
@@ -130,23 +128,6 @@ def test_codes_that_cannot_be_decoded_are_refused(make_tiny, codes, message):
 def test_an_empty_chunk_is_refused(make_tiny):
     with pytest.raises(CodecError, match="chunk_frames 0"):
         make_tiny(chunk_frames=0)
-
-
-@pytest.mark.parametrize("chunk", [1000, 256, 37])
-def test_chunked_codes_equal_whole_file_codes_on_real_music(real_music, chunk):
-    samples, _ = read_audio(real_music / "tracks" / "solo_trumpet.ogg", max_duration_s=60.0)
-    audio = torch.from_numpy(samples[:, : 4 * 44_100])
-    codec, whole = (with_chunks(frames) for frames in (chunk, 100_000))
-    codes = codec.encode(audio)
-    assert torch.equal(codes, whole.encode(audio))
-    torch.testing.assert_close(codec.decode(codes), whole.decode(codes), rtol=0, atol=1e-5)
-
-
-def with_chunks(chunk_frames: int) -> DacCodec:
-    codec = load_codec("bundled")
-    assert isinstance(codec, DacCodec)
-    codec.chunk_frames = chunk_frames
-    return codec
 
 
 def tiny(**options: int) -> DacCodec:

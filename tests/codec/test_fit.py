@@ -55,13 +55,27 @@ def test_every_vector_is_in_use():
     assert all(len(book.unique()) == 16 for book in codes)
 
 
-def test_clusters_apart_are_each_found():
-    generator = torch.Generator().manual_seed(0)
-    places = 100 * torch.randn(12, 4, generator=generator)
-    points = (places[:, None] + torch.randn(12, 100, 4, generator=generator)).flatten(0, 1)
-    centres = cluster(points, 12, generator, rounds=30)
-    found = nearest(places.double(), centres)
-    assert (centres[found] - places).norm(dim=1).max() < 1.0
+def test_more_rounds_describe_points_better_and_means_are_reached():
+    points = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0)).pow(3)
+
+    def left(rounds: int) -> float:
+        centres = cluster(points, 12, torch.Generator().manual_seed(1), rounds)
+        chosen = nearest(points.double(), centres)
+        return float((points - centres[chosen]).square().sum(1).mean())
+
+    assert left(2) > 1.05 * left(40)
+    centres = cluster(points, 12, torch.Generator().manual_seed(1), 40)
+    chosen = nearest(points.double(), centres)
+    assert torch.bincount(chosen, minlength=12).min() > 0
+    means = torch.stack([points[chosen == index].mean(0) for index in range(12)])
+    assert (means - centres).norm(dim=1).max() < 0.2 * points.std()
+
+
+def test_a_cluster_without_points_moves_to_where_points_are_worst_described():
+    points = torch.cat([torch.zeros(1000, 2), torch.full((20, 2), 9.0), torch.ones(1000, 2)])
+    centres = cluster(points, 3, torch.Generator().manual_seed(0), rounds=12)
+    far = nearest(torch.full((1, 2), 9.0).double(), centres)
+    torch.testing.assert_close(centres[far], torch.full((1, 2), 9.0))
 
 
 def test_the_linear_guess_finds_a_linear_spectrum():

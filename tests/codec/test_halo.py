@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from melodac.codec.architecture import BUNDLED_ARCHITECTURE, DacArchitecture, build_model
+from melodac.codec.architecture import DacArchitecture, build_model
 from melodac.codec.halo import decoder_halo, encoder_halo, input_span
 from melodac.errors import CodecError
 from tests.reference.codec_span import inputs_read
@@ -54,12 +54,6 @@ def test_decoder_halo_is_no_wider_than_needed_by_more_than_a_frame():
     _, last = inputs_read(decoder, 60, OFFICIAL.latent_dim, (frame + 1) * hop - 1)
     needed = max(frame - first, last - frame)
     assert needed <= decoder_halo(decoder) <= needed + 1
-
-
-def test_bundled_halos_are_found():
-    model = build_model(BUNDLED_ARCHITECTURE)
-    assert 0 < encoder_halo(model.encoder) < 64
-    assert 0 < decoder_halo(model.decoder) < 64
 
 
 def test_a_network_without_convolutions_has_no_span():

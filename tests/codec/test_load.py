@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from melodac.codec import load
-from melodac.codec.architecture import BUNDLED_ARCHITECTURE
 from melodac.codec.load import BUNDLED_FOLDER, load_codec
-from melodac.codec.weights import CONFIG_FILE, WEIGHTS_FILE, WeightsConfig
+from melodac.codec.weights import CONFIG_FILE, DECODER_FILE, QUANTIZER_FILE, WeightsConfig
 from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
 
@@ -20,13 +19,21 @@ def test_the_bundled_codec_has_the_token_shape_of_the_official_one():
 
 def test_the_bundled_weights_are_those_pinned_and_named():
     config = WeightsConfig.model_validate_json((BUNDLED_FOLDER / CONFIG_FILE).read_bytes())
-    assert hash_file(BUNDLED_FOLDER / WEIGHTS_FILE) == config.sha256
+    assert hash_file(BUNDLED_FOLDER / QUANTIZER_FILE) == config.sha256
+    assert hash_file(BUNDLED_FOLDER / DECODER_FILE) == config.decoder_sha256
     assert load_codec("bundled").weights_sha256 == config.sha256
-    assert config.architecture == BUNDLED_ARCHITECTURE
+    assert config.name == "bundled"
 
 
 def test_the_bundled_weights_stay_small_enough_for_git():
-    assert (BUNDLED_FOLDER / WEIGHTS_FILE).stat().st_size <= 16 * 2**20
+    sizes = [(BUNDLED_FOLDER / name).stat().st_size for name in (QUANTIZER_FILE, DECODER_FILE)]
+    assert sum(sizes) <= 16 * 2**20
+
+
+def test_a_codec_that_is_never_compiled_says_so_by_ignoring_the_wish():
+    audio = 0.1 * torch.randn(1, 10_000, generator=torch.Generator().manual_seed(0))
+    compiled, plain = (load_codec("bundled", compiled=wish) for wish in (True, False))
+    assert torch.equal(compiled.encode(audio), plain.encode(audio))
 
 
 def test_two_loads_give_the_same_codes_and_sound():

@@ -1,6 +1,5 @@
 """Weights files are not trusted: attacks, damage and misfits are refused with one clear error."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -8,18 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from melodac.codec.architecture import build_model
-from melodac.codec.dac import DacCodec
+from melodac.codec.load import load_codec_folder
 from melodac.codec.weights import (
     CONFIG_FILE,
-    WEIGHTS_FILE,
+    DECODER_FILE,
+    QUANTIZER_FILE,
     read_official_weights,
     read_weights_folder,
     write_weights_folder,
 )
 from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
+from tests.codec.conftest import SPECTRAL, build_spectral_model, compose
 
 TINY_KWARGS = {
     "encoder_dim": 4,
@@ -150,62 +152,97 @@ def test_files_of_another_form_are_refused(tmp_path, content):
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_architecture):
-    torch.manual_seed(0)
-    tensors = build_model(tiny_architecture).state_dict()
-    write_weights_folder(tmp_path, tensors, tiny_architecture, name="tiny", training={})
+def folder(tmp_path):
+    write_weights_folder(tmp_path, build_spectral_model(), SPECTRAL, name="tiny", training={})
     return tmp_path
 
 
-def test_a_written_folder_reads_back_in_fp32(folder, tiny_architecture):
-    torch.manual_seed(0)
-    expected = build_model(tiny_architecture).state_dict()
+def repin(folder: Path, key: str, file: str) -> None:
+    """Let the config pin what a file holds now."""
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config[key] = hash_file(folder / file)
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+
+
+def test_a_written_folder_reads_back(folder):
     model, config = read_weights_folder(folder)
-    assert config.architecture == tiny_architecture
-    assert config.sha256 == hash_file(folder / WEIGHTS_FILE)
-    for name, tensor in model.state_dict().items():
-        assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, expected[name].half().float())
+    assert config.architecture == SPECTRAL
+    assert config.sha256 == hash_file(folder / QUANTIZER_FILE)
+    assert config.decoder_sha256 == hash_file(folder / DECODER_FILE)
+    assert config.format_version == 2
+    expected = build_spectral_model()
+    for name, tensor in expected.quantizer.state_dict().items():
+        assert torch.equal(model.quantizer.state_dict()[name], tensor), name
+    for name, tensor in expected.decoder.state_dict().items():
+        read = model.decoder.state_dict()[name]
+        assert read.dtype == torch.float32
+        assert torch.equal(read, tensor.half().float()), name
 
 
-def test_a_codec_of_a_written_folder_is_the_same_each_time(folder):
-    audio = 0.1 * torch.randn(1, 2000, generator=torch.Generator().manual_seed(0))
-    codes = []
-    for _ in range(2):
-        model, config = read_weights_folder(folder)
-        codec = DacCodec(model, config.architecture, name="tiny", weights_sha256=config.sha256)
-        codes.append(codec.encode(audio))
-    assert torch.equal(*codes)
+def test_a_written_folder_codes_as_the_model_did(folder, spectral):
+    codes = spectral.encode(compose(0, 20_000)[None])
+    assert torch.equal(
+        load_codec_folder(folder, name="tiny").encode(compose(0, 20_000)[None]), codes
+    )
+
+
+def test_the_quantizer_identifies_codes_whatever_the_decoder(folder, tmp_path):
+    model, config = read_weights_folder(folder)
+    with torch.no_grad():
+        model.decoder.outline.bias.add_(1.0)
+    other = write_weights_folder(tmp_path / "b", model, SPECTRAL, name="b", training={})
+    assert other.sha256 == config.sha256
+    assert other.decoder_sha256 != config.decoder_sha256
+    model.quantizer.vectors[-1, -1, -1] += 1e-3
+    third = write_weights_folder(tmp_path / "c", model, SPECTRAL, name="c", training={})
+    assert third.sha256 != config.sha256
 
 
 @pytest.mark.parametrize("position", [0.0, 0.5, 0.999])
-def test_a_flipped_bit_is_noticed(folder, position):
-    path = folder / WEIGHTS_FILE
-    content = bytearray(path.read_bytes())
+@pytest.mark.parametrize("file", [QUANTIZER_FILE, DECODER_FILE])
+def test_a_flipped_bit_is_noticed(folder, file, position):
+    content = bytearray((folder / file).read_bytes())
     content[int(len(content) * position)] ^= 1
-    path.write_bytes(content)
+    (folder / file).write_bytes(content)
     with pytest.raises(CodecWeightsError, match="is pinned"):
         read_weights_folder(folder)
 
 
-@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("name", [CONFIG_FILE, QUANTIZER_FILE, DECODER_FILE])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(CodecWeightsError, match=name):
         read_weights_folder(folder)
 
 
-def test_a_config_with_unknown_keys_is_refused(folder):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"script": "x"}, "script"),
+        ({"format_version": 3}, "format_version"),
+        ({"format_version": 1}, "format_version"),
+    ],
+)
+def test_a_config_of_another_form_is_refused(folder, changes, message):
     path = folder / CONFIG_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"script": "x"}))
-    with pytest.raises(CodecWeightsError, match="script"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(CodecWeightsError, match=message):
         read_weights_folder(folder)
 
 
-def test_bytes_that_are_no_safetensors_are_refused(folder):
-    (folder / WEIGHTS_FILE).write_bytes(b"junk")
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    config["sha256"] = hashlib.sha256(b"junk").hexdigest()
-    (folder / CONFIG_FILE).write_text(json.dumps(config))
+@pytest.mark.parametrize(
+    ("key", "file"), [("sha256", QUANTIZER_FILE), ("decoder_sha256", DECODER_FILE)]
+)
+def test_bytes_that_are_no_safetensors_are_refused(folder, key, file):
+    (folder / file).write_bytes(b"junk")
+    repin(folder, key, file)
     with pytest.raises(CodecWeightsError, match="not a safetensors file"):
+        read_weights_folder(folder)
+
+
+def test_tensors_of_another_shape_are_refused(folder):
+    tensors = load_file(folder / QUANTIZER_FILE)
+    save_file({**tensors, "vectors": tensors["vectors"][:, :5].clone()}, folder / QUANTIZER_FILE)
+    repin(folder, "sha256", QUANTIZER_FILE)
+    with pytest.raises(CodecWeightsError, match="does not fit"):
         read_weights_folder(folder)

@@ -9,7 +9,7 @@ with the phase locking of Laroche and Dolson 1999); all else has phases that loo
 """
 
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -210,7 +210,7 @@ def _invert(
     """Invert spectra given by magnitudes and phases."""
     angles = turns * (2 * math.pi)
     spectrum = torch.complex(magnitudes * angles.cos(), magnitudes * angles.sin())
-    return torch.fft.irfft(spectrum, n=window)  # pyright: ignore[reportUnknownMemberType]
+    return cast("Tensor", torch.fft.irfft(spectrum, n=window))  # pyright: ignore[reportUnknownMemberType]  untyped
 
 
 def _overlap_add(frames: Float[Tensor, "B T W"], power: int) -> Float[Tensor, "B N"]:

@@ -11,7 +11,7 @@ nearest vectors lie closer than that bound, float64 decides.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, cast
 
 import librosa
 import torch
@@ -93,14 +93,15 @@ class FrontEnd(nn.Module):
             stop = start + (num_frames * hop // step - 1) * step + length
             hann = torch.hann_window(length, dtype=audio.dtype, device=audio.device)
             windows = padded[:, start:stop].unfold(-1, length, step) * (hann / (length / 4))
-            spectrum: Tensor = torch.fft.rfft(windows)  # pyright: ignore[reportUnknownMemberType]
+            # untyped in torch
+            spectrum = cast("Tensor", torch.fft.rfft(windows))  # pyright: ignore[reportUnknownMemberType]
             real, imaginary = spectrum[..., bins].real, spectrum[..., bins].imag
             return (real * real + imaginary * imaginary).sqrt()  # a third of the time of abs()
 
         low = magnitudes(LONG, hop, slice(2, 2 + self.shape.num_low_bins))
         high = magnitudes(MIDDLE, hop, slice(None)) @ bands.T
         slices = magnitudes(SHORT, hop // NUM_SLICES, slice(None)) @ slice_bands.T
-        slices = self._log(slices).unflatten(1, (-1, NUM_SLICES))
+        slices = self._log(slices).reshape(len(audio), num_frames, NUM_SLICES, -1)
         moves = self.shape.slice_weight * (slices - slices.mean(2, keepdim=True))
         return torch.cat([self._log(low), self._log(high), moves.flatten(2)], dim=-1)
 

@@ -50,7 +50,7 @@ class SpectralModel(nn.Module):
         """Write the codes of all whole frames."""
         points = self.quantizer.project(self.front_end(audio))
         codes = self.quantizer.encode(points.flatten(0, 1))
-        return codes.unflatten(1, points.shape[:2]).transpose(0, 1)
+        return codes.reshape(-1, *points.shape[:2]).transpose(0, 1)
 
 
 class SpectralCodec(StreamingCodec):
@@ -92,8 +92,8 @@ class SpectralCodec(StreamingCodec):
             if phases is None:
                 phases = first_phases(len(window)).to(self._device())
             # one by one, so that rounding, and with it the phases, are those of a channel alone
-            pairs = zip(window.split(1), phases.split(1), strict=True)
-            sounds = [self._sound(chunk, codes, before) for codes, before in pairs]
+            pairs = zip(window, phases, strict=True)
+            sounds = [self._sound(chunk, codes[None], before[None]) for codes, before in pairs]
             phases = torch.cat([after for _, after in sounds])
             yield torch.cat([audio for audio, _ in sounds])
 

@@ -11,7 +11,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from pydantic import ValidationError
@@ -35,7 +35,7 @@ _IGNORED_ARGUMENTS = frozenset({"quantizer_dropout"})  # matters in training onl
 class WeightsConfig(Section):
     """What `config.json` beside the weights of a spectral codec says."""
 
-    format_version: int = 2
+    format_version: Literal[2] = 2
     """2: a quantizer and a decoder, each in a file of its own. 1 was a DAC in one file."""
     name: str
     sha256: str

@@ -4,6 +4,8 @@ Principal directions of the features, then one k-means a codebook, each on what 
 over, and least squares from quantized points to log magnitudes, where the decoder starts.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -29,7 +31,9 @@ def fit_quantizer(
     mean = features.double().mean(0)
     centred = features.double() - mean
     covariance = centred.T @ centred / len(centred)
-    directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)
+    # untyped in torch
+    _, vectors = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(covariance))  # pyright: ignore[reportUnknownMemberType]
+    directions = vectors.flip(1)
     quantizer.mean.copy_(mean)
     quantizer.directions.copy_(directions[:, : quantizer.directions.shape[0]].T)
     residual = quantizer.project(features).float()
@@ -46,7 +50,8 @@ def fit_outline(
     inputs = torch.cat([points.double(), torch.ones(len(points), 1, dtype=torch.float64)], 1)
     gram = inputs.T @ inputs
     gram += torch.eye(len(gram), dtype=torch.float64) * (1e-4 * gram.diagonal().mean())
-    solution = torch.linalg.solve(gram, inputs.T @ log_magnitudes.double())
+    targets = inputs.T @ log_magnitudes.double()
+    solution = cast("Tensor", torch.linalg.solve(gram, targets))  # pyright: ignore[reportUnknownMemberType]  untyped
     decoder.outline.weight.copy_(solution[:-1].T)
     decoder.outline.bias.copy_(solution[-1])
 
@@ -54,7 +59,7 @@ def fit_outline(
 def cluster(
     points: Float[Tensor, "T G"], num_clusters: int, generator: torch.Generator, rounds: int
 ) -> Float[Tensor, "U G"]:
-    """k-means from random points; a cluster that holds next to nothing moves to where it is worst."""
+    """Run k-means from random points; a cluster of next to nothing moves to where it is worst."""
     first = torch.randperm(len(points), generator=generator)[:num_clusters]
     centres = points[first].clone()
     for turn in range(rounds):

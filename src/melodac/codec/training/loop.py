@@ -53,7 +53,7 @@ def train_codec(
             last = now
             bar.update()
             if trainer.state.update % _LOG_EVERY == 0:
-                bar.set_postfix(loss=f"{sum(terms.values()) - terms['gradient_norm']:.2f}")
+                bar.set_postfix_str(f"loss {sum(terms.values()) - terms['gradient_norm']:.2f}")
                 record = {"update": trainer.state.update, "seconds": trainer.state.seconds} | terms
                 log.write(json.dumps(record) + "\n")
                 log.flush()

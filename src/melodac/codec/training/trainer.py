@@ -6,6 +6,7 @@ better weights never change a token. The weights that count are a moving average
 
 import logging
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -109,7 +110,7 @@ class CodecTrainer:
         quantizer, generator = self.state.model.quantizer, self.state.generator
         num_codebooks = len(quantizer.vectors)
         points = quantizer.project(self._features(audio))
-        codes = quantizer.encode(points.flatten(0, 1)).unflatten(1, points.shape[:2])
+        codes = quantizer.encode(points.flatten(0, 1)).reshape(-1, *points.shape[:2])
         kept: list[Tensor] = []
         for item in codes.unbind(1):
             depth = num_codebooks
@@ -126,7 +127,9 @@ class CodecTrainer:
         start = HALO * self._hop + self._hop // 2 - WINDOW // 2
         frames = audio[:, start:].unfold(-1, WINDOW, self._hop)[:, : self.config.crop_frames]
         hann = torch.hann_window(WINDOW)
-        return (torch.fft.rfft(frames * hann).abs() / (WINDOW / 4) + 1e-7).log()
+        # untyped in torch
+        spectrum = cast("Tensor", torch.fft.rfft(frames * hann))  # pyright: ignore[reportUnknownMemberType]
+        return (spectrum.abs() / (WINDOW / 4) + 1e-7).log()
 
     def _direct(self, spectra: Spectra, audio: Float[Tensor, "B N"]) -> Float[Tensor, ""]:
         is_silent = self.state.update < self.config.silent_updates
