@@ -11,7 +11,6 @@ from melodac.errors import CheckpointCorruptError, ConfigError
 from melodac.models.config import Embedding, LanguageModelConfig, vector_dim
 from melodac.models.language_model import LanguageModel
 from melodac.models.sizes import build_config
-from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.delay import DelayPattern, build_pattern
 from melodac.tokens.layout import Layout
 from melodac.training.checkpoint import Checkpoint, latest_checkpoint

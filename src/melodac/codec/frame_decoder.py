@@ -28,8 +28,8 @@ NUM_NOISE_SLICES = 4
 OVERLAP = 2
 """Frames on either side that sound into a frame."""
 TONE_CURVATURE = 0.7
-"""Minus the second difference of log magnitudes that makes a peak a tone. A pure tone has 1.4 to 1.6
-under a Hann window; a peak half as sharp as this is half a tone, half noise."""
+"""Minus the second difference of log magnitudes from which on a peak is a tone. A pure tone has 1.4
+to 1.6 under a Hann window; a peak half as sharp as this constant is half a tone, half noise."""
 _KERNEL = 7
 
 
