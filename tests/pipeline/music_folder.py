@@ -30,6 +30,8 @@ def params_for(source, *, workers=1, **sections):
     params = load_params(ROOT / "params.yaml")
     sections.setdefault("ingest", {}).update(source=str(source))
     sections.setdefault("runtime", {}).update(workers=workers)
+    if "window_frames" in sections.get("index", {}):
+        sections.setdefault("train", {}).setdefault("context", ())
     changed = {
         name: getattr(params, name).model_copy(update=keys) for name, keys in sections.items()
     }
