@@ -10,7 +10,6 @@ from melodac.codec.training import clips as clips_module
 from melodac.codec.training.clips import Clip, CropSource, FlacFile, is_held_out, load_clips
 from melodac.errors import AudioError, ConfigError
 
-
 LENGTH = 4096
 """Samples of a crop."""
 
