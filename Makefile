@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # what is encoded by the benchmarks
 BENCH_MUSIC ?= data/sample/audio/empty-letter.opus
+# music that the codec is trained on, composed when it is absent; the table is written last
+PRACTICE := .scratch/practice/metadata.csv
 # nothing of ours calls home
 export DO_NOT_TRACK = 1
 export DVC_NO_ANALYTICS = 1
@@ -44,8 +46,11 @@ bench: env       ## speed of every heavy part beside peers and the machine's own
 faults: env      ## the slow tests: real servers, compiling, the pipeline end to end
 	$(BIN)/python -m pytest tests -m slow
 
-codec: env       ## go on training the bundled codec (resumable, hours)
+codec: env $(PRACTICE) ## train the bundled codec from nothing, or go on (resumable, hours)
 	$(BIN)/python pipeline/codec.py train
+
+$(PRACTICE):
+	$(BIN)/python -m data.sample.compose practice $(@D)
 
 deps: env        ## write each stage's import closure into dvc.yaml
 	PYTHONPATH=src:. $(BIN)/python tests/contracts/code_deps.py

@@ -186,7 +186,10 @@ def evaluate(
 
 def _folders_of(state: Path) -> str:
     """The names, not the places, of the folders of all runs."""
-    runs = (state / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    path = state / "runs.jsonl"
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: nothing was trained there so far")
+    runs = path.read_text(encoding="utf-8").splitlines()
     names = [Path(source).name for run in runs for source in json.loads(run)["sources"]]
     return ", ".join(dict.fromkeys(names))
 

@@ -7,6 +7,7 @@ written; the store holds the same bytes either way, whatever finishes first and 
 import logging
 
 from melodac.codec.compiled import PAYS_FROM_S, can_compile
+from melodac.codec.dac import DacCodec
 from melodac.codec.load import WEIGHTS, load_codec
 from melodac.tokens.shard_cache import ShardCache
 from melodac.tokens.store_writer import write_store
@@ -33,7 +34,8 @@ def run(params: Params) -> Outcome:
     with hold_encode_scratch() as scratch:
         encoder = TrackEncoder(codec, scratch.codes, header.channels, device=device)
         missing = encoder.missing(rows)
-        if device.type == "cpu" and can_compile() and encoder.duration_s(missing) > PAYS_FROM_S:
+        is_long = isinstance(codec, DacCodec) and encoder.duration_s(missing) > PAYS_FROM_S
+        if is_long and device.type == "cpu" and can_compile():
             log.info("compiling the codec, as there is much to encode")
             encoder.use(load_codec(params.codec.weights, compiled=True))
         encoded = encoder.encode(missing, workers=choose_threads(params.runtime, device))

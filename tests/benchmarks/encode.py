@@ -1,12 +1,14 @@
-"""Speed of encoding on one thread, beside the plain calls of the `dac` package.
+"""Speed of coding on one thread: the bundled codec, and DAC beside the plain calls of its package.
 
     python tests/benchmarks/encode.py bundled|official [--seconds 12] [--rounds 3] [--all-cores] music.ogg
 
 Times are processor seconds, so that a busy machine distorts them little; the ways take turns and the
-least of each is kept. `compress` measures the loudness first, which is a Python loop where
-torchaudio's library cannot be loaded: timed with and without. The ceiling is the convolutions'
-arithmetic at the rate of a large matrix product, timed between them. `official` has the release's
-size and stand-in weights.
+least of each is kept. The ceiling is the arithmetic of all matrix products and convolutions at the
+rate of a large matrix product, timed between them.
+
+`bundled` encodes and decodes with the weights of the package. `official` encodes at the size of the
+release with stand-in weights; `compress` measures the loudness first, which is a Python loop where
+torchaudio's library cannot be loaded: timed with and without.
 """
 
 import argparse
@@ -24,29 +26,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))  # run as a script, not a module
 
 from official_codec import OFFICIAL, build_spread
 
 from melodac.audio.read import read_audio
-from melodac.codec.architecture import BUNDLED_ARCHITECTURE, DacArchitecture
-from melodac.codec.dac import DacCodec, fold_weight_norm
+from melodac.codec.architecture import DacArchitecture
+from melodac.codec.dac import DacCodec
 from melodac.codec.dac_import import build_dac, dac_model_class
-from melodac.codec.load import BUNDLED_FOLDER
-from melodac.codec.weights import read_weights_folder
+from melodac.codec.load import load_codec
 
 
 def seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
-
-
-def build_model(size: str, audio: Tensor) -> tuple[nn.Module, DacArchitecture]:
-    if size == "official":
-        return build_spread(OFFICIAL, audio[:, : 4 * 44_100]), OFFICIAL
-    return fold_weight_norm(read_weights_folder(BUNDLED_FOLDER)[0]), BUNDLED_ARCHITECTURE
 
 
 def build_plain(folded: nn.Module, architecture: DacArchitecture) -> nn.Module:
@@ -210,42 +206,86 @@ def ways_to_encode(
     }
 
 
-def main() -> None:
-    args = parse()
-    torch.set_num_threads(1)
-    give_lfilter()
-    samples, _ = read_audio(args.music, max_duration_s=3600.0)
-    audio = torch.from_numpy(samples[:1, : args.seconds * 44_100])
-    model, architecture = build_model(args.size, audio)
-    ways = ways_to_encode(model, architecture, audio)
-    if args.all_cores:
-        sys.stdout.write(f"{args.size}: {time_all_cores(ways, audio.shape[1] / 44_100)}\n")
-        return
-    codes = {name: way() for name, way in ways.items()}  # compiles, and warms up
+def time_in_turn(
+    ways: dict[str, Callable[[], Tensor]], rounds: int
+) -> tuple[dict[str, float], float]:
+    """Return the least seconds of every way, and the FLOP a second of a matrix product."""
     left, right = torch.randn(2, 1024, 1024)
     times: dict[str, list[float]] = {name: [] for name in ways}
     gemms: list[float] = []
-    for _ in range(args.rounds):
+    for _ in range(rounds):
         for name, way in ways.items():
             times[name].append(seconds(way))
             gemms.append(seconds(lambda: [left @ right for _ in range(5)]) / 5)
-    duration_s, rate = audio.shape[1] / 44_100, 2 * 1024**3 / min(gemms)
-    flops = count_conv_flops(model.encoder, 44_032) * 44_100 / 44_032
-    speeds = {name: duration_s / min(taken) for name, taken in times.items()}
+    return {name: min(taken) for name, taken in times.items()}, 2 * 1024**3 / min(gemms)
+
+
+def heading(size: str, duration_s: float, rounds: int, gemm_rate: float) -> str:
+    return (
+        f"{size}: torch {torch.__version__}, 1 thread, {duration_s:.0f} s, best of {rounds}; "
+        f"GEMM {gemm_rate / 1e9:.0f} GFLOP/s"
+    )
+
+
+def measure_bundled(audio: Tensor, rounds: int) -> list[str]:
+    codec, duration_s = load_codec("bundled"), audio.shape[1] / 44_100
+    codes = codec.encode(audio)
+    ways = {"encode": lambda: codec.encode(audio), "decode": lambda: codec.decode(codes)}
+    flops: dict[str, int] = {}
+    for name, way in ways.items():
+        with FlopCounterMode(display=False) as counter:
+            way()
+        flops[name] = counter.get_total_flops()
+    times, gemm_rate = time_in_turn(ways, rounds)
     lines = [
-        f"{args.size}: torch {torch.__version__}, 1 thread, {duration_s:.0f} s, best of "
-        f"{args.rounds}; {flops / 1e9:.1f} GFLOP a second of audio, GEMM {rate / 1e9:.0f} GFLOP/s",
+        heading("bundled", duration_s, rounds, gemm_rate),
+        "| way | x real time | MFLOP a second of audio | of ceiling |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, taken in times.items():
+        lines.append(
+            f"| {name} | {duration_s / taken:.0f} | {flops[name] / duration_s / 1e6:.0f} | "
+            f"{flops[name] / gemm_rate / taken:.2f} |"
+        )
+    return lines
+
+
+def measure_official(audio: Tensor, rounds: int, *, is_all_cores: bool) -> list[str]:
+    model, duration_s = build_spread(OFFICIAL, audio[:, : 4 * 44_100]), audio.shape[1] / 44_100
+    ways = ways_to_encode(model, OFFICIAL, audio)
+    if is_all_cores:
+        return [f"official: {time_all_cores(ways, duration_s)}"]
+    codes = {name: way() for name, way in ways.items()}  # compiles, and warms up
+    times, gemm_rate = time_in_turn(ways, rounds)
+    flops = count_conv_flops(model.encoder, 44_032) * 44_100 / 44_032
+    speeds = {name: duration_s / taken for name, taken in times.items()}
+    lines = [
+        heading("official", duration_s, rounds, gemm_rate)
+        + f"; {flops / 1e9:.1f} GFLOP a second of audio",
         "| way | x real time | of ceiling | x compress, 1 s | x the same with its loudness | "
         "codes equal to whole file |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, speed in speeds.items():
         lines.append(
-            f"| {name} | {speed:.2f} | {speed * flops / rate:.2f} | "
+            f"| {name} | {speed:.2f} | {speed * flops / gemm_rate:.2f} | "
             f"{speed / speeds['dac compress, 1 s']:.2f} | "
             f"{speed / speeds['dac compress, 1 s, its loudness included']:.2f} | "
             f"{share_equal(codes[name], codes['dac, whole file']):.5f} |"
         )
+    return lines
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(1)
+    samples, _ = read_audio(args.music, max_duration_s=3600.0)
+    audio = torch.from_numpy(samples[:1, : args.seconds * 44_100])
+    if args.size == "bundled":
+        lines = measure_bundled(audio, args.rounds)
+    else:
+        give_lfilter()
+        lines = measure_official(audio, args.rounds, is_all_cores=args.all_cores)
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -28,8 +28,8 @@ NUM_NOISE_SLICES = 4
 OVERLAP = 2
 """Frames on either side that sound into a frame."""
 TONE_CURVATURE = 0.7
-"""Minus the second difference of log magnitudes from which on a peak is a tone. A pure tone has 1.4
-to 1.6 under a Hann window; a peak half as sharp as this constant is half a tone, half noise."""
+"""Minus the second difference of log magnitudes that makes a peak a tone. A pure tone has 1.4 to
+1.6 under a Hann window; a peak half as sharp as this is half a tone, half noise."""
 _KERNEL = 7
 
 
@@ -55,7 +55,7 @@ class Spectra(NamedTuple):
 
     tonal: Float[Tensor, "B T F"]
     """Natural logarithm of magnitudes; a full-scale sine has 0."""
-    noise: Float[Tensor, "B T J F"]
+    noise: Float[Tensor, "B T _ F"]
     """The same of each noise slice."""
 
 
@@ -184,24 +184,27 @@ def _follow_peaks(
     tonal: Float[Tensor, "B T F"],
 ) -> tuple[Int64[Tensor, "B T F"], Float[Tensor, "B T F"], Float[Tensor, "B T F"]]:
     """Find the nearest peak of every bin, how far it turns in a hop, how much of a tone it is."""
-    is_peak = torch.zeros_like(tonal, dtype=torch.bool)
-    is_peak[..., 1:-1] = (tonal[..., 1:-1] > tonal[..., :-2]) & (tonal[..., 1:-1] >= tonal[..., 2:])
-    is_peak[..., 1] |= ~is_peak.any(-1)  # a frame without any is led by its lowest bin: noise
-    levels, places = tonal.flatten(), is_peak.flatten().nonzero()[:, 0]
-    left, mid, right = levels[places - 1], levels[places], levels[places + 1]
+    levels = tonal.flatten()
+    is_rise = levels.diff() > 0
+    is_peak = functional.pad(is_rise[:-1] & ~is_rise[1:], (1, 1)).view(-1, NUM_BINS)
+    is_peak[:, [0, -1]] = False
+    # a frame without any is led by its lowest bin, which is no tone
+    is_peak[:, 1] |= is_peak.to(torch.uint8).amax(1) == 0
+    row, peaks = is_peak.nonzero().unbind(1)
+    places = row * NUM_BINS + peaks
+    left, mid, right = (levels.index_select(0, places + step) for step in (-1, 0, 1))
     # vertex of the parabola through a peak and its neighbours; exact for a Gaussian window
     curve = (left - 2 * mid + right).clamp(max=-1e-6)
     offset = (0.5 * (left - right) / curve).clamp(-0.5, 0.5)
     tonality = (curve / -TONE_CURVATURE).clamp(max=1.0)
-    row, peaks = places // NUM_BINS, places % NUM_BINS
-    advance = ((peaks + offset) / 4).remainder(1.0)  # a hop is a quarter of the window
+    advance = ((peaks + offset) / 4).frac()  # a hop is a quarter of the window
     # a peak leads the bins up to the middle between it and the next, or to the end of its frame
-    middle = (places[:-1] + places[1:]) // 2 + 1
+    middle = ((places[:-1] + places[1:]) >> 1) + 1
     stops = torch.where(row[1:] == row[:-1], middle, row[1:] * NUM_BINS)
     ends = functional.pad(functional.pad(stops, (1, 0)), (0, 1), value=tonal.numel())
     leader = torch.repeat_interleave(ends.diff(), output_size=tonal.numel())
-    everywhere = [of_peaks[leader].view_as(tonal) for of_peaks in (peaks, advance, tonality)]
-    return everywhere[0], everywhere[1], everywhere[2]
+    spread = [x.index_select(0, leader).view_as(tonal) for x in (peaks, advance, tonality)]
+    return spread[0], spread[1], spread[2]
 
 
 def _invert(

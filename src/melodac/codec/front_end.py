@@ -95,8 +95,8 @@ class FrontEnd(nn.Module):
             windows = padded[:, start:stop].unfold(-1, length, step) * (hann / (length / 4))
             # untyped in torch
             spectrum = cast("Tensor", torch.fft.rfft(windows))  # pyright: ignore[reportUnknownMemberType]
-            real, imaginary = spectrum[..., bins].real, spectrum[..., bins].imag
-            return (real * real + imaginary * imaginary).sqrt()  # a third of the time of abs()
+            squares = torch.view_as_real(spectrum[..., bins]).square()
+            return (squares[..., 0] + squares[..., 1]).sqrt()  # a third of the time of abs()
 
         low = magnitudes(LONG, hop, slice(2, 2 + self.shape.num_low_bins))
         high = magnitudes(MIDDLE, hop, slice(None)) @ bands.T
@@ -130,12 +130,12 @@ class ResidualQuantizer(nn.Module):
 
     def encode(self, points: Float[Tensor, "T G"]) -> Int64[Tensor, "K T"]:
         """Choose the codes of each frame; exact, see the module."""
-        residual = points.double()
+        residual = points.double().clone()
         codes: list[Tensor] = []
         for vectors in self.vectors:
             chosen = nearest(residual, vectors)
             codes.append(chosen)
-            residual = residual - vectors[chosen].double()
+            residual.sub_(vectors.index_select(0, chosen))
         return torch.stack(codes)
 
     def decode(self, codes: Int64[Tensor, "B K T"]) -> Float[Tensor, "B T G"]:

@@ -57,15 +57,15 @@ class CodecTrainingConfig(Section):
     """Settings of one run; all but `seed` may change when a run is resumed."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    fit_batches: Count = 1000
+    fit_batches: Count = 650
     """Batches whose frames the quantizer is fitted to, 384 frames each."""
-    fit_rounds: Count = 14
+    fit_rounds: Count = 10
     """Rounds of k-means for each codebook."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 6
     """Crops an update."""
     crop_frames: Annotated[int, Field(ge=16, le=4096)] = 64
     """Frames a crop that are sounded; it is drawn with the front end's context around it."""
-    updates: Count = 14_000
+    updates: Count = 10_500
     """Updates over which the learning rate falls; further ones keep the last."""
     learning_rate: Positive = 1e-3
     """Peak learning rate, reached after 200 updates."""
@@ -83,7 +83,7 @@ class CodecTrainingConfig(Section):
     """Range of the random gain on top of -16 LUFS, decibels."""
     mix_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.15
     """Share of crops that are the sum of two."""
-    first_source_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.8
+    first_source_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
     """Share of crops from the first source when there are several."""
     weights: LossWeights = LossWeights()
     adversarial: AdversarialConfig = AdversarialConfig()

@@ -69,7 +69,8 @@ def cluster(
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
         small = (counts < MIN_SHARE * len(points) / num_clusters).nonzero()[:, 0]
         if len(small) and turn < rounds - 3:  # the last rounds only settle
-            errors = (points - centres[chosen]).square().sum(1)
+            # above 0, as where every point is described fully there is no worst one to draw
+            errors = (points - centres[chosen]).square().sum(1).clamp(min=1e-12)
             worst = torch.multinomial(errors, len(small), generator=generator)
             centres[small] = points[worst]
     return centres
