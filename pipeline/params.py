@@ -177,6 +177,17 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _context_fits_the_windows(self) -> "Params":
+        longest = max((frames for _, frames in self.train.context), default=0)
+        if longest > self.index.window_frames:
+            raise ValueError(
+                f"train.context has a stage of {longest} frames, index.window_frames is "
+                f"{self.index.window_frames}: shorten the stage (or set context to [] for windows "
+                "of one length) or lengthen the windows"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _guidance_has_a_condition(self) -> "Params":
         if self.demos.guidance != 1.0 and self.train.condition == "none":
             raise ValueError(

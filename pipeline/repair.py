@@ -17,7 +17,7 @@ from melodac.errors import (
     UnreadableAudioError,
 )
 from melodac.tokens.header import StoreHeader
-from melodac.tokens.inspection import ARRAY, TRACKS, StoreFiles, inspect_store
+from melodac.tokens.inspection import ARRAY, TRACKS, VECTORS, StoreFiles, inspect_store
 from melodac.tokens.manifest import MANIFEST
 from melodac.tokens.store import open_store, read_header
 from melodac.tokens.store_repair import can_repair, rewrite_shards, tracks_to_repair
@@ -57,7 +57,7 @@ def repair(params: Params) -> list[str]:
 def _rebuild(params: Params, reason: str) -> list[str]:
     folder = paths.TOKENS
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
-    if names and names <= {ARRAY, TRACKS}:
+    if names and names <= {ARRAY, TRACKS, VECTORS}:
         (folder / MANIFEST).touch()  # so that the writer takes it for the store it was
     outcome = encode.run(params)
     return [reason, f"written anew from all {outcome.counts['tracks out']} tracks"]

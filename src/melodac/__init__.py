@@ -13,6 +13,7 @@ Axis letters, one meaning each in the whole project:
     W frames read (T + delay)   M memory (key) length
     P prefix frames             V vocabulary of one codebook, specials included
     Y bytes of a text           U usable codes a head can emit (V without specials)
+    Z numbers of a code's vector
 
 Import direction, top may import below and never up:
 

@@ -59,7 +59,7 @@ def test_all_its_codes_are_in_use_on_sound(real_music):
 
     samples, _ = read_audio(real_music / "tracks" / "vibe_ace.ogg", 100.0)
     codes = load_codec("bundled").encode(torch.as_tensor(samples[:1, : 20 * 44_100]))
-    assert all(len(book.unique()) > 300 for book in codes[0])
+    assert all(len(book.unique()) > 50 for book in codes[0])
 
 
 def test_an_unknown_name_lists_the_known_ones():

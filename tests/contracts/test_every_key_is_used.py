@@ -48,9 +48,9 @@ def test_every_key_is_read_by_code(read, key):
 def test_a_value_is_used_as_it_is_written(tmp_path):
     """Also one that an earlier system rounded: 601 frames, no multiple of anything."""
     text = (ROOT / "params.yaml").read_text()
-    assert "window_frames: 128       #" in text
+    assert "window_frames: 520       #" in text
     path = tmp_path / "params.yaml"
-    path.write_text(text.replace("window_frames: 128       #", "window_frames: 601       #"))
+    path.write_text(text.replace("window_frames: 520       #", "window_frames: 601       #"))
     written = YAML(typ="safe").load(path.read_text())
     assert written["index"]["window_frames"] == 601
     assert load_params(path).model_dump(mode="json") == written

@@ -22,7 +22,9 @@ def params(tmp_path, monkeypatch):
     lay_out(make_header(codebooks=(2,)), lengths=(100, 80, 120, 90, 90))
     params = load_params(PARAMS)
     window = {"window_frames": 32, "min_track_frames": 16}
-    params = change_config(params, {"index": window, "runtime": {"threads": 1}})
+    params = change_config(
+        params, {"index": window, "train": {"context": ()}, "runtime": {"threads": 1}}
+    )
     index.run(params)
     return params
 

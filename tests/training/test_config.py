@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from melodac.training.config import OverfitConfig, TrainConfig
 
 OVERFIT = {
+    "action": "stop",
     "windows": 2,
     "window_frames": 128,
     "prefix_frames": 4,

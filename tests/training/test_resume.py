@@ -121,7 +121,8 @@ def rewrite(source, target, *, tensors=None, state=None, config=None, update=6):
     checkpoint = open_checkpoint(source / "checkpoints" / "00000006")
 
     def changed(parts, changes):
-        return {k: v for k, v in {**parts, **(changes or {})}.items() if v is not None}
+        left_out = {name for name, value in (changes or {}).items() if value is None}
+        return {k: v for k, v in {**parts, **(changes or {})}.items() if k not in left_out}
 
     write_checkpoint(
         target / "checkpoints",

@@ -71,7 +71,7 @@ class DacCodec(StreamingCodec):
         self._compiled = compile_network(parts.encoder) if is_compiled else None
 
     @torch.no_grad()
-    def code_vectors(self) -> Float32[Tensor, "K U G"]:
+    def code_vectors(self) -> Float32[Tensor, "K U Z"]:
         """Return every code behind its output projection, at the width of the codebook.
 
         The projection W of a quantizer writes a narrow vector into a wide space, of which its codes

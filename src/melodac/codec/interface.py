@@ -67,7 +67,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def code_vectors(self) -> Float32[Tensor, "K U G"]:
+    def code_vectors(self) -> Float32[Tensor, "K U Z"]:
         """Return every code of every codebook as the decoder sees it, on the CPU.
 
         Distances and angles between the vectors of one codebook are those of what the decoder adds

@@ -72,7 +72,7 @@ class SpectralCodec(StreamingCodec):
         self.model = model.eval().requires_grad_(requires_grad=False)
         self._halo = architecture.decoder.receptive_field + OVERLAP
 
-    def code_vectors(self) -> Float32[Tensor, "K U G"]:
+    def code_vectors(self) -> Float32[Tensor, "K U Z"]:
         """Return the quantizer's vectors, whose sum is what the decoder reads."""
         return self.model.quantizer.vectors.cpu()
 

@@ -17,7 +17,7 @@ from melodac.tokens.header import StoreHeader
 
 _TENSOR = "code_vectors"
 
-CodeVectors = Float32[np.ndarray, "K U G"]
+CodeVectors = Float32[np.ndarray, "K U Z"]
 
 
 def write_vectors(path: Path, vectors: CodeVectors, header: StoreHeader) -> None:
