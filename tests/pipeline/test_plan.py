@@ -50,7 +50,7 @@ def test_a_plan_shows_the_schedule_and_what_the_run_takes(params, no_passes):
         assert words in text
     assert "windows: up to 32 frames are 33 steps" in text
     assert "disk: up to " in text
-    assert "time: about 7.0 minutes for 600 updates" in text
+    assert "time: about 11.7 minutes for 1000 updates" in text
 
 
 def test_a_plan_warns_of_a_model_larger_than_its_music(params, no_passes):
@@ -58,7 +58,7 @@ def test_a_plan_warns_of_a_model_larger_than_its_music(params, no_passes):
 
 
 def test_demos_longer_than_any_window_are_said(params, no_passes):
-    said = "demos of 7 s are 603 frames, windows have 32"
+    said = "demos of 6 s are 517 frames, windows have 32"
     assert any(said in line for line in plan(params))
     short = change_config(params, {"demos": {"duration_s": 0.3, "prefix_s": 0.1}})
     assert not any("demos of" in line for line in plan(short))

@@ -208,7 +208,7 @@ def _follow_peaks(
 
 
 def _invert(
-    magnitudes: Float[Tensor, "B T _"], turns: Float[Tensor, "*b T _"], window: int
+    magnitudes: Float[Tensor, "B T _"], turns: Float[Tensor, "... T _"], window: int
 ) -> Float[Tensor, "B T _"]:
     """Invert spectra given by magnitudes and phases."""
     angles = turns * (2 * math.pi)

@@ -124,7 +124,7 @@ class ResidualQuantizer(nn.Module):
             "vectors", torch.zeros(shape.num_codebooks, shape.codebook_size, shape.num_directions)
         )
 
-    def project(self, features: Float[Tensor, "*b _"]) -> Float[Tensor, "*b Z"]:
+    def project(self, features: Float[Tensor, "... _"]) -> Float[Tensor, "... Z"]:
         """Coordinates of features along the principal directions, in float64."""
         return (features.double() - self.mean.double()) @ self.directions.double().T
 

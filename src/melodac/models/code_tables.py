@@ -48,13 +48,13 @@ FIXED_TENSORS = frozenset({"geometry.vectors", "geometry.leash", "geometry.unhea
 class Tables(NamedTuple):
     """Rows of all codes as they stand, made once for a forward pass or for a whole generation."""
 
-    embedding: Float[Tensor, "R D"]
+    embedding: Float[Tensor, "_ D"]
     """Codes, then special tokens, of one codebook after another."""
-    head: Float[Tensor, "Q D"]
+    head: Float[Tensor, "_ D"]
     """Codes of one codebook after another."""
-    bias: Float[Tensor, " Q"] | None
+    bias: Float[Tensor, " _"] | None
 
-    def without(self, unheard: Bool[Tensor, " Q"]) -> "Tables":
+    def without(self, unheard: Bool[Tensor, " _"]) -> "Tables":
         """The same, so that some codes are never sampled."""
         bias = unheard.new_zeros(len(unheard), dtype=self.head.dtype)
         bias = bias.masked_fill(unheard, -torch.inf)
@@ -81,7 +81,7 @@ class CodeHead(nn.Module):
         self.weight = None if drawn is None else nn.Parameter(drawn.detach())
         self.bias = None if is_own else nn.Parameter(torch.empty(num_rows))
 
-    def forward(self, hidden: Float[Tensor, "B S D"], tables: Tables) -> Float[Tensor, "B S Q"]:
+    def forward(self, hidden: Float[Tensor, "B S D"], tables: Tables) -> Float[Tensor, "B S _"]:
         """Logits of every code of every codebook."""
         return functional.linear(hidden, tables.head, tables.bias)
 
@@ -134,7 +134,7 @@ class CodeGeometry(nn.Module):
 
 
 def make_tables(
-    embedding: Float[Tensor, "R D"],
+    embedding: Float[Tensor, "_ D"],
     head: CodeHead,
     geometry: CodeGeometry | None,
     config: LanguageModelConfig,
