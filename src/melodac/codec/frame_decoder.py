@@ -104,7 +104,7 @@ class FrameDecoder(nn.Module):
                 layer.bias.zero_()
             self.noise.bias.fill_(-9.0)  # hardly to be heard at first
 
-    def forward(self, points: Float[Tensor, "B T G"]) -> Spectra:
+    def forward(self, points: Float[Tensor, "B T _"]) -> Spectra:
         """Say how loud everything is."""
         x = self.norm(_along_frames(self.enter, points))
         for block in self.blocks:
@@ -206,7 +206,7 @@ def _follow_peaks(
 
 
 def _invert(
-    magnitudes: Float[Tensor, "B T F"], turns: Float[Tensor, "*b T F"], window: int
+    magnitudes: Float[Tensor, "B T F"], turns: Float[Tensor, "... T F"], window: int
 ) -> Float[Tensor, "B T W"]:
     """Invert spectra given by magnitudes and phases."""
     angles = turns * (2 * math.pi)

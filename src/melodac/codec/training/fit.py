@@ -23,7 +23,7 @@ _PIECE = 1024
 @torch.no_grad()
 def fit_quantizer(
     quantizer: ResidualQuantizer,
-    features: Float[Tensor, "T X"],
+    features: Float[Tensor, "T _"],
     generator: torch.Generator,
     rounds: int,
 ) -> None:
@@ -44,7 +44,7 @@ def fit_quantizer(
 
 @torch.no_grad()
 def fit_outline(
-    decoder: FrameDecoder, points: Float[Tensor, "T G"], log_magnitudes: Float[Tensor, "T F"]
+    decoder: FrameDecoder, points: Float[Tensor, "T _"], log_magnitudes: Float[Tensor, "T F"]
 ) -> None:
     """Set the decoder's linear guess by ridge regression."""
     inputs = torch.cat([points.double(), torch.ones(len(points), 1, dtype=torch.float64)], 1)
@@ -57,8 +57,8 @@ def fit_outline(
 
 
 def cluster(
-    points: Float[Tensor, "T G"], num_clusters: int, generator: torch.Generator, rounds: int
-) -> Float[Tensor, "U G"]:
+    points: Float[Tensor, "T _"], num_clusters: int, generator: torch.Generator, rounds: int
+) -> Float[Tensor, "U _"]:
     """Run k-means from random points; a cluster of next to nothing moves to where it is worst."""
     first = torch.randperm(len(points), generator=generator)[:num_clusters]
     centres = points[first].clone()
@@ -76,7 +76,7 @@ def cluster(
     return centres
 
 
-def _nearest(points: Float[Tensor, "T G"], vectors: Float[Tensor, "U G"]) -> Int64[Tensor, " T"]:
+def _nearest(points: Float[Tensor, "T _"], vectors: Float[Tensor, "U _"]) -> Int64[Tensor, " T"]:
     """Like `front_end.nearest` without its last bits, in pieces whose scores stay in the cache."""
     half = vectors.square().sum(1) / -2
     pieces = range(0, len(points), _PIECE)

@@ -105,7 +105,7 @@ class CodecTrainer:
         return values | judged | {"gradient_norm": norm.item()}
 
     @torch.no_grad()
-    def _points(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T G"]:
+    def _points(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
         """Quantize crops, some of them by fewer codebooks than all."""
         quantizer, generator = self.state.model.quantizer, self.state.generator
         num_codebooks = len(quantizer.vectors)
@@ -119,7 +119,7 @@ class CodecTrainer:
             kept.append(quantizer.decode(item[None, :depth])[0])
         return torch.stack(kept)
 
-    def _features(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T X"]:
+    def _features(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
         return self.state.model.front_end(audio)[:, HALO:-HALO]
 
     def _log_magnitudes(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T F"]:
