@@ -54,12 +54,14 @@ def test_the_bundled_codec_keeps_a_tone():
     assert peaks_hz[1] == pytest.approx(peaks_hz[0], abs=10)
 
 
-def test_all_its_codes_are_in_use_on_sound(real_music):
+def test_many_of_its_codes_are_in_use_on_one_piece(real_music):
     from melodac.audio.read import read_audio
 
     samples, _ = read_audio(real_music / "tracks" / "vibe_ace.ogg", 100.0)
     codes = load_codec("bundled").encode(torch.as_tensor(samples[:1, : 20 * 44_100]))
-    assert all(len(book.unique()) > 50 for book in codes[0])
+    used = [len(book.unique()) for book in codes[0]]
+    assert min(used) > 50  # of the first: one piece has few kinds of frame
+    assert sum(used) > 200 * len(used)
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from melodac.audio.read import read_audio
 from melodac.codec.load import load_codec
-from melodac.codec.spectral_codec import CHUNK_FRAMES
+from melodac.codec.spectral_codec import DECODED_FRAMES, ENCODED_FRAMES
 from melodac.errors import CodecError
 from tests.codec.conftest import RATE_HZ, build_spectral, compose
 
@@ -19,8 +19,8 @@ def chords(channels: int, num_samples: int) -> torch.Tensor:
     return torch.stack([compose(seed, num_samples) for seed in range(channels)])
 
 
-LONG = chords(2, (2 * CHUNK_FRAMES + 40) * HOP)
-"""More than two chunks."""
+LONG = chords(2, (DECODED_FRAMES + ENCODED_FRAMES + 40) * HOP)
+"""More than one chunk of either kind, whose ends lie apart."""
 
 
 @settings(max_examples=25)
@@ -51,7 +51,7 @@ def test_chunks_give_what_one_window_over_everything_gives(num_samples, start):
 def test_chunks_of_another_length_give_the_same_codes(monkeypatch, frames):
     codec, audio = build_spectral(), LONG[:, : 60 * HOP + 7]
     codes = codec.encode(audio)
-    monkeypatch.setattr("melodac.codec.spectral_codec.CHUNK_FRAMES", frames)
+    monkeypatch.setattr("melodac.codec.spectral_codec.ENCODED_FRAMES", frames)
     assert torch.equal(codec.encode(audio), codes)
 
 

@@ -53,7 +53,7 @@ class FrameDecoderShape(Section):
 class Spectra(NamedTuple):
     """What is to be heard."""
 
-    tonal: Float[Tensor, "B T _"]
+    tonal: Float[Tensor, "B T F"]
     """Natural logarithm of magnitudes; a full-scale sine has 0."""
     noise: Float[Tensor, "B T _ F"]
     """The same of each noise slice."""
@@ -104,21 +104,19 @@ class FrameDecoder(nn.Module):
                 layer.bias.zero_()
             self.noise.bias.fill_(-9.0)  # hardly to be heard at first
 
-    def forward(self, points: Float[Tensor, "B T Z"]) -> Spectra:
+    def forward(self, points: Float[Tensor, "B T _"]) -> Spectra:
         """Say how loud everything is."""
         x = self.norm(_along_frames(self.enter, points))
         for block in self.blocks:
             x = block(x)
         x = self.last_norm(x)
         noise = self.noise(x).unflatten(-1, (NUM_NOISE_SLICES, -1)) @ self.noise_bands
-        tonal = self.outline(points) + self.tonal(x)
-        # codes that no music has together, but a language model may say, can sum up to anything
-        return Spectra(tonal.clamp(max=0.0), noise.clamp(max=0.0))
+        return Spectra(self.outline(points) + self.tonal(x), noise)
 
 
 def turn_phases(
-    tonal: Float[Tensor, "B T _"], before: Float[Tensor, "B _"], first_frame: int
-) -> tuple[Float[Tensor, "B T _"], Float[Tensor, "B T _"]]:
+    tonal: Float[Tensor, "B T F"], before: Float[Tensor, "B F"], first_frame: int
+) -> tuple[Float[Tensor, "B T F"], Float[Tensor, "B T F"]]:
     """Give every frame phases at its centre, in turns.
 
     Sharp peaks go on without a jump; where the spectrum is smooth there is no tone, and phases
@@ -143,12 +141,12 @@ def turn_phases(
     return turned, turned + (1.0 - tonality) * scattered
 
 
-def first_phases(num_items: int) -> Float[Tensor, "B _"]:
+def first_phases(num_items: int) -> Float[Tensor, "B F"]:
     """Return the phases before the first frame: scattered, as a pulse would be heard."""
     return _scatter(0, 1, NUM_BINS, torch.device("cpu")).repeat(num_items, 1)
 
 
-def sound_tonal(spectra: Spectra, phases: Float[Tensor, "B T _"]) -> Float[Tensor, "B N"]:
+def sound_tonal(spectra: Spectra, phases: Float[Tensor, "B T F"]) -> Float[Tensor, "B N"]:
     """Overlap-add the tonal frames: N = T hops, from the start of the first frame."""
     # alternating signs move the origin of phase to the middle of the window
     signs = 1.0 - 2.0 * (torch.arange(NUM_BINS, device=phases.device) % 2)
@@ -181,8 +179,8 @@ def _along_frames(layer: nn.Conv1d, x: Float[Tensor, "B T D"]) -> Float[Tensor, 
 
 
 def _follow_peaks(
-    tonal: Float[Tensor, "B T _"],
-) -> tuple[Int64[Tensor, "B T _"], Float[Tensor, "B T _"], Float[Tensor, "B T _"]]:
+    tonal: Float[Tensor, "B T F"],
+) -> tuple[Int64[Tensor, "B T F"], Float[Tensor, "B T F"], Float[Tensor, "B T F"]]:
     """Find the nearest peak of every bin, how far it turns in a hop, how much of a tone it is."""
     levels = tonal.flatten()
     is_rise = levels.diff() > 0
@@ -208,15 +206,15 @@ def _follow_peaks(
 
 
 def _invert(
-    magnitudes: Float[Tensor, "B T _"], turns: Float[Tensor, "... T _"], window: int
-) -> Float[Tensor, "B T _"]:
+    magnitudes: Float[Tensor, "B T F"], turns: Float[Tensor, "... T F"], window: int
+) -> Float[Tensor, "B T W"]:
     """Invert spectra given by magnitudes and phases."""
     angles = turns * (2 * math.pi)
     spectrum = torch.complex(magnitudes * angles.cos(), magnitudes * angles.sin())
     return cast("Tensor", torch.fft.irfft(spectrum, n=window))  # pyright: ignore[reportUnknownMemberType]  untyped
 
 
-def _overlap_add(frames: Float[Tensor, "B T _"], power: int) -> Float[Tensor, "B N"]:
+def _overlap_add(frames: Float[Tensor, "B T W"], power: int) -> Float[Tensor, "B N"]:
     """Sum frames under a power of a Hann window, a quarter of their length apart.
 
     Frames are centred: of the sum, 1.5 quarters at either end stick out and are cut off.
@@ -232,7 +230,7 @@ def _overlap_add(frames: Float[Tensor, "B T _"], power: int) -> Float[Tensor, "B
 
 def _scatter(
     first_row: int, num_rows: int, num_columns: int, device: torch.device
-) -> Float[Tensor, "T _"]:
+) -> Float[Tensor, "T F"]:
     """Draw numbers in 0..1 that look random, each a function of its row and column alone.
 
     Source: the finaliser of MurmurHash3 (Appleby, public domain), 32 bits.

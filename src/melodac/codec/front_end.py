@@ -124,11 +124,11 @@ class ResidualQuantizer(nn.Module):
             "vectors", torch.zeros(shape.num_codebooks, shape.codebook_size, shape.num_directions)
         )
 
-    def project(self, features: Float[Tensor, "... _"]) -> Float[Tensor, "... Z"]:
+    def project(self, features: Float[Tensor, "... _"]) -> Float[Tensor, "... _"]:
         """Coordinates of features along the principal directions, in float64."""
         return (features.double() - self.mean.double()) @ self.directions.double().T
 
-    def encode(self, points: Float[Tensor, "T Z"]) -> Int64[Tensor, "K T"]:
+    def encode(self, points: Float[Tensor, "T _"]) -> Int64[Tensor, "K T"]:
         """Choose the codes of each frame; exact, see the module."""
         residual = points.double().clone()
         codes: list[Tensor] = []
@@ -138,14 +138,14 @@ class ResidualQuantizer(nn.Module):
             residual.sub_(vectors.index_select(0, chosen))
         return torch.stack(codes)
 
-    def decode(self, codes: Int64[Tensor, "B K T"]) -> Float[Tensor, "B T Z"]:
+    def decode(self, codes: Int64[Tensor, "B K T"]) -> Float[Tensor, "B T _"]:
         """Sum the vectors of the codes; fewer codebooks than all give a coarser point."""
         books = codes.shape[1]
         parts = [self.vectors[book][codes[:, book]] for book in range(books)]
         return torch.stack(parts).sum(0)
 
 
-def nearest(points: Float[Tensor, "T Z"], vectors: Float[Tensor, "U Z"]) -> Int64[Tensor, " T"]:
+def nearest(points: Float[Tensor, "T _"], vectors: Float[Tensor, "U _"]) -> Int64[Tensor, " T"]:
     """Find the vector nearest to each point, as exact arithmetic would choose it."""
     half = vectors.square().sum(1) / 2
     scores = torch.addmm(-half, points.float(), vectors.T)

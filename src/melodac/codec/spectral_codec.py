@@ -25,8 +25,10 @@ from melodac.codec.front_end import HALO, FrontEnd, FrontEndShape, ResidualQuant
 from melodac.codec.streams import StreamingCodec
 from melodac.config import Section
 
-CHUNK_FRAMES = 256
-"""Frames coded at once: enough to keep a core busy, few enough for its cache."""
+ENCODED_FRAMES = 256
+"""Frames encoded at once: enough to keep a core busy, few enough for its cache."""
+DECODED_FRAMES = 512
+"""Frames decoded at once; more, as the network reads over 20 frames beyond either end."""
 
 
 class SpectralArchitecture(Section):
@@ -72,12 +74,12 @@ class SpectralCodec(StreamingCodec):
         self.model = model.eval().requires_grad_(requires_grad=False)
         self._halo = architecture.decoder.receptive_field + OVERLAP
 
-    def code_vectors(self) -> Float32[Tensor, "K U Z"]:
+    def code_vectors(self) -> Float32[Tensor, "K U _"]:
         """Return the quantizer's vectors, whose sum is what the decoder reads."""
         return self.model.quantizer.vectors.cpu()
 
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        shape = ChunkShape(CHUNK_FRAMES, HALO, self.hop)
+        shape = ChunkShape(ENCODED_FRAMES, HALO, self.hop)
         for chunk, window in read_chunks(blocks, shape):
             yield self._encode_window(window)[..., chunk.kept]
 
@@ -86,7 +88,7 @@ class SpectralCodec(StreamingCodec):
         return self.model.encode(window.to(self._device(), torch.float64))
 
     def _decode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        shape = ChunkShape(CHUNK_FRAMES, self._halo, frame_length=1)
+        shape = ChunkShape(DECODED_FRAMES, self._halo, frame_length=1)
         phases: Tensor | None = None
         for chunk, window in read_chunks(blocks, shape):
             if phases is None:

@@ -44,7 +44,7 @@ def fit_quantizer(
 
 @torch.no_grad()
 def fit_outline(
-    decoder: FrameDecoder, points: Float[Tensor, "T Z"], log_magnitudes: Float[Tensor, "T _"]
+    decoder: FrameDecoder, points: Float[Tensor, "T _"], log_magnitudes: Float[Tensor, "T F"]
 ) -> None:
     """Set the decoder's linear guess by ridge regression."""
     inputs = torch.cat([points.double(), torch.ones(len(points), 1, dtype=torch.float64)], 1)
@@ -57,8 +57,8 @@ def fit_outline(
 
 
 def cluster(
-    points: Float[Tensor, "T Z"], num_clusters: int, generator: torch.Generator, rounds: int
-) -> Float[Tensor, "U Z"]:
+    points: Float[Tensor, "T _"], num_clusters: int, generator: torch.Generator, rounds: int
+) -> Float[Tensor, "U _"]:
     """Run k-means from random points; a cluster of next to nothing moves to where it is worst."""
     first = torch.randperm(len(points), generator=generator)[:num_clusters]
     centres = points[first].clone()
@@ -71,13 +71,12 @@ def cluster(
         if len(small) and turn < rounds - 3:  # the last rounds only settle
             # above 0, as where every point is described fully there is no worst one to draw
             errors = (points - centres[chosen]).square().sum(1).clamp(min=1e-12)
-            # where no point is described badly any will do
-            worst = torch.multinomial(errors + 1e-12, len(small), generator=generator)
+            worst = torch.multinomial(errors, len(small), generator=generator)
             centres[small] = points[worst]
     return centres
 
 
-def _nearest(points: Float[Tensor, "T Z"], vectors: Float[Tensor, "U Z"]) -> Int64[Tensor, " T"]:
+def _nearest(points: Float[Tensor, "T _"], vectors: Float[Tensor, "U _"]) -> Int64[Tensor, " T"]:
     """Like `front_end.nearest` without its last bits, in pieces whose scores stay in the cache."""
     half = vectors.square().sum(1) / -2
     pieces = range(0, len(points), _PIECE)

@@ -105,7 +105,7 @@ class CodecTrainer:
         return values | judged | {"gradient_norm": norm.item()}
 
     @torch.no_grad()
-    def _points(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T Z"]:
+    def _points(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
         """Quantize crops, some of them by fewer codebooks than all."""
         quantizer, generator = self.state.model.quantizer, self.state.generator
         num_codebooks = len(quantizer.vectors)
@@ -122,7 +122,7 @@ class CodecTrainer:
     def _features(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
         return self.state.model.front_end(audio)[:, HALO:-HALO]
 
-    def _log_magnitudes(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
+    def _log_magnitudes(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T F"]:
         """Analyse the music as the decoder's tonal frames are to be."""
         start = HALO * self._hop + self._hop // 2 - WINDOW // 2
         frames = audio[:, start:].unfold(-1, WINDOW, self._hop)[:, : self.config.crop_frames]
