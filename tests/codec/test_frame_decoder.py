@@ -178,3 +178,12 @@ def test_sound_has_gradients_everywhere():
     audio.square().sum().backward()
     assert all(torch.isfinite(x.grad).all() for x in (tonal, noise))
     assert all((x.grad != 0).float().mean() > 0.9 for x in (tonal, noise))
+
+
+def test_no_bin_is_louder_than_full_scale_whatever_codes_come_together():
+    shape = FrameDecoderShape(dim=8, num_blocks=1, num_noise_bands=8)
+    torch.manual_seed(0)
+    decoder = FrameDecoder(shape, 4, 44_100)
+    spectra = decoder(1e4 * torch.randn(1, 6, 4))
+    assert spectra.tonal.max().item() == 0.0
+    assert spectra.noise.max().item() <= 0.0

@@ -111,7 +111,9 @@ class FrameDecoder(nn.Module):
             x = block(x)
         x = self.last_norm(x)
         noise = self.noise(x).unflatten(-1, (NUM_NOISE_SLICES, -1)) @ self.noise_bands
-        return Spectra(self.outline(points) + self.tonal(x), noise)
+        tonal = self.outline(points) + self.tonal(x)
+        # codes that no music has together, but a language model may say, can sum up to anything
+        return Spectra(tonal.clamp(max=0.0), noise.clamp(max=0.0))
 
 
 def turn_phases(
