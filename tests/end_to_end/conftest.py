@@ -17,7 +17,7 @@ SMALLEST = {
     "index": {"window_frames": 64, "min_track_frames": 32},
     "overfit": {"windows": 1, "window_frames": 32, "updates": 200},
     "train": {
-        "size": "nano", "context": [], "updates": 12, "warmup_updates": 2, "windows_per_update": 2,
+        "size": "nano", "context": [], "updates": 12, "warmup_updates": 8, "windows_per_update": 2,
         "micro_batch": 2, "validate_every": 6, "checkpoint_every": 6,
     },
     "evaluate": {
