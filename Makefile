@@ -50,7 +50,7 @@ codec: env $(PRACTICE) ## train the bundled codec from nothing, or go on (resuma
 	$(BIN)/python pipeline/codec.py train
 
 $(PRACTICE):
-	$(BIN)/python -m data.sample.compose practice $(@D)
+	$(BIN)/python -m data.sample.compose practice $(@D) --minutes 112
 
 deps: env        ## write each stage's import closure into dvc.yaml
 	PYTHONPATH=src:. $(BIN)/python tests/contracts/code_deps.py

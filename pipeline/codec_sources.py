@@ -1,4 +1,4 @@
-"""What the codec's training is given: recordings to train and to measure on.
+"""Recordings to train a codec on and to measure it on.
 
 A source is a folder of music, or a folder with the results of `ingest` and `normalize` (`data`),
 whose catalogue says what is held out. `pipeline/codec.py` alone imports this.
@@ -36,7 +36,7 @@ def open_source(folder: Path, sample_rate_hz: int) -> list[Recording]:
 
 
 def is_catalogue(folder: Path) -> bool:
-    """Whether a folder holds what `ingest` and `normalize` make of music (not of codes)."""
+    """Tell whether a folder holds the results of `ingest` and `normalize` for music (not codes)."""
     needed = (paths.CATALOGUE, paths.NORMALIZED_TABLE, paths.NORMALIZED_AUDIO)
     return all(_within(folder, path).exists() for path in needed)
 
