@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
@@ -156,7 +156,10 @@ class CropSource:
         return torch.stack([self._draw_one(generator) for _ in range(self._config.batch_size)])
 
     def _draw_one(self, generator: torch.Generator) -> Float[Tensor, " N"]:
-        crop = self._cut(generator)
+        if _uniform(generator) < self._config.noise_probability:
+            crop = _noise(self._length, generator)
+        else:
+            crop = self._cut(generator)
         if _uniform(generator) < self._config.mix_probability:
             crop = 0.7 * (crop + self._cut(generator))
         low_db, high_db = self._config.loudness_jitter_db
@@ -183,6 +186,15 @@ def is_held_out(group: str) -> bool:
     """Whether a group is held out: a fixed tenth of all names, by hash."""
     digest = hashlib.sha256(group.encode()).digest()
     return int.from_bytes(digest[:4]) / 2**32 < HELD_OUT_SHARE
+
+
+def _noise(length: int, generator: torch.Generator) -> Float[Tensor, " N"]:
+    """Noise whose level falls by 0 to 6 dB an octave: white, brown or between."""
+    white = torch.randn(length, generator=generator)
+    bins = cast("Tensor", torch.fft.rfft(white))  # pyright: ignore[reportUnknownMemberType]
+    slope = torch.arange(1, len(bins) + 1) ** -_uniform(generator)
+    noise = cast("Tensor", torch.fft.irfft(bins * slope, n=length))  # pyright: ignore[reportUnknownMemberType]
+    return noise * (10 ** (TARGET_LUFS / 20) / noise.square().mean().sqrt())
 
 
 def _one_channel(audio: Float32[np.ndarray, "C N"], generator: torch.Generator) -> Tensor:

@@ -83,6 +83,8 @@ class CodecTrainingConfig(Section):
     """Range of the random gain on top of -16 LUFS, decibels."""
     mix_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.15
     """Share of crops that are the sum of two."""
+    noise_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.04
+    """Share of crops that are noise and nothing else; music alone lets noise come back as lines."""
     first_source_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
     """Share of crops from the first source when there are several."""
     weights: LossWeights = LossWeights()
