@@ -1,7 +1,7 @@
 """Recordings to train a codec on and to measure it on.
 
 A source is a folder of music, or a folder with the results of `ingest` and `normalize` (`data`),
-whose catalogue says what is held out. `pipeline/codec.py` alone imports this.
+whose catalogue says what is held out.
 """
 
 from collections.abc import Iterator, Sequence

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float32, Int, UInt16
 from torch import Tensor
 
-from melodac.audio.read import read_audio
-from melodac.audio.write import write_flac
+from melodac.audio.files.read import read_audio
+from melodac.audio.files.write import write_flac
 from melodac.evaluation.detectors import examine_clip
 from melodac.report.clips import Clip, RungKind
 from melodac.report.spectrogram import write_spectrogram

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int
 
-from melodac.audio.read import open_audio
+from melodac.audio.files.read import open_audio
 from melodac.errors import EvaluationError
 from melodac.sampling.settings import SamplingSettings
 from melodac.tokens.statistics import count_codes

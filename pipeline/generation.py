@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from melodac.audio.write import write_flac
+from melodac.audio.files.write import write_flac
 from melodac.codec.interface import Codec
 from melodac.codec.load import load_codec
 from melodac.errors import CheckpointMismatchError, OutputError, SamplingError

@@ -3,12 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from melodac.audio.groups import Membership
-from melodac.audio.leaks import Placed, check_leaks
-from melodac.audio.metadata.groups import group_names
-from melodac.audio.metadata.merge import TrackMetadata
+from melodac.audio.groups import Membership, group_names
+from melodac.audio.metadata.fields import TrackMetadata
 from melodac.audio.near_duplicates import NearDuplicate
-from melodac.audio.split import Split, SplitPlan, split_groups
+from melodac.audio.split import Placed, Split, SplitPlan, check_leaks, split_groups
 from pipeline.params import IngestParams
 from pipeline.records import TrackRecord
 from pipeline.verdicts import format_table

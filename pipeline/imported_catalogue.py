@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from melodac.audio.groups import Membership, form_groups
+from melodac.audio.metadata.fields import TrackMetadata
 from melodac.audio.metadata.filters import TagFilter
-from melodac.audio.metadata.merge import TrackMetadata
 from melodac.errors import TokenError
 from pipeline import paths
 from pipeline.grouping import check_catalogue, format_groups, list_keys, split_tracks

@@ -24,8 +24,8 @@ from typing import Any, Literal
 import soundfile
 import soxr
 
-from melodac.audio.gain import Gain
-from melodac.audio.normalize import (
+from melodac.audio.level.gain import Gain
+from melodac.audio.level.normalize import (
     NormalizedFile,
     NormalizeJob,
     NormalizeTarget,

@@ -2,7 +2,7 @@
 
 Plain HTTP on purpose: importing Prefect costs every stage two seconds and 80 MiB, changes logging,
 and leaves threads that outlive a dead server by minutes. Servers that ask for a login are not
-supported. Only `pipeline.bridge`, `pipeline.watcher` and `pipeline.flows` import this.
+supported.
 """
 
 import http.client

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt16
 
-from melodac.audio.read import open_audio
+from melodac.audio.files.read import open_audio
 from melodac.codec.interface import Codec
 from melodac.durable import hash_file
 from melodac.errors import AudioError, TokenError, UnreadableAudioError

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from melodac.audio.normalize import NormalizedFile, NormalizeJob, NormalizeTarget, Unusable
+from melodac.audio.level.normalize import NormalizedFile, NormalizeJob, NormalizeTarget, Unusable
 from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
 from pipeline import paths

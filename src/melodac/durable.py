@@ -1,4 +1,4 @@
-"""Bytes that stay: forced to disk, and named by their hash. Any module may import it.
+"""Bytes that stay: forced to disk, and named by their hash.
 
 A file is durable once its bytes and then the folder that names it are synced; until then a power
 cut may leave an empty file under a final name.

@@ -6,8 +6,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.channels import count_mixed, mix, to_mono
-from melodac.audio.read import open_audio
+from melodac.audio.files.read import open_audio
+from melodac.audio.level.convert import count_mixed, mix, to_mono
 from melodac.errors import AudioError
 
 POLICIES = ["mono", "stereo", "keep"]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.audio.chunks import check_whole
-from melodac.audio.formats import AIFF, CAF, W64, WAV, recognise
-from melodac.audio.mpeg import count_adts, count_mpeg, read_adts_header, read_mpeg_header
-from melodac.audio.ogg import find_links, ogg_checksum
-from melodac.audio.section import open_section
+from melodac.audio.files.containers import check_whole
+from melodac.audio.files.decoders import open_section
+from melodac.audio.files.formats import AIFF, CAF, W64, WAV, recognise
+from melodac.audio.files.mpeg import count_adts, count_mpeg, read_adts_header, read_mpeg_header
+from melodac.audio.files.ogg import find_links, ogg_checksum
 from melodac.errors import UnreadableAudioError
 from tests.faults.sound_formats import chain, sndfile, without_info_frame
 from tests.faults.sounds import chords, encode, mp3, write

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.dc_blocker import DcBlocker
-from melodac.audio.loudness import measure_loudness
+from melodac.audio.level.loudness import measure_loudness
+from melodac.audio.level.normalize import DcBlocker
 from tests.audio.sounds import RATE_HZ, cut, music
 
 

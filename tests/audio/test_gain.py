@@ -5,9 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.gain import choose_gain
-from melodac.audio.loudness import LoudnessMeter, measure_loudness
-from melodac.audio.true_peak import TruePeakMeter
+from melodac.audio.level.gain import TruePeakMeter, choose_gain
+from melodac.audio.level.loudness import LoudnessMeter, measure_loudness
 from melodac.errors import AudioError
 from tests.audio.sounds import RATE_HZ, music
 

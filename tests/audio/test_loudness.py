@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.loudness import SILENCE_LUFS, LoudnessMeter, measure_loudness
+from melodac.audio.level.loudness import SILENCE_LUFS, LoudnessMeter, measure_loudness
 from tests.audio.sounds import RATE_HZ, music
 
 

@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.normalize import (
+from melodac.audio.level.normalize import (
     NormalizedFile,
     NormalizeJob,
     NormalizeTarget,

@@ -10,9 +10,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio import read, write
-from melodac.audio.read import open_audio, probe_audio, read_audio
-from melodac.audio.write import write_flac, write_wav
+from melodac.audio.files import read, write
+from melodac.audio.files.read import open_audio, probe_audio, read_audio
+from melodac.audio.files.write import write_flac, write_wav
 from melodac.errors import AudioError, AudioTooLongError, OutputError, UnreadableAudioError
 
 RATE_HZ = 44_100

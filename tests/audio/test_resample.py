@@ -6,7 +6,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.resample import Resampler, resample
+from melodac.audio.level.convert import Resampler, resample
 from melodac.errors import AudioError
 from tests.audio.sounds import cut
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.silence import SoundBounds
+from melodac.audio.level.normalize import SoundBounds
 from tests.audio.sounds import cut
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.write import open_flac, write_flac, write_wav
+from melodac.audio.files.write import open_flac, write_flac, write_wav
 from melodac.errors import AudioError, OutputError
 from tests.audio.sounds import RATE_HZ, cut, music
 

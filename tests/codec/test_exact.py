@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from melodac.audio.read import read_audio
+from melodac.audio.files.read import read_audio
 from melodac.codec import compiled as compiling
 from melodac.codec import exact
 from melodac.codec.architecture import DacArchitecture

@@ -55,7 +55,7 @@ def test_the_bundled_codec_keeps_a_tone():
 
 
 def test_many_of_its_codes_are_in_use_on_one_piece(real_music):
-    from melodac.audio.read import read_audio
+    from melodac.audio.files.read import read_audio
 
     samples, _ = read_audio(real_music / "tracks" / "vibe_ace.ogg", 100.0)
     codes = load_codec("bundled").encode(torch.as_tensor(samples[:1, : 20 * 44_100]))

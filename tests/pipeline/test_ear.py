@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from melodac.audio.write import write_flac
+from melodac.audio.files.write import write_flac
 from melodac.errors import CheckpointMismatchError, CodecError, EvaluationError
 from melodac.evaluation.bootstrap import Bootstrap
 from melodac.evaluation.proxies import SHORTEST_S, Proxy

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from melodac.audio.read import read_audio
+from melodac.audio.files.read import read_audio
 from melodac.errors import AudioError, UnreadableAudioError
 from melodac.tokens.store import open_store
 from pipeline import paths

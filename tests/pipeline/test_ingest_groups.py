@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melodac.audio.write import write_flac
+from melodac.audio.files.write import write_flac
 from melodac.errors import LeakError
 from pipeline import paths
 from pipeline.records import read_catalogue

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from melodac.audio.loudness import measure_loudness
-from melodac.audio.read import read_audio
-from melodac.audio.write import write_wav
+from melodac.audio.files.read import read_audio
+from melodac.audio.files.write import write_wav
+from melodac.audio.level.loudness import measure_loudness
 from melodac.durable import hash_file
 from melodac.errors import AudioError, OutputError
 from pipeline import paths

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from melodac.audio.normalize import NormalizeTarget
+from melodac.audio.level.normalize import NormalizeTarget
 from pipeline import normalized_cache, paths
 from pipeline.normalized_cache import hash_recipe, open_cache
 from pipeline.stages import normalize

@@ -1,7 +1,6 @@
 """`DacArchitecture`: the shape of a DAC, bounded, and the modules built from it.
 
 Weights files name their architecture; bounds here keep a foreign file from asking for terabytes.
-`melodac.codec` may import this.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Convolutions become two-dimensional with channels last, the layout their fastest kernels want, and
 torch's compiler fuses the activations between them. It takes half a minute and a C++ compiler, or
-seconds where TORCHINDUCTOR_CACHE_DIR holds an earlier result. `melodac.codec.load` may import this.
+seconds where TORCHINDUCTOR_CACHE_DIR holds an earlier result.
 """
 
 import copy

@@ -3,7 +3,7 @@
 `dac` imports audiotools, which imports torchaudio just by being imported; DAC itself needs nothing
 of it. torchaudio may be absent, unloadable (its libraries miss CUDA's) or built for another CUDA
 version than torch. In these three cases an empty stand-in takes its place while `dac` is imported
-and is removed again. Every other error passes through. Anything in `melodac.codec` may import this.
+and is removed again. Every other error passes through.
 """
 
 import importlib

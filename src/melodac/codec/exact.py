@@ -2,7 +2,7 @@
 
 The last bits of a convolution change with its shape, the threads, the compiler and the machine, and
 with them, now and then, which of two nearly equal candidates is the nearest. So a frame in which
-the best two lie closer than float32 can tell is decided by float64. `melodac.codec` may import it.
+the best two lie closer than float32 can tell is decided by float64.
 """
 
 import copy

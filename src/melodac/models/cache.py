@@ -1,7 +1,7 @@
 """The key-value cache of step-by-step generation: allocated once, filled in order, never grown.
 
 Its position is explicit and a full cache raises: a write past the end would otherwise repeat or
-drop a step without a sign. Models and sampling may import this file.
+drop a step without a sign.
 """
 
 import torch

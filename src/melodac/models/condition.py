@@ -1,8 +1,7 @@
 """`Condition`: what a batch is asked to sound like, as the UTF-8 bytes of one text an item.
 
 A row without a byte is the null condition, the one and only: training drops a condition by making
-its row so, and guidance asks for it in the same way. Training, sampling and the pipeline may import
-this file.
+its row so, and guidance asks for it in the same way.
 """
 
 from collections.abc import Sequence

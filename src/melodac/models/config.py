@@ -1,7 +1,7 @@
 """`LanguageModelConfig`, the shape of a model, and the exact number of its parameters.
 
 Everything that decides the tensors of a checkpoint is here; a shape that cannot work is refused
-before anything is built. Any module above may import this file.
+before anything is built.
 """
 
 from typing import Annotated, Literal, NamedTuple

@@ -1,7 +1,7 @@
 """What a model will cost, known before it is built: memory, arithmetic, codes per parameter.
 
 Printed before a training run starts, and the arithmetic is what model FLOP utilisation is measured
-against. Training and the pipeline may import this file.
+against.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,7 @@
 """The language model over delayed codes, whole on one page: codes in, logits of the same cells out.
 
 The shift by one step is inside and nowhere else in the project: logits at step s predict
-`sequence[..., s]` and see only earlier steps, step 0 only BOS. Training, sampling and evaluation
-may import this file.
+`sequence[..., s]` and see only earlier steps, step 0 only BOS.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Named model sizes, from two CPU cores to a large GPU, as one table.
 
 A name fixes widths and depth only; the number of codebooks belongs to the data and dropout to the
-run. The pipeline and the trainer may import this file.
+run.
 """
 
 from types import MappingProxyType

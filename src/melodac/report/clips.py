@@ -1,8 +1,7 @@
 """What the listening page shows: facts, clips on their rungs, and the numbers of the two charts.
 
 Plain frozen data without files or layout, so that a stage fills it in and a test reads it. Rungs go
-from the recording itself to the model alone; each takes one help away. Report and stages may import
-it.
+from the recording itself to the model alone; each takes one help away.
 """
 
 from collections.abc import Mapping

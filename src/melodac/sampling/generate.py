@@ -1,8 +1,7 @@
 """The autoregressive loop: one delayed step after another, each cell given or sampled.
 
 What is given (a prefix, the specials) and what is sampled is laid out before the first step; the
-loop only fills gaps. Length, codes and seeds hold by construction for every delay pattern. The
-pipeline and evaluation may import this file.
+loop only fills gaps. Length, codes and seeds hold by construction for every delay pattern.
 """
 
 from collections.abc import Callable, Generator, Sequence

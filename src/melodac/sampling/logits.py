@@ -1,8 +1,7 @@
 """From logits to codes: temperature, top-k, top-p and one draw, as pure functions.
 
 A draw inverts the cumulative distribution at one uniform number per cell, taken from the item's own
-generator, so what an item becomes has nothing to do with its batch mates. Sampling and evaluation
-may import this file.
+generator, so what an item becomes has nothing to do with its batch mates.
 """
 
 from collections.abc import Sequence

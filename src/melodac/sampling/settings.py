@@ -1,4 +1,4 @@
-"""`SamplingSettings`: how bold a draw is. The pipeline and evaluation may import this file."""
+"""`SamplingSettings`: how bold a draw is."""
 
 from typing import Annotated
 

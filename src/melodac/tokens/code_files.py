@@ -2,7 +2,7 @@
 
 Hostile input: no pickle is executed, sizes are compared with the file's own before anything is
 allocated, links are not followed. What a file does not say (codec, channels) is not guessed from
-its bytes. Interchange imports this.
+its bytes.
 """
 
 import pickle

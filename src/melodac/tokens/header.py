@@ -1,8 +1,7 @@
 """What a token store holds: `StoreHeader`, and `TrackCodes`, the codes of one track.
 
-A track is a table of columns by frames. Columns are codebooks, channel after channel; which of
-them a model reads, and in which order, is decided at read time and not here. Any module may import
-it.
+A track is a table of columns by frames. Columns are codebooks, channel after channel; which of them
+a model reads, and in which order, is decided at read time and not here.
 """
 
 from typing import Annotated, Literal, NamedTuple

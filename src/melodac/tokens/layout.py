@@ -5,8 +5,7 @@
     mid_side       mid 0 .. mid 8, side 0 .. side 8; left = mid + side, right = mid - side
 
 Decided when codes are read, so one store serves every layout whose channels it holds. A store of
-mono has one order whatever the layout. The delay pattern follows the same order. The pipeline may
-import this file.
+mono has one order whatever the layout. The delay pattern follows the same order.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 A model that is not better than these has learned nothing. Their smoothing is fitted on a part of
 the training tracks that is held out meanwhile, so they are as strong as counting gets and never see
-what they are scored on. The index stage and evaluation import this.
+what they are scored on.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@
                                                   f32 rate, f32 kbps, u32 T, u32 vocab[K], u8 width
 
 All little-endian; then T x K unsigned codes, frame after frame, of 1, 2 or 4 bytes (width 0, 1, 2).
-A file names no codec, no sample rate and no hash. Interchange imports this.
+A file names no codec, no sample rate and no hash.
 
 Source:
     The format's own description and its exporter, as found in public code: NPQ version 1.

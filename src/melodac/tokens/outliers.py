@@ -1,7 +1,7 @@
 """Tracks whose codes are unlike those of the others: nearly silent, stuck, or of another kind.
 
 A track is scored by what its codes cost under the frequencies of the whole corpus and by how many
-of its frames it repeats. It is only pointed out; nothing is left out. The index stage imports this.
+of its frames it repeats. It is only pointed out; nothing is left out.
 """
 
 from typing import NamedTuple

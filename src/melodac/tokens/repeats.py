@@ -1,7 +1,6 @@
 """How much of a clip's codes was heard before in it.
 
-Judged on codes, never on audio: autocorrelation calls every held note a loop. Training and
-evaluation import this.
+Judged on codes, never on audio: autocorrelation calls every held note a loop.
 """
 
 from jaxtyping import Int

@@ -1,8 +1,8 @@
 """Shards written before, found again by what they were made of and proven by their bytes.
 
-A file is named `<recipe>.<sha256>`: a hash of everything that went in, and one of what came out.
-It shares its bytes on disk with the store where the file system can (a hard link); nothing ever
-writes to a shard in place. Only the store's writer and what owns the folder import this.
+A file is named `<recipe>.<sha256>`: a hash of everything that went in, and one of what came out. It
+shares its bytes on disk with the store where the file system can (a hard link); nothing ever writes
+to a shard in place.
 """
 
 import os

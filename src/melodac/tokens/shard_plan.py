@@ -3,7 +3,7 @@
 Tracks hang in a binary tree by the bits of their ids' hashes. A branch of more frames than a shard
 holds is parted by the next bit, and what remains whole is one shard. So the tracks of a shard are
 those whose hashes begin alike, and one more or one less changes that shard alone, or parts it, or
-joins it with its twin; it never pushes later tracks on. Only the store imports this.
+joins it with its twin; it never pushes later tracks on.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The array of a token store: frames in a few large zarr v3 files. The only module that knows zarr.
 
 Rows are frames, columns are codebooks, channel after channel. A shard is written once, whole, by
-one writer; its bytes depend on its own frames and on no other shard. Only the store imports this.
+one writer; its bytes depend on its own frames and on no other shard.
 """
 
 import json

@@ -1,7 +1,6 @@
 """What a set of codes looks like before anything is trained on it: amount, usage, entropy, pairs.
 
-Counts are exact and never cross a track boundary. The index stage and the n-gram baselines import
-this.
+Counts are exact and never cross a track boundary.
 """
 
 from typing import NamedTuple

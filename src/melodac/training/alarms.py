@@ -1,7 +1,4 @@
-"""Things that go wrong slowly: each is said once when it begins, and again only after it ended.
-
-Only the stability controller imports this file.
-"""
+"""Things that go wrong slowly: each is said once when it begins, and again only after it ended."""
 
 from collections.abc import Iterable
 

@@ -2,7 +2,7 @@
 
 A layer that looks at all visible keys alike has 1, one that looks at a single key has 0, however
 many keys there are. The number means nothing by itself: it starts near 1 and differs between
-layers, so it is compared with its own value before training. Only training imports this file.
+layers, so it is compared with its own value before training.
 """
 
 import math

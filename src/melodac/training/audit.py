@@ -1,8 +1,7 @@
 """The audit of a model before update 0: is it one that can learn at all?
 
 Every number is measured on the model object with one real batch, every problem is one plain
-sentence. Only fresh weights are judged: training moves all of these numbers on purpose. The trainer
-and the overfit gate call this; the pipeline may import this file.
+sentence. Only fresh weights are judged: training moves all of these numbers on purpose.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Which parameters one batch does not teach: those that no gradient reaches.
-
-Only the audit imports this file.
-"""
+"""Which parameters one batch does not teach: those that no gradient reaches."""
 
 from collections.abc import Iterator
 

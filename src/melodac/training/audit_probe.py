@@ -2,7 +2,7 @@
 
 Hooks see what every sublayer adds to its stream, a function mode sees every attention as it is
 computed, scale and mask included. So a model that is not what its description says is measured as
-it is. Only the audit imports this file.
+it is.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""What can be wrong with a model before anything is computed, and what the model is.
-
-Only the audit imports this file.
-"""
+"""What can be wrong with a model before anything is computed, and what the model is."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

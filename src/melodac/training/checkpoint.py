@@ -5,8 +5,7 @@
 
 A folder is written under a temporary name, synced and renamed, so what carries a number is whole.
 "Latest" is the highest number whose hashes match, never a pointer and never a time. Tensors are
-safetensors, all else is JSON: reading one executes nothing. Training, evaluation and the pipeline
-may import this file.
+safetensors, all else is JSON: reading one executes nothing.
 """
 
 import json

@@ -2,7 +2,6 @@
 
 The watch measures with every validation, on weights and windows of validation, and draws nothing
 that training draws. What it does about a finding is one pure function of the params, `why_to_end`.
-Training and the pipeline may import this file.
 """
 
 from collections.abc import Mapping, Sequence

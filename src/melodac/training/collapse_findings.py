@@ -2,7 +2,7 @@
 
 Every judgement is a comparison: codes said with codes of the truth on the same cells, a layer's
 attention with its own before training. An absolute count would only say how many cells were looked
-at. Training and the pipeline may import this file.
+at.
 """
 
 import math

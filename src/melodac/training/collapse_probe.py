@@ -1,7 +1,6 @@
 """What a model says on a few windows: how varied, how repetitive, how widely it looks.
 
-Generation comes in as a function: training and sampling do not know each other. Training and the
-pipeline may import this file.
+Generation comes in as a function: training and sampling do not know each other.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The model stays as it is: its blocks run another way only while `forward` runs, so checkpoints,
 averaged weights, validation and sampling never see a switch. Weights, moments and averages are
-float32 whatever the precision. Training only imports this file.
+float32 whatever the precision.
 """
 
 import math

@@ -1,7 +1,6 @@
 """What decides a training run and the overfit gate: `TrainConfig`, `OverfitConfig`.
 
-Every schedule counts updates. No key has a default, params.yaml is the whole truth. Training and
-the pipeline may import this file.
+Every schedule counts updates. No key has a default, params.yaml is the whole truth.
 """
 
 from itertools import pairwise

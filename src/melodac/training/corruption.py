@@ -1,8 +1,7 @@
 """What training reads in place of the truth: random codes, or codes the model says itself.
 
 Only what is read changes, never a target, and only in training: validation reads the truth because
-it does not know this file. Every draw is a function of seed, update and item. Only training imports
-this file.
+it does not know this file. Every draw is a function of seed, update and item.
 """
 
 from collections.abc import Mapping

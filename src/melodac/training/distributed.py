@@ -3,8 +3,7 @@
 One update is the same update on any number of processes: its parts are dealt out, gradients and
 logged sums are added up, and all that is drawn is a function of the update and the part. Collective
 calls stand on the straight path that every process takes; what one process alone knows, such as a
-signal, is made common first. One process is the same code without any call. Training and the
-pipeline may import this file.
+signal, is made common first. One process is the same code without any call.
 """
 
 # torch.distributed is hardly typed

@@ -1,7 +1,6 @@
 """The exponential moving average of the weights, kept as a model of its own.
 
-Being a second model, it can be validated and saved without touching the one in training. Only
-training imports this file.
+Being a second model, it can be validated and saved without touching the one in training.
 """
 
 import copy

@@ -1,8 +1,7 @@
 """The gradients of one update, part by part, and their norm; no weight is changed here.
 
 Each part's objective is divided by the size of the whole update, so parts of uneven size weigh what
-they hold, and accumulating or sharing among processes equals one large batch. Only the trainer
-imports this file.
+they hold, and accumulating or sharing among processes equals one large batch.
 """
 
 from typing import NamedTuple

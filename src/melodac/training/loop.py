@@ -1,9 +1,8 @@
 """The one trainer: windows in, an update at a time out, resumable to the bit.
 
 The whole state of a run is weights, averaged weights, moments, what its guards remember and one
-number, the updates done; learning rate, windows and all that is drawn are pure functions of it.
-The overfit gate and the real run are both this class. Evaluation and the pipeline may import this
-file.
+number, the updates done; learning rate, windows and all that is drawn are pure functions of it. The
+overfit gate and the real run are both this class.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """What an update needs of memory, known before it is run, and what to do where it runs out.
 
 The estimate counts what the trainer holds at its two peaks: when the loss goes backwards, and when
-the size of an update is measured. The trainer and the pipeline may import this file.
+the size of an update is measured.
 """
 
 import errno

@@ -1,8 +1,7 @@
 """Sizes by module: of gradients, of weights, of one update; a number where a fault would show.
 
 A module is the embedding, each sublayer and norm of each block, the head: the parts that a reader
-knows by name. Works on named tensors, so on a checkpoint as well as on a model. Training and the
-pipeline may import this file.
+knows by name. Works on named tensors, so on a checkpoint as well as on a model.
 """
 
 import math

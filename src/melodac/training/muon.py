@@ -1,7 +1,7 @@
 """Muon for the matrices of the blocks: momentum whose directions are made equally strong.
 
 A fused matrix is orthogonalised part by part: query, key and value, or gate and up, are different
-matrices that share one multiplication. Only the optimizer imports this file.
+matrices that share one multiplication.
 """
 
 from collections.abc import MutableMapping

@@ -1,7 +1,7 @@
 """AdamW, or Muon beside it, behind one interface, with its memory as plain named tensors.
 
 Memory is stored under parameter names, not positions, so a checkpoint can be read by eye and a
-model whose parameters moved is refused rather than mixed up. Only training imports this file.
+model whose parameters moved is refused rather than mixed up.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,7 @@
 
 A run has one stage of windows, or several under a context curriculum, each with epochs of its own
 from its first update on. Epochs follow one another without a gap, so an update may end one epoch
-and begin the next, and a run resumes anywhere by knowing one number. Only training imports this
-file.
+and begin the next, and a run resumes anywhere by knowing one number.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """One value against its accepted past: median and median absolute deviation, high side only.
 
-Both give way to no single value, however wild, and the past holds only what was accepted. Only
-the stability controller imports this file.
+Both give way to no single value, however wild, and the past holds only what was accepted.
 
 Source:
     Rousseeuw and Croux 1993, "Alternatives to the Median Absolute Deviation", for the constant;

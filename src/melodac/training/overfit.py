@@ -1,8 +1,8 @@
 """The overfit gate: the real trainer must memorise a few windows and then run them back freely.
 
 Only the amount of data and the regularisers differ from the real run, so a fault in delay, loss,
-shift, optimiser or cached generation shows here within a minute. Generation comes in as a
-function: training and sampling do not know each other. The pipeline may import this file.
+shift, optimiser or cached generation shows here within a minute. Generation comes in as a function:
+training and sampling do not know each other.
 """
 
 import math

@@ -2,8 +2,7 @@
 
 What is tested must be what will run, so optimiser, rate, schedule, clipping, stability, precision
 and condition stay as they are. What the gate does not read here it does not depend on: the length
-of the real run, when it validates and what it keeps. Training and the pipeline may import this
-file.
+of the real run, when it validates and what it keeps.
 """
 
 from melodac.training.config import OverfitConfig, TrainConfig

@@ -1,7 +1,7 @@
 """Gradients of the first update, module by module: of the real run beside the gate's.
 
 A module that no gradient reaches never learns, whatever the loss does. Both are taken from the same
-fresh weights, the real one with its regularisers. Only the gate imports this file.
+fresh weights, the real one with its regularisers.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Free runs of a memorised window: from nothing, from a few frames, greedy and at random.
 
-Generation comes in as a function: training and sampling do not know each other. Only the gate
-imports this file; the pipeline implements `Play`.
+Generation comes in as a function: training and sampling do not know each other.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The next update is read by a second thread while the present one is computed.
 
 What is read is a pure function of the update, so reading ahead changes nothing but time. One thread
-lives as long as the run. Only the trainer imports this file.
+lives as long as the run.
 """
 
 from collections import deque

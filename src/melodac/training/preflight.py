@@ -1,7 +1,7 @@
 """What a run will take, said before its first update: memory, hours, disk, and music per parameter.
 
 Nothing is trained here: hours come from passes over real windows whose gradients are thrown away,
-all else from the shape of the run. The pipeline may import this file.
+all else from the shape of the run.
 """
 
 import math

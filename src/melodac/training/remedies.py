@@ -1,7 +1,6 @@
 """What to try against each kind of collapse, and what is known of it not helping.
 
 The doses are those of the runs that were reported; they are where to begin, not what is proven.
-Only training imports this file.
 """
 
 from types import MappingProxyType

@@ -2,7 +2,6 @@
 
 Two stay whatever the limits say, for a damaged one needs a forerunner, and so does the newest
 healthy one: written when the last update had been accepted, the only kind worth going back to.
-Only the trainer imports this file.
 """
 
 import json

@@ -1,7 +1,6 @@
 """What a run is, as JSON values: what must agree before one of its checkpoints is resumed.
 
-How often to save and what to keep may change on the way; all else is another run. Only the trainer
-imports this file.
+How often to save and what to keep may change on the way; all else is another run.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """What a run will do, before it does it: its schedules as a table, and what looks wrong in them.
 
 Every row is computed by the functions that the trainer itself calls, so the table cannot promise
-anything else. Nothing is trained or read. The pipeline may import this file.
+anything else. Nothing is trained or read.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,6 @@
 """Sections of `TrainConfig`: objective, corruption, stability, collapse, compute.
 
-Each is handed whole to the one file that acts on it. Every schedule counts updates. Training and
-the pipeline may import this file.
+Each is handed whole to the one file that acts on it. Every schedule counts updates.
 """
 
 from typing import Annotated, Literal

@@ -2,8 +2,7 @@
 
 Shares are cut along the first axis, block by block. On disk nothing is cut: what is saved is
 gathered first and what is read is cut anew, so a checkpoint fits any number of processes and either
-sharding. Every function here that gathers is called by all processes alike. Only training
-imports this file.
+sharding. Every function here that gathers is called by all processes alike.
 """
 
 import copy

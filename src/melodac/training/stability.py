@@ -3,10 +3,9 @@
 An update is refused when loss or gradient norm is not finite, or lies far above the median of the
 last accepted ones in units of their median deviation. Differences of the loss are in nats and of
 the gradient norm in logarithms, so a rise counts the same at any level; gradients shorter than
-`clip_norm` are used as they are, so they all count as that long. Only accepted values enter
-the statistics: nothing that was refused can move what the next update is judged by. All numbers
-are plain floats and come from the whole update, so every rank judges alike. Only the trainer
-imports this file.
+`clip_norm` are used as they are, so they all count as that long. Only accepted values enter the
+statistics: nothing that was refused can move what the next update is judged by. All numbers are
+plain floats and come from the whole update, so every rank judges alike.
 """
 
 import json

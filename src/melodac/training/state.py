@@ -1,8 +1,7 @@
 """Everything a run must remember between two updates, and its way to disk and back.
 
 Learning rate, windows and everything drawn at random are functions of the seed and the update
-number, so weights, averaged weights, moments and a few numbers are all. Only the trainer imports
-this file.
+number, so weights, averaged weights, moments and a few numbers are all.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,8 +1,7 @@
 """One update from its windows to its weights: gradients, judgement, then the step or none.
 
 Nothing of the run changes before the stability controller has accepted the update; a refused one
-leaves weights, moments and average as they were, and its number and windows are spent. Only the
-trainer imports this file.
+leaves weights, moments and average as they were, and its number and windows are spent.
 """
 
 import re

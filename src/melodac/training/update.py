@@ -1,8 +1,7 @@
 """What one update reads: its windows, cut into micro-batches ("parts"), as a pure function.
 
 Everything drawn at random for an update is drawn from (seed, purpose, update, item or part), so an
-update is the same on any rank, in any micro-batch cut, and after any stop. Only training imports
-this file.
+update is the same on any rank, in any micro-batch cut, and after any stop.
 """
 
 from dataclasses import dataclass

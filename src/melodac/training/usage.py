@@ -2,7 +2,7 @@
 
 Every number is taken over the same cells as that of the truth, so the two can be compared whatever
 the number of cells; alone, a count of distinct codes says how many cells there were. Cells that are
-not counted (specials, past the end) never enter. Only training imports this file.
+not counted (specials, past the end) never enter.
 """
 
 import math

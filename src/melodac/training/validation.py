@@ -1,7 +1,6 @@
 """Validation of the averaged weights: nats on every held-out frame, and signs of collapse.
 
-Nothing that only training does is here: no dropout, no smoothing, no noise. Only the trainer
-imports this file.
+Nothing that only training does is here: no dropout, no smoothing, no noise.
 """
 
 import math

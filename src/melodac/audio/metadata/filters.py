@@ -1,7 +1,7 @@
 """Which tracks the tags keep in and keep out.
 
-An entry `word` finds the word in any tag, `field=word` in that field alone; words are compared
-with whole items, so `piano` does not find `no piano`. Any module above may import it.
+An entry `word` finds the word in any tag, `field=word` in that field alone; words are compared with
+whole items, so `piano` does not find `no piano`.
 """
 
 import re
@@ -9,9 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from melodac.audio.metadata.fields import GROUP, LICENCE, canonical_name, clean_text
+from melodac.audio.metadata.fields import GROUP, LICENCE, TrackMetadata, canonical_name, clean_text
 from melodac.audio.metadata.licences import canonical_licence
-from melodac.audio.metadata.merge import TrackMetadata
 from melodac.errors import ConfigError
 
 _SEPARATORS = re.compile(r"[,;/|]")

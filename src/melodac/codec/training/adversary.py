@@ -2,7 +2,7 @@
 
 Least-squares adversarial loss and feature matching, as in DAC. On a CPU judging costs more than
 decoding, so each update may be judged by a few discriminators drawn at random: terms then stand for
-all of them on average. Only the codec's training imports this.
+all of them on average.
 """
 
 from dataclasses import dataclass

@@ -21,10 +21,9 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from tqdm import tqdm
 
-from melodac.audio.channels import to_mono
-from melodac.audio.loudness import measure_loudness
-from melodac.audio.read import read_audio
-from melodac.audio.resample import resample
+from melodac.audio.files.read import read_audio
+from melodac.audio.level.convert import resample, to_mono
+from melodac.audio.level.loudness import measure_loudness
 from melodac.codec.training.config import CodecTrainingConfig
 from melodac.errors import AudioError, ConfigError
 

@@ -1,8 +1,7 @@
 """Discriminators of DAC at any width: waveforms folded by a period, complex spectra cut in bands.
 
 `dac.model.discriminator` fixes its channels for a GPU; these take a share of them. At a width of 1
-they are DAC's own: names, shapes and outputs, which a test compares. The codec's training imports
-this.
+they are DAC's own: names, shapes and outputs, which a test compares.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Every check by name: the one table of limits. The doctor alone imports this file."""
+"""Every check by name: the one table of limits."""
 
 from melodac.training.doctor.findings import Check
 from melodac.training.doctor.run_checks import CODEBOOK_CHECKS, LOSS_CHECKS, RATE_CHECKS

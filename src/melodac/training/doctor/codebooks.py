@@ -1,6 +1,6 @@
 """Each codebook by itself, and signs of a model that says less and less.
 
-What was not logged is not measured, never zero. The doctor alone imports this file.
+What was not logged is not measured, never zero.
 """
 
 import math

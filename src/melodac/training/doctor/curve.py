@@ -1,6 +1,6 @@
 """Checks of the shape of the loss: learned nothing, diverged, stands still, memorises, spikes.
 
-Medians everywhere: one bad update decides nothing. The doctor alone imports this file.
+Medians everywhere: one bad update decides nothing.
 """
 
 import math

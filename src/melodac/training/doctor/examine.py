@@ -1,7 +1,4 @@
-"""The examination of a run: checkpoints and log lines in, a typed report out; nothing is changed.
-
-The pipeline imports this file and the types it returns.
-"""
+"""The examination of a run: checkpoints and log lines in, a typed report out; nothing changes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

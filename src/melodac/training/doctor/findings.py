@@ -1,7 +1,6 @@
 """A check, what was measured for it, and the finding: limits are compared here and nowhere else.
 
-A check that cannot be measured says so and why; it never counts as zero. The doctor alone imports
-this file, and the pipeline for its types.
+A check that cannot be measured says so and why; it never counts as zero.
 """
 
 import math

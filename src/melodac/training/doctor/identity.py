@@ -1,7 +1,7 @@
 """What a run is: by how many factors two runs differ, and whether a checkpoint is of this checkout.
 
 Keys of a checkpoint's config that one decision sets together are one factor: another delay pattern
-changes a name and a list of delays, yet it is one change. The doctor alone imports this file.
+changes a name and a list of delays, yet it is one change.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Checks of the learning rate, the gradient norm, and what was clipped, skipped or taken back.
-
-The doctor alone imports this file.
-"""
+"""Checks of the learning rate, the gradient norm, and what was clipped, skipped or taken back."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,6 @@
 """The lines of a training log, sorted by what they tell: updates, validations, events.
 
-What is not finite is a word in a log, as JSON has no such numbers; here it is a number again. The
-doctor alone imports this file.
+What is not finite is a word in a log, as JSON has no such numbers; here it is a number again.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Checkpoints are taken in the order of their update numbers, whatever their folders are called, and
 two at most are in memory. Raw and averaged weights never meet in one number except as their
-distance. The doctor alone imports this file.
+distance.
 """
 
 import math

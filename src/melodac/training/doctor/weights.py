@@ -1,7 +1,4 @@
-"""Checks of what checkpoints hold: weights, their average, optimizer state.
-
-The doctor alone imports this file.
-"""
+"""Checks of what checkpoints hold: weights, their average, optimizer state."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from melodac.audio.formats import AIFF, ASF, AU, CAF, MATROSKA, MP4, W64, WAV, Format
+from melodac.audio.files.formats import AIFF, ASF, AU, CAF, MATROSKA, MP4, W64, WAV, Format
+from melodac.audio.files.mpeg import read_at
 from melodac.errors import UnreadableAudioError
 
 OPEN_SIZES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
@@ -71,8 +72,8 @@ def check_whole(file: BinaryIO, known: Format, start: int) -> bool:
     elif known == MATROSKA:
         _check_segment(file, start, end)
     elif known == AU:
-        size = int.from_bytes(_read_at(file, start + 8, 4), "big")
-        offset = int.from_bytes(_read_at(file, start + 4, 4), "big")
+        size = int.from_bytes(read_at(file, start + 8, 4), "big")
+        offset = int.from_bytes(read_at(file, start + 4, 4), "big")
         if size not in OPEN_SIZES[1]:
             _check_size(size, end - start - offset)
     elif known in _LAYOUTS:
@@ -105,7 +106,7 @@ def _count_comm(file: BinaryIO, chunk: _Chunk) -> int:
     """Bytes of sound an AIFF's COMM chunk announces; of AIFF-C, whose sound may be packed, 0."""
     if chunk.size != _PLAIN_COMM_BYTES:
         return 0
-    fields = _read_at(file, chunk.start, 8)
+    fields = read_at(file, chunk.start, 8)
     channels, frames, bits = (int.from_bytes(fields[a:b]) for a, b in ((0, 2), (2, 6), (6, 8)))
     return frames * channels * -(-bits // 8)
 
@@ -137,7 +138,7 @@ def _check_rest(file: BinaryIO, layout: _Layout, offset: int, end: int) -> None:
 
 
 def _is_chunk(file: BinaryIO, layout: _Layout, offset: int, end: int) -> bool:
-    header = _read_at(file, offset, 4 + layout.size_bytes)
+    header = read_at(file, offset, 4 + layout.size_bytes)
     size = int.from_bytes(header[4:], layout.order)
     is_name = len(header) == 4 + layout.size_bytes and all(0x20 <= c < 0x7F for c in header[:4])
     return is_name and offset + len(header) + size <= end
@@ -145,7 +146,7 @@ def _is_chunk(file: BinaryIO, layout: _Layout, offset: int, end: int) -> bool:
 
 def _long_size(file: BinaryIO, start: int) -> int:
     """Size of the sound in the ds64 chunk of RF64 and BW64 (EBU Tech 3306); 0 without one."""
-    head = _read_at(file, start, 36)
+    head = read_at(file, start, 36)
     return int.from_bytes(head[28:36], "little") if head[12:16] == b"ds64" else 0
 
 
@@ -153,7 +154,7 @@ def _walk(file: BinaryIO, layout: _Layout, start: int, end: int) -> Iterator[_Ch
     offset = start + layout.first
     header_bytes = layout.name_bytes + layout.size_bytes
     for _ in range(MAX_CHUNKS):
-        header = _read_at(file, offset, header_bytes)
+        header = read_at(file, offset, header_bytes)
         if len(header) < header_bytes:
             return
         size = int.from_bytes(header[layout.name_bytes :], layout.order)
@@ -172,7 +173,7 @@ def _check_boxes(file: BinaryIO, start: int, end: int) -> None:
     indexed_end: int | None = None
     is_fragmented = False
     for _ in range(MAX_CHUNKS):
-        header = _read_at(file, offset, 16)
+        header = read_at(file, offset, 16)
         size = int.from_bytes(header[:4], "big")
         if size == 1:
             size = int.from_bytes(header[8:16], "big")
@@ -183,7 +184,7 @@ def _check_boxes(file: BinaryIO, start: int, end: int) -> None:
         offset += max(size, 8)
         is_fragmented = is_fragmented or name == b"moof"
         if name == b"sidx" and indexed_end is None:
-            indexed_end = offset + _indexed_bytes(_read_at(file, offset - size, size))
+            indexed_end = offset + _indexed_bytes(read_at(file, offset - size, size))
     if is_fragmented and name != b"mfra":
         if indexed_end is None:
             raise UnreadableAudioError(
@@ -223,7 +224,7 @@ def _read_element(file: BinaryIO, offset: int) -> tuple[int, int]:
 
     The place of the first one bit of a field tells how long it is, all ones mean no size.
     """
-    head = _read_at(file, offset, 12)
+    head = read_at(file, offset, 12)
     id_bytes = 9 - head[0].bit_length() if head else 0
     field = head[id_bytes : id_bytes + 8]
     size_bytes = 9 - field[0].bit_length() if field else 0
@@ -232,8 +233,3 @@ def _read_element(file: BinaryIO, offset: int) -> tuple[int, int]:
     size = int.from_bytes(field[:size_bytes]) & ((1 << 7 * size_bytes) - 1)
     is_open = size == (1 << 7 * size_bytes) - 1
     return offset + id_bytes + size_bytes, UNKNOWN_SIZE if is_open else size
-
-
-def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(min(offset, (1 << 63) - 1))
-    return file.read(size)

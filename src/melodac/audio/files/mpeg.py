@@ -61,7 +61,7 @@ class MpegClaim:
 
 def find_first_frame(file: BinaryIO, start: int) -> int | None:
     """Where MPEG audio begins at `start` or within some junk after it; None if nowhere."""
-    head = _read_at(file, start, SEARCH_BYTES + HEADER_BYTES)
+    head = read_at(file, start, SEARCH_BYTES + HEADER_BYTES)
     offset = head.find(b"\xff")
     while 0 <= offset < SEARCH_BYTES:
         if _is_run(file, start + offset):
@@ -92,8 +92,8 @@ def count_mpeg(file: BinaryIO, start: int) -> MpegClaim:
         UnreadableAudioError: If frames are missing or cut, or their rate or channels change.
     """
     end = _end_of_sound(file)
-    first = read_mpeg_header(_read_at(file, start, HEADER_BYTES))
-    head = _read_at(file, start, XING_WINDOW_BYTES)
+    first = read_mpeg_header(read_at(file, start, HEADER_BYTES))
+    head = read_at(file, start, XING_WINDOW_BYTES)
     info = _InfoHeader.read(head[: first.size_bytes] if first else b"")
     num_samples = _walk(file, (start, end), read_mpeg_header, HEADER_BYTES)
     if first is None:
@@ -108,7 +108,7 @@ def count_mpeg(file: BinaryIO, start: int) -> MpegClaim:
 
 def count_adts(file: BinaryIO, start: int) -> MpegClaim:
     """Walk the frames of a raw AAC stream; errors as in `count_mpeg`."""
-    first = read_adts_header(_read_at(file, start, ADTS_HEADER_BYTES))
+    first = read_adts_header(read_at(file, start, ADTS_HEADER_BYTES))
     span = (start, _end_of_sound(file))
     num_samples = _walk(file, span, read_adts_header, ADTS_HEADER_BYTES)
     if first is None:
@@ -181,7 +181,7 @@ def _walk(
     first: Frame | None = None
     num_samples = 0
     while offset < end:
-        header = _read_at(file, offset, header_bytes)
+        header = read_at(file, offset, header_bytes)
         frame = read_header(header)
         at_s = num_samples / first.sample_rate_hz if first else 0.0
         if frame is None:
@@ -215,9 +215,9 @@ def _is_run(file: BinaryIO, offset: int) -> bool:
     for count in range(FRAMES_TO_BELIEVE):
         if offset >= size_bytes:
             return count > (offset > size_bytes)  # a file of one frame is still one
-        frame = read_mpeg_header(_read_at(file, offset, HEADER_BYTES))
+        frame = read_mpeg_header(read_at(file, offset, HEADER_BYTES))
         if frame is None:
-            return count > 0 and _read_at(file, offset, 3) in {b"TAG", b"ID3", b"APE"}
+            return count > 0 and read_at(file, offset, 3) in {b"TAG", b"ID3", b"APE"}
         offset += frame.size_bytes
     return True
 
@@ -227,9 +227,9 @@ def _end_of_sound(file: BinaryIO) -> int:
     end = file.seek(0, os.SEEK_END)
     while True:
         before = end
-        if end >= 128 and _read_at(file, end - 128, 3) == b"TAG":
+        if end >= 128 and read_at(file, end - 128, 3) == b"TAG":
             end -= 128
-        tail = _read_at(file, max(end - 32, 0), min(end, 32))
+        tail = read_at(file, max(end - 32, 0), min(end, 32))
         if tail[:8] == b"APETAGEX":
             has_header = tail[23] & 0x80
             end -= int.from_bytes(tail[12:16], "little") + (32 if has_header else 0)
@@ -239,6 +239,7 @@ def _end_of_sound(file: BinaryIO) -> int:
             return max(end, 0)
 
 
-def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
+def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    """Up to `size` bytes from an offset; what a damaged header claims may lie anywhere."""
+    file.seek(min(offset, (1 << 63) - 1))
     return file.read(size)

@@ -1,8 +1,7 @@
 """Reading audio files: block by block, capped on decoded seconds, never a part in silence.
 
 Headers are not believed. What a file is, is told from its bytes; what it holds is counted before
-decoding wherever its format allows; what is decoded must be that much. Any module above may import
-it; the others that read (`formats`, `chunks`, `mpeg`, `ogg`, `libsndfile`, `ffmpeg`) serve it.
+decoding wherever its format allows; what is decoded must be that much.
 """
 
 import os
@@ -16,13 +15,17 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from melodac.audio.chunks import check_whole
-from melodac.audio.ffmpeg import FfmpegDecoder
-from melodac.audio.formats import AAC, CAF, FLAC, MP3, OGG, Format, Recognised, recognise
-from melodac.audio.libsndfile import ChainDecoder, LibsndfileDecoder, read_flac_md5
-from melodac.audio.mpeg import count_adts, count_mpeg
-from melodac.audio.ogg import find_links
-from melodac.audio.section import open_section
+from melodac.audio.files.containers import check_whole
+from melodac.audio.files.decoders import (
+    ChainDecoder,
+    FfmpegDecoder,
+    LibsndfileDecoder,
+    open_section,
+    read_flac_md5,
+)
+from melodac.audio.files.formats import AAC, CAF, FLAC, MP3, OGG, Format, Recognised, recognise
+from melodac.audio.files.mpeg import count_adts, count_mpeg
+from melodac.audio.files.ogg import find_links
 from melodac.errors import AudioTooLongError, UnreadableAudioError
 
 BLOCK_VALUES = 1 << 20

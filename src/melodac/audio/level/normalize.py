@@ -2,29 +2,95 @@
 
 Three passes, none of which holds the track: decode, mix, resample and take the offset out; measure
 what lies between the silent ends; write that with one gain. Between passes the samples wait on
-disk. Runs in worker processes: light imports only, and the answer is plain data. Any module above
-may import it.
+disk. Runs in worker processes: light imports only, and the answer is plain data.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32
+from scipy import signal  # pyright: ignore[reportMissingTypeStubs]  it has none
 
-from melodac.audio.channels import ChannelPolicy, count_mixed, mix
-from melodac.audio.dc_blocker import DcBlocker
-from melodac.audio.gain import Gain, choose_gain
-from melodac.audio.loudness import LoudnessMeter
-from melodac.audio.read import AudioFile, open_audio
-from melodac.audio.resample import Resampler
-from melodac.audio.silence import SoundBounds
-from melodac.audio.spool import Spool
-from melodac.audio.true_peak import TruePeakMeter
-from melodac.audio.write import open_flac
+from melodac.audio.files.read import AudioFile, open_audio
+from melodac.audio.files.write import Spool, open_flac
+from melodac.audio.level.convert import ChannelPolicy, Resampler, count_mixed, mix
+from melodac.audio.level.gain import Gain, TruePeakMeter, choose_gain
+from melodac.audio.level.loudness import LoudnessMeter
 from melodac.durable import hash_file
 from melodac.errors import AudioError
+
+CUTOFF_HZ = 2.0
+START_S = 1.0
+"""What the offset at the start is estimated from."""
+
+
+class DcBlocker:
+    """The track without its offset; however it is cut, the samples are the same."""
+
+    def __init__(self, rate_hz: int, num_channels: int) -> None:
+        self._numerator, self._denominator = cast(Any, signal).butter(
+            1, CUTOFF_HZ, "highpass", fs=rate_hz
+        )
+        self._start_samples = int(START_S * rate_hz)
+        self._waiting: Float32[np.ndarray, "C N"] = np.zeros((num_channels, 0), np.float32)
+        self._state: Any = None
+
+    def add(self, audio: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "C ..."]:
+        """Take the next samples, give those that are certain: all, once a second is known."""
+        if self._state is None:
+            self._waiting = np.concatenate([self._waiting, audio], axis=1)
+            if self._waiting.shape[1] < self._start_samples:
+                return self._waiting[:, :0]
+            audio = self._start()
+        return self._filter(audio)
+
+    def finish(self) -> Float32[np.ndarray, "C ..."]:
+        """The samples still held back: a whole track of less than a second."""
+        if self._state is not None or self._waiting.shape[1] == 0:
+            return self._waiting[:, :0]
+        return self._filter(self._start())
+
+    def _start(self) -> Float32[np.ndarray, "C ..."]:
+        held, self._waiting = self._waiting, self._waiting[:, :0]
+        offset = held[:, : self._start_samples].mean(axis=1, keepdims=True, dtype=np.float64)
+        at_rest = cast(Any, signal).lfilter_zi(self._numerator, self._denominator)
+        self._state = at_rest * offset
+        return held
+
+    def _filter(self, audio: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "C N"]:
+        filtered, self._state = cast(Any, signal).lfilter(
+            self._numerator, self._denominator, audio, axis=1, zi=self._state
+        )
+        return filtered.astype(np.float32)
+
+
+class SoundBounds:
+    """First and last sample that reach a level in any channel, of a track given block by block."""
+
+    def __init__(self, level_dbfs: float) -> None:
+        self._level = 10.0 ** (level_dbfs / 20.0)
+        self._first: int | None = None
+        self._stop = 0
+        self._taken = 0
+
+    def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
+        """Take the next samples."""
+        is_loud = ((audio >= self._level) | (audio <= -self._level)).any(axis=0)
+        if is_loud.any():
+            if self._first is None:
+                self._first = self._taken + int(is_loud.argmax())
+            self._stop = self._taken + audio.shape[1] - int(is_loud[::-1].argmax())
+        self._taken += audio.shape[1]
+
+    def with_margin(self, margin: int) -> tuple[int, int] | None:
+        """Start and stop of the sound with at most `margin` samples at each end; None if silent."""
+        if self._first is None:
+            return None
+        return max(0, self._first - margin), min(self._taken, self._stop + margin)
+
 
 LOUDEST_SAMPLE = 1.0e6
 """Nothing a converter or a mix ever gave; what is beyond is damage and would overflow in sums."""

@@ -2,7 +2,7 @@
 
 The meter takes a track in blocks and keeps ten energies a second, so its memory is a ten-thousandth
 of the track, and it can say how loud the track would be after any gain. Filters are those of
-pyloudnorm; only this module imports it. Any module above may import this one.
+pyloudnorm; only this module imports it.
 """
 
 import math

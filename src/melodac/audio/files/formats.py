@@ -7,7 +7,7 @@ FFmpeg never guesses and no playlist, picture or script can pass for music. Fron
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from melodac.audio.mpeg import find_first_frame, is_blank
+from melodac.audio.files.mpeg import find_first_frame, is_blank, read_at
 from melodac.errors import UnreadableAudioError
 
 HEAD_BYTES = 64
@@ -98,7 +98,7 @@ def recognise(file: BinaryIO) -> Recognised:
         UnreadableAudioError: If it is nothing that can be decoded.
     """
     start = _skip_id3(file)
-    head = _read_at(file, start, HEAD_BYTES)
+    head = read_at(file, start, HEAD_BYTES)
     known = _recognise_head(head)
     if known is not None:
         return Recognised(known, start)
@@ -130,14 +130,9 @@ def _recognise_head(head: bytes) -> Format | None:
 def _skip_id3(file: BinaryIO) -> int:
     """Where the first byte after leading ID3v2 tags and their padding stands."""
     start = 0
-    while (head := _read_at(file, start, ID3_HEADER_BYTES))[:3] == b"ID3" and len(head) == 10:
+    while (head := read_at(file, start, ID3_HEADER_BYTES))[:3] == b"ID3" and len(head) == 10:
         size = 0
         for byte in head[6:10]:  # seven bits each, ID3v2.4 section 3.1
             size = size << 7 | byte & 0x7F
         start += ID3_HEADER_BYTES + size + (ID3_HEADER_BYTES if head[5] & 0x10 else 0)
     return start
-
-
-def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)
