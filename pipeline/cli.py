@@ -78,7 +78,7 @@ def generate(  # noqa: PLR0917  typer takes options as plain parameters
     The same seed, temperature, prompt and checkpoint give the same sound. A prompt needs a
     checkpoint of train.condition=tags.
     """
-    from melodac.sampling.settings import SamplingSettings
+    from melodac.sampling.logits import SamplingSettings
     from pipeline import paths
     from pipeline.devices import set_up_torch
     from pipeline.generation import Request, load_instrument, write_clips

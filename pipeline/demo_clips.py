@@ -14,7 +14,7 @@ from melodac.audio.files.write import write_flac
 from melodac.evaluation.detectors import examine_clip
 from melodac.report.clips import Clip, RungKind
 from melodac.report.spectrogram import write_spectrogram
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.tags import SEPARATOR, tag_texts
 from pipeline import paths
 from pipeline.generation import NOTHING, Instrument, Request

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int
 
 from melodac.audio.files.read import open_audio
 from melodac.errors import EvaluationError
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.statistics import count_codes
 from pipeline import paths
 from pipeline.datasets import Dataset

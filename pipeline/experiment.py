@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from melodac.errors import CheckpointCorruptError, ConfigError
-from melodac.models.config import Embedding, LanguageModelConfig, vector_dim
+from melodac.models.config import Embedding, LanguageModelConfig, build_config, vector_dim
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.tokens.delay import DelayPattern, build_pattern
 from melodac.tokens.layout import Layout
 from melodac.training.checkpoint import Checkpoint, latest_checkpoint

@@ -20,7 +20,7 @@ from melodac.models.condition import encode_texts
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided, check_guidance
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.layout import mix_channels
 from melodac.tokens.tags import join_tags
 from pipeline.experiment import Trained, load_trained

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from melodac.models.config import count_parameters, vector_dim
+from melodac.models.config import SIZES, build_config, count_parameters, vector_dim
 from melodac.models.estimates import codes_per_parameter
-from melodac.models.sizes import SIZES, build_config
 from melodac.tokens.array import TokenArray
 from melodac.tokens.code_vectors import CodeVectors
 from melodac.tokens.outliers import TrackMeasures, measure_tracks

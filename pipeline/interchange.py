@@ -18,9 +18,8 @@ import numpy as np
 from jaxtyping import UInt16
 
 from melodac.audio.metadata.fields import GROUP, LICENCE, clean_fields
-from melodac.codec.download import SHA256, has_official_weights
 from melodac.codec.interface import Codec
-from melodac.codec.load import WEIGHTS, load_codec, load_codec_folder
+from melodac.codec.load import SHA256, WEIGHTS, has_official_weights, load_codec, load_codec_folder
 from melodac.codec.weights import CONFIG_FILE
 from melodac.durable import hash_file
 from melodac.errors import OutputError, TokenError

@@ -13,7 +13,7 @@ from torch import Tensor
 from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import DelayPattern
 from melodac.training.collapse_probe import GenerateCodes
 from melodac.training.conditions import count_left_out

@@ -6,8 +6,8 @@ written; the store holds the same bytes either way, whatever finishes first and 
 
 import logging
 
-from melodac.codec.compiled import PAYS_FROM_S, can_compile
 from melodac.codec.dac import DacCodec
+from melodac.codec.exact import PAYS_FROM_S, can_compile
 from melodac.codec.load import WEIGHTS, load_codec
 from melodac.tokens.shard_cache import ShardCache
 from melodac.tokens.store_writer import write_store

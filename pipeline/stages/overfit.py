@@ -17,7 +17,7 @@ from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import DelayPattern
 from melodac.training.events import Metrics
 from melodac.training.overfit import RealRun, run_overfit

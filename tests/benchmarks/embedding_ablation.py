@@ -25,9 +25,8 @@ import torch
 from scipy import stats
 
 from melodac.models import code_tables, config, initialization
-from melodac.models.config import vector_dim
+from melodac.models.config import build_config, vector_dim
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.training.loop import Callbacks, Trainer
 from pipeline import paths
 from pipeline.datasets import read_dataset

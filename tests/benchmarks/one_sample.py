@@ -22,10 +22,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.sampling.generate import generate
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.store import open_store

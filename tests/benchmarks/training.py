@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from melodac.models.config import build_config
 from melodac.models.estimates import count_training_flops
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.training.loop import Trainer

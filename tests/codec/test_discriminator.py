@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from melodac.codec.dac_import import dac_model_class
+from melodac.codec.architecture import dac_model_class
 from melodac.codec.training.adversary import Adversary
 from melodac.codec.training.config import AdversarialConfig, DiscriminatorShape
 from melodac.codec.training.discriminator import Discriminator

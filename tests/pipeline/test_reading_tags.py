@@ -12,7 +12,7 @@ import torch
 from melodac.errors import ConfigError, ModelError, SamplingError, StoreCorruptError
 from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import build_pattern
 from melodac.training.checkpoint import Checkpoint
 from pipeline import generation, paths

@@ -2,8 +2,8 @@
 
 import torch
 
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.tokens.delay import apply_delay, build_pattern, cell_exists
 from melodac.training.audit import audit_start
 from melodac.training.seeding import seeded

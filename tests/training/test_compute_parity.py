@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from melodac.errors import TrainingError
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.training.compute import Compute
 from melodac.training.loss import per_codebook_loss
 from melodac.training.sections import ComputeConfig

@@ -9,7 +9,7 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.windows import evaluation_windows

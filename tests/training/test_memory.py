@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from melodac.errors import OutOfMemoryError
-from melodac.models.sizes import build_config
+from melodac.models.config import build_config
 from melodac.training.checkpoint import latest_checkpoint
 from melodac.training.memory import (
     available_bytes,

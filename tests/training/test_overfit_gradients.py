@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.tokens.delay import build_pattern
 from melodac.training.overfit_gradients import (
     FirstGradients,

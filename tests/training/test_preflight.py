@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from melodac.errors import OutputError
-from melodac.models.config import count_parameters
-from melodac.models.sizes import build_config
+from melodac.models.config import build_config, count_parameters
 from melodac.tokens.delay import build_pattern
 from melodac.training import preflight
 from melodac.training.compute import Compute

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from melodac.errors import CacheOverflowError
 from melodac.models.code_tables import Tables
+from melodac.models.condition import LayerMemory, Memory
 from melodac.models.config import LanguageModelConfig
-from melodac.models.memory import LayerMemory, Memory
-from melodac.models.rotary import RotaryTable, build_rotary_table
+from melodac.models.layers import RotaryTable, build_rotary_table
 
 
 class LayerCache:

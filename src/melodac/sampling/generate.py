@@ -15,8 +15,7 @@ from torch import Tensor
 from melodac.errors import SamplingError
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.guidance import Guided, Stepper
-from melodac.sampling.logits import sample_codes
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings, sample_codes
 from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, is_code, undo_delay
 from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
 

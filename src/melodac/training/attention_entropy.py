@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from melodac.models.attention import Attention
 from melodac.models.block import Block
 from melodac.models.language_model import LanguageModel
-from melodac.models.rotary import RotaryTable
+from melodac.models.layers import RotaryTable
 
 
 class LayerAttention(NamedTuple):

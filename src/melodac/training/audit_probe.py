@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from melodac.models.norm import RMSNorm
+from melodac.models.layers import RMSNorm
 
 _MAX_LOGITS = 2**24
 """Attention logits looked at in one layer; items beyond that are not."""

@@ -13,10 +13,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Muon
 
 from melodac.errors import ConfigError
-from melodac.models.attention import Attention
+from melodac.models.attention import Attention, CrossAttention
 from melodac.models.block import Block
-from melodac.models.cross_attention import CrossAttention
-from melodac.models.feedforward import FeedForward
+from melodac.models.layers import FeedForward
 
 MOMENTUM = 0.95
 """Memory of the gradient.
