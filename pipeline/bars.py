@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from melodac.tokens.header import StoreHeader
+from melodac.tokens.store.header import StoreHeader
 from melodac.tokens.windows import Bars
 from pipeline.records import TrackRecord
 

@@ -3,7 +3,7 @@
 `.scratch/encode` outlives every run and may be deleted at any time; then all is encoded again.
 
     codes/<aa>/<key>          codes of one signal of one track; key = hash of all that decides them
-    shards/<recipe>.<sha256>  shards of the last store (`melodac.tokens.shard_cache`)
+    shards/<recipe>.<sha256>  shards of the last store (`melodac.tokens.store.writer`)
     partial/                  files being written
     lock                      held by the one process that uses the folder
 
@@ -26,8 +26,8 @@ from jaxtyping import UInt16
 from pydantic import PositiveInt, ValidationError
 
 from melodac.config import Section
-from melodac.durable import sync
 from melodac.errors import OutputError
+from melodac.files import sync
 from pipeline.paths import scratch
 
 log = logging.getLogger(__name__)

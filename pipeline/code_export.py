@@ -11,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt16
 
+from melodac.code_files import NpqTokens, encode_npq, make_npq, write_code_file
 from melodac.errors import ConfigError, OutputError
-from melodac.tokens.code_files import write_code_file
-from melodac.tokens.header import Channel, StoreHeader
-from melodac.tokens.npq import NpqTokens, encode_npq, make_npq
-from melodac.tokens.store import TokenStore, open_store
+from melodac.tokens.store.header import Channel, StoreHeader
+from melodac.tokens.store.reader import TokenStore, open_store
 from pipeline import paths
 from pipeline.interchange import IMPORTED, METADATA
 from pipeline.records import TrackRecord, read_catalogue, write_json

@@ -9,10 +9,9 @@ from jaxtyping import Bool
 from melodac.config import Section
 from melodac.errors import EmptySplitError, StoreCorruptError
 from melodac.tokens.array import TokenArray
-from melodac.tokens.code_vectors import CodeVectors
-from melodac.tokens.header import StoreHeader
 from melodac.tokens.layout import Layout, LayoutName, choose_layout
-from melodac.tokens.store import open_store
+from melodac.tokens.store.header import CodeVectors, StoreHeader
+from melodac.tokens.store.reader import open_store
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.tokens.windows import Bars, Starts
 from pipeline import paths

@@ -23,8 +23,8 @@ import soxr
 from melodac import audio
 from melodac.audio.examine import DurationLimits, Examination, Rejection, examine_file
 from melodac.audio.metadata.embedded import EmbeddedTags
-from melodac.durable import hash_file, sync
 from melodac.errors import OutputError
+from melodac.files import hash_file, sync
 
 log = logging.getLogger(__name__)
 

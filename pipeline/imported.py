@@ -16,8 +16,8 @@ from pydantic import PositiveInt, ValidationError
 
 from melodac.config import Section
 from melodac.errors import ConfigError, StoreCorruptError
-from melodac.tokens.header import StoreHeader
-from melodac.tokens.store import open_store
+from melodac.tokens.store.header import StoreHeader
+from melodac.tokens.store.reader import open_store
 from pipeline import paths
 from pipeline.records import Outcome, write_normalized
 

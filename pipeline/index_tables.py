@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from melodac.models.config import SIZES, build_config, count_parameters, vector_dim
 from melodac.models.estimates import codes_per_parameter
 from melodac.tokens.array import TokenArray
-from melodac.tokens.code_vectors import CodeVectors
-from melodac.tokens.outliers import TrackMeasures, measure_tracks
+from melodac.tokens.statistics import TrackMeasures, measure_tracks
+from melodac.tokens.store.header import CodeVectors
 from pipeline.records import TrackRecord
 
 log = logging.getLogger(__name__)

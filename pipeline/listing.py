@@ -15,8 +15,8 @@ from pydantic import NonNegativeInt, ValidationError
 
 from melodac.audio.scan import Entry, scan_folder
 from melodac.config import Section
-from melodac.durable import hash_file
 from melodac.errors import AudioError
+from melodac.files import hash_file
 from pipeline.logs import progress
 from pipeline.records import write_text
 

@@ -32,8 +32,8 @@ from melodac.audio.level.normalize import (
     Unusable,
     normalize_file,
 )
-from melodac.durable import hash_file, sync
 from melodac.errors import OutputError
+from melodac.files import hash_file, sync
 
 RECIPE_VERSION = 1
 """To be raised with every change of `melodac.audio` after which a track is not the same bytes."""

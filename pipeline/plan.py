@@ -6,7 +6,7 @@ The schedules are those of the trainer, the time is measured on real windows of 
 import torch
 
 from melodac.models.language_model import LanguageModel
-from melodac.tokens.header import StoreHeader
+from melodac.tokens.store.header import StoreHeader
 from melodac.training.compute import Compute
 from melodac.training.distributed import Ranks
 from melodac.training.gradients import GradientTaker

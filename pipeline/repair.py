@@ -16,11 +16,17 @@ from melodac.errors import (
     StoreVersionError,
     UnreadableAudioError,
 )
-from melodac.tokens.header import StoreHeader
-from melodac.tokens.inspection import ARRAY, TRACKS, VECTORS, StoreFiles, inspect_store
-from melodac.tokens.manifest import MANIFEST
-from melodac.tokens.store import open_store, read_header
-from melodac.tokens.store_repair import can_repair, rewrite_shards, tracks_to_repair
+from melodac.tokens.store.header import StoreHeader
+from melodac.tokens.store.manifest import (
+    ARRAY,
+    MANIFEST,
+    TRACKS,
+    VECTORS,
+    StoreFiles,
+    inspect_store,
+)
+from melodac.tokens.store.reader import open_store, read_header
+from melodac.tokens.store.repair import can_repair, rewrite_shards, tracks_to_repair
 from pipeline import paths
 from pipeline.code_cache import hold_encode_scratch
 from pipeline.devices import set_up_torch

@@ -18,10 +18,10 @@ from jaxtyping import Float32, UInt16
 
 from melodac.audio.files.read import open_audio
 from melodac.codec.interface import Codec
-from melodac.durable import hash_file
 from melodac.errors import AudioError, TokenError, UnreadableAudioError
-from melodac.tokens.header import Channel, StoreHeader
-from melodac.tokens.store_writer import TrackSource
+from melodac.files import hash_file
+from melodac.tokens.store.header import Channel, StoreHeader
+from melodac.tokens.store.writer import TrackSource
 from pipeline import paths
 from pipeline.code_cache import CachedCodes, CodeCache, make_key
 from pipeline.params import Params, RuntimeParams

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from melodac.durable import hash_file
 from melodac.errors import CheckpointCorruptError, MelodacError
-from melodac.tokens.inspection import inspect_store
-from melodac.tokens.store import open_store
+from melodac.files import hash_file
+from melodac.tokens.store.manifest import inspect_store
+from melodac.tokens.store.reader import open_store
 from melodac.training.checkpoint import open_checkpoint
 from pipeline import paths
 from pipeline.records import read_normalized

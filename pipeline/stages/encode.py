@@ -9,8 +9,7 @@ import logging
 from melodac.codec.dac import DacCodec
 from melodac.codec.exact import PAYS_FROM_S, can_compile
 from melodac.codec.load import WEIGHTS, load_codec
-from melodac.tokens.shard_cache import ShardCache
-from melodac.tokens.store_writer import write_store
+from melodac.tokens.store.writer import ShardCache, write_store
 from pipeline import paths
 from pipeline.code_cache import hold_encode_scratch
 from pipeline.devices import set_up_torch

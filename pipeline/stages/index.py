@@ -16,11 +16,11 @@ import numpy as np
 
 from melodac.errors import EmptySplitError, TokenError
 from melodac.tokens.array import TokenArray
-from melodac.tokens.header import StoreHeader
 from melodac.tokens.layout import Column
 from melodac.tokens.ngrams import fit_baseline, score_baseline
 from melodac.tokens.statistics import TokenStatistics, measure_statistics
-from melodac.tokens.store import TokenStore, open_store
+from melodac.tokens.store.header import StoreHeader
+from melodac.tokens.store.reader import TokenStore, open_store
 from melodac.tokens.tags import tag_texts
 from melodac.tokens.windows import (
     Coverage,

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from melodac.audio.level.normalize import NormalizedFile, NormalizeJob, NormalizeTarget, Unusable
-from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
+from melodac.files import sync
 from pipeline import paths
 from pipeline.imported import HANDED_ON, find_import, hand_on
 from pipeline.listing import find_folder

@@ -16,8 +16,8 @@ from melodac.audio.level.normalize import (
     Unusable,
     normalize_file,
 )
-from melodac.durable import hash_file
 from melodac.errors import AudioError
+from melodac.files import hash_file
 from tests.audio.sounds import RATE_HZ, music
 from tests.reference.true_peak import draw_all
 

@@ -28,7 +28,7 @@ from melodac.sampling.generate import generate
 from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
-from melodac.tokens.store import open_store
+from melodac.tokens.store.reader import open_store
 from melodac.training.config import OverfitConfig
 from melodac.training.loop import Callbacks, Trainer
 from melodac.training.overfit_config import gate_config

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from melodac.codec.training.clips import is_held_out
 from melodac.codec.training.state import read_architecture
 from melodac.codec.weights import write_weights_folder
-from melodac.durable import hash_file
+from melodac.files import hash_file
 from pipeline.codec import _config, app
 from tests.codec.conftest import SPECTRAL, build_spectral_model, compose
 

@@ -6,8 +6,8 @@ import torch
 from melodac.codec import load
 from melodac.codec.load import BUNDLED_FOLDER, load_codec
 from melodac.codec.weights import CONFIG_FILE, DECODER_FILE, QUANTIZER_FILE, WeightsConfig
-from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
+from melodac.files import hash_file
 
 
 def test_the_bundled_codec_has_the_token_shape_of_the_official_one():

@@ -9,7 +9,7 @@ import torch
 
 from melodac.codec.load import BUNDLED_FOLDER, load_codec
 from melodac.models.code_tables import standardise
-from melodac.tokens.store import open_store
+from melodac.tokens.store.reader import open_store
 from pipeline.datasets import read_dataset
 from pipeline.experiment import build_model, build_train_pattern, load_trained
 from pipeline.interchange import find_codec, import_codes

@@ -9,7 +9,7 @@ import torch
 
 from melodac.audio.files.read import read_audio
 from melodac.errors import AudioError, UnreadableAudioError
-from melodac.tokens.store import open_store
+from melodac.tokens.store.reader import open_store
 from pipeline import paths
 from pipeline.params import load_params
 from pipeline.stages import encode

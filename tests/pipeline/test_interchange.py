@@ -7,10 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from melodac.code_files import encode_npq, make_npq, read_code_file, read_npq, write_code_file
 from melodac.errors import ConfigError, OutputError, StoreCorruptError, TokenError
-from melodac.tokens.code_files import read_code_file, write_code_file
-from melodac.tokens.npq import encode_npq, make_npq, read_npq
-from melodac.tokens.store import open_store
+from melodac.tokens.store.reader import open_store
 from pipeline import paths
 from pipeline.code_export import export_codes
 from pipeline.imported import HANDED_ON, find_import

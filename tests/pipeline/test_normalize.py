@@ -9,8 +9,8 @@ import soundfile
 from melodac.audio.files.read import read_audio
 from melodac.audio.files.write import write_wav
 from melodac.audio.level.loudness import measure_loudness
-from melodac.durable import hash_file
 from melodac.errors import AudioError, OutputError
+from melodac.files import hash_file
 from pipeline import paths
 from pipeline.records import read_catalogue, read_normalized
 from pipeline.stages import normalize

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from melodac.errors import CodecError, StoreCorruptError, UnreadableAudioError
-from melodac.tokens.store import open_store
+from melodac.tokens.store.reader import open_store
 from pipeline import paths
 from pipeline import repair as repairing
 from pipeline.params import load_params

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melodac.errors import TokenError
-from melodac.tokens.shard_cache import ShardCache
-from melodac.tokens.store import open_store
-from melodac.tokens.store_writer import write_store
+from melodac.tokens.store.reader import open_store
+from melodac.tokens.store.writer import ShardCache, write_store
 from tests.tokens.stores import files_of, make_header, make_sources
 
 SOURCES = [

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.tokens.shard_plan import plan_shards
+from melodac.tokens.store.shards import plan_shards
 
 LENGTHS = st.dictionaries(
     st.integers(0, 10**6).map(lambda number: f"id{number}"), st.integers(1, 150), max_size=40

@@ -15,8 +15,8 @@ from melodac.codec.dac import DacCodec
 from melodac.codec.interface import Codec
 from melodac.codec.spectral_codec import SpectralCodec
 from melodac.codec.weights import read_official_weights, read_weights_folder
-from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
+from melodac.files import hash_file
 
 URL = "https://github.com/descriptinc/descript-audio-codec/releases/download/0.0.1/weights.pth"
 SHA256 = "a88eed82a7024ccc1facdb1e605c4c2f99281c8118c22c9895ffa846d8fb61aa"

@@ -18,7 +18,7 @@ from pydantic import NonNegativeInt, model_validator
 from melodac.config import Section
 from melodac.errors import ConfigError, TokenError
 from melodac.tokens.array import TokenArray
-from melodac.tokens.header import Channel, StoreHeader
+from melodac.tokens.store.header import Channel, StoreHeader
 
 LayoutName = Literal["concatenated", "interleaved", "mid_side"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  untyped paths
 from torch import Tensor
 
-from melodac.durable import hash_file, sync
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, OutputError
+from melodac.files import hash_file, sync
 
 FORMAT_VERSION = 2
 """Raised whenever an older reader would misread the folder."""

@@ -16,7 +16,7 @@ from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.batches import Batch
 from melodac.tokens.delay import DelayPattern
-from melodac.tokens.repeats import repeated_ngram_share
+from melodac.tokens.statistics import repeated_ngram_share
 from melodac.tokens.windows import WindowTable
 from melodac.training.attention_entropy import LayerAttention, watched_attention
 from melodac.training.events import Metrics

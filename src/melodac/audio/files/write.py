@@ -18,8 +18,8 @@ import numpy as np
 import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 from jaxtyping import Float32
 
-from melodac.durable import sync
 from melodac.errors import AudioError, OutputError
+from melodac.files import sync
 
 BLOCK_SAMPLES = 1 << 16
 """Per channel; what a pass holds at once."""

@@ -19,8 +19,8 @@ from melodac.audio.files.write import Spool, open_flac
 from melodac.audio.level.convert import ChannelPolicy, Resampler, count_mixed, mix
 from melodac.audio.level.gain import Gain, TruePeakMeter, choose_gain
 from melodac.audio.level.loudness import LoudnessMeter
-from melodac.durable import hash_file
 from melodac.errors import AudioError
+from melodac.files import hash_file
 
 CUTOFF_HZ = 2.0
 START_S = 1.0

@@ -16,8 +16,8 @@ from torch import Tensor
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.codec.training.adversary import Adversary
 from melodac.codec.weights import WeightsConfig, write_weights_folder
-from melodac.durable import sync
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
+from melodac.files import sync
 
 FRESH = "fresh"
 """Origin of a run that began with nothing."""

@@ -1,12 +1,18 @@
 """`write_store`: tracks -> a token store, whole or not at all, byte-identical for identical input.
 
-Where a track goes follows from ids and lengths (`shard_plan`), so these are known before any codes
-are read; then memory holds one track and one shard. Shards that were written before come from a
-`ShardCache`. The encode stage and imports write stores.
+Where a track goes follows from ids and lengths (`plan_shards`), so these are known before any codes
+are read; then memory holds one track and one shard.
+
+Shards that were written before come from a `ShardCache`, found by what they were made of and proven
+by their bytes. A file there is named `<recipe>.<sha256>`: a hash of everything that went in, and
+one of what came out. It shares its bytes on disk with the store where the file system can (a hard
+link); nothing ever writes to a shard in place.
 """
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,14 +22,70 @@ import numpy as np
 from jaxtyping import UInt16
 
 from melodac.errors import StoreVersionError, TokenError
-from melodac.tokens.code_vectors import CodeVectors, write_vectors
-from melodac.tokens.header import FORMAT_VERSION, StoreHeader, TrackCodes
-from melodac.tokens.inspection import ARRAY, TRACKS, VECTORS
-from melodac.tokens.manifest import whole_folder, write_json
-from melodac.tokens.shard_cache import ShardCache
-from melodac.tokens.shard_plan import Leaf, plan_shards
-from melodac.tokens.shards import ShardWriter, check_frames_per_shard
-from melodac.tokens.table import TrackTable
+from melodac.files import hash_file
+from melodac.tokens.store.header import (
+    FORMAT_VERSION,
+    CodeVectors,
+    StoreHeader,
+    TrackCodes,
+    write_vectors,
+)
+from melodac.tokens.store.manifest import (
+    ARRAY,
+    TRACKS,
+    VECTORS,
+    TrackTable,
+    whole_folder,
+    write_json,
+)
+from melodac.tokens.store.shards import Leaf, ShardWriter, check_frames_per_shard, plan_shards
+
+
+class ShardCache:
+    """A folder of shards; one process at a time may use it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._found = {file.name.partition(".")[0]: file for file in sorted(folder.iterdir())}
+        self._used: set[str] = set()
+
+    def fetch(self, recipe: str, target: Path) -> bool:
+        """Put the shard of a recipe at `target`; False if there is none whose bytes are right."""
+        file = self._found.get(recipe)
+        if file is None:
+            return False
+        if hash_file(file) != file.name.partition(".")[2]:
+            file.unlink()  # damaged: what is written in its place must not meet it
+            return False
+        self._used.add(file.name)
+        _link(file, target)
+        return True
+
+    def keep(self, recipe: str, shard: Path) -> None:
+        """Remember a shard that was just written."""
+        name = f"{recipe}.{hash_file(shard)}"
+        self._used.add(name)
+        if not (self._folder / name).exists():
+            _link(shard, self._folder / name)
+
+    def drop_unused(self) -> None:
+        """Remove every shard that was neither fetched nor kept since this cache was opened."""
+        for file in self._folder.iterdir():
+            if file.name not in self._used:
+                file.unlink()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where the file system has no second names."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+
 
 FRAMES_PER_SHARD = 2**20
 """Frames a shard: 3.4 hours at 44.1 kHz and hop 512, 19 MB of mono codes before compression."""

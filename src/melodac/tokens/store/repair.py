@@ -8,13 +8,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from melodac.durable import hash_file, sync
 from melodac.errors import StoreCorruptError
-from melodac.tokens.header import StoreHeader
-from melodac.tokens.inspection import ARRAY, StoreFiles
-from melodac.tokens.shard_plan import Leaf, plan_shards
-from melodac.tokens.shards import METADATA, ShardWriter
-from melodac.tokens.store_writer import LeafWriter, TrackSource, build_table
+from melodac.files import hash_file, sync
+from melodac.tokens.store.header import StoreHeader
+from melodac.tokens.store.manifest import ARRAY, StoreFiles
+from melodac.tokens.store.shards import METADATA, Leaf, ShardWriter, plan_shards
+from melodac.tokens.store.writer import LeafWriter, TrackSource, build_table
 
 
 def can_repair(files: StoreFiles) -> bool:

@@ -7,7 +7,7 @@
     vectors.safetensors  what each code sounds like; missing where the codec is unknown
 
 Checked before the first read. Knows nothing of delay patterns or of the order in which a model
-reads columns. `melodac.tokens.store_writer` writes it; everything after the encode stage reads it.
+reads columns. `melodac.tokens.store.writer` writes it; everything after the encode stage reads it.
 """
 
 import json
@@ -22,11 +22,9 @@ from pydantic import ValidationError
 
 from melodac.errors import StoreCorruptError, TokenError
 from melodac.tokens.array import TokenArray
-from melodac.tokens.code_vectors import CodeVectors, read_vectors
-from melodac.tokens.header import StoreHeader, TrackCodes
-from melodac.tokens.inspection import ARRAY, VECTORS, inspect_store
-from melodac.tokens.shards import ShardReader, read_attributes
-from melodac.tokens.table import TrackTable
+from melodac.tokens.store.header import CodeVectors, StoreHeader, TrackCodes, read_vectors
+from melodac.tokens.store.manifest import ARRAY, VECTORS, TrackTable, inspect_store
+from melodac.tokens.store.shards import ShardReader, read_attributes
 
 
 @dataclass(frozen=True)
