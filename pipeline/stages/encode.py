@@ -11,13 +11,13 @@ from melodac.codec.exact import PAYS_FROM_S, can_compile
 from melodac.codec.load import WEIGHTS, load_codec
 from melodac.tokens.store.writer import ShardCache, write_store
 from pipeline import paths
-from pipeline.code_cache import hold_encode_scratch
-from pipeline.devices import set_up_torch
-from pipeline.imported import HANDED_ON, take_over
+from pipeline.cache.codes import hold_encode_scratch
+from pipeline.cache.track_encoder import TrackEncoder, build_header, choose_threads
 from pipeline.logs import progress
 from pipeline.params import Params
+from pipeline.processes.devices import set_up_torch
 from pipeline.records import Outcome, read_normalized
-from pipeline.track_encoder import TrackEncoder, build_header, choose_threads
+from pipeline.source.handover import HANDED_ON, take_over
 
 log = logging.getLogger(__name__)
 

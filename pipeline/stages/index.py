@@ -31,9 +31,15 @@ from melodac.tokens.windows import (
     training_windows,
 )
 from pipeline import paths
-from pipeline.bars import FoundBars, find_bars
-from pipeline.datasets import IndexRecord
-from pipeline.index_tables import as_csv, describe_sizes, log_outliers, tabulate_tracks
+from pipeline.experiment.dataset import IndexRecord
+from pipeline.indexing import (
+    FoundBars,
+    as_csv,
+    describe_sizes,
+    find_bars,
+    log_outliers,
+    tabulate_tracks,
+)
 from pipeline.logs import progress_bar
 from pipeline.params import IndexParams, Params
 from pipeline.records import (

@@ -23,13 +23,13 @@ from melodac.training.events import Metrics
 from melodac.training.overfit import RealRun, run_overfit
 from melodac.training.overfit_report import OverfitReport
 from pipeline import paths
-from pipeline.datasets import read_dataset
-from pipeline.devices import set_up_torch
-from pipeline.experiment import build_model, build_train_pattern
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import build_model, build_train_pattern
+from pipeline.experiment.training_run import read_training_data
 from pipeline.logs import progress_bar
 from pipeline.params import Params
+from pipeline.processes.devices import set_up_torch
 from pipeline.records import Outcome, write_json
-from pipeline.training_run import read_training_data
 
 log = logging.getLogger(__name__)
 

@@ -15,19 +15,26 @@ from melodac.training.distributed import Ranks
 from melodac.training.events import Event
 from melodac.training.loop import Callbacks, Trainer, TrainResult
 from pipeline import paths
-from pipeline.curves import write_curves
-from pipeline.datasets import read_dataset
-from pipeline.devices import set_up_torch
-from pipeline.doctor import leave_report
-from pipeline.experiment import build_model, build_train_pattern, describe_run
+from pipeline.experiment.curves import write_curves
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.doctor import leave_report
+from pipeline.experiment.model import build_model, build_train_pattern, describe_run
+from pipeline.experiment.train_log import TRAIN, TrainLog, curve, read_log, write_curve
+from pipeline.experiment.training_run import (
+    RunWatcher,
+    fly_before,
+    hold_run_directory,
+    name_run_directory,
+    player,
+    read_training_data,
+    remove_run_directory,
+)
 from pipeline.logs import progress_bar
 from pipeline.params import Params
+from pipeline.processes.devices import set_up_torch
+from pipeline.processes.signals import StopRequest, stop_on_signal
 from pipeline.records import Outcome
-from pipeline.run_directory import hold_run_directory, name_run_directory, remove_run_directory
-from pipeline.signals import StopRequest, stop_on_signal
-from pipeline.tracking import Tracker, open_tracker
-from pipeline.train_log import TRAIN, TrainLog, curve, read_log, write_curve
-from pipeline.training_run import RunWatcher, fly_before, player, read_training_data
+from pipeline.watch.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
 LOG_NAME = "log.jsonl"

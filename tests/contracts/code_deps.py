@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # What only watches or names a run, and what only carries values that DVC compares by itself
 # (params by `params:`, paths by `outs:`): a change here must not retrain a model.
 OBSERVERS = {
-    "pipeline.bridge", "pipeline.dag", "pipeline.identity", "pipeline.logs", "pipeline.params",
-    "pipeline.paths", "pipeline.run", "pipeline.tracking", "pipeline.yaml_reader",
+    "pipeline.dag", "pipeline.identity", "pipeline.logs", "pipeline.params", "pipeline.paths",
+    "pipeline.run", "pipeline.watch.bridge", "pipeline.watch.tracking",
     "melodac.config", "melodac.errors",
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ stages:
 REPAIR = """
 from pipeline.params import load_params
 from pipeline.paths import PARAMS
-from pipeline.repair import repair
+from pipeline.commands.repair import repair
 print(*repair(load_params(PARAMS)), sep="\\n")
 """
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import AudioError, ConfigError
-from pipeline import bridge, logs
-from pipeline.prefect_api import task_run_id_of
+from pipeline import logs
+from pipeline.processes.signals import StoppedError
 from pipeline.records import Outcome
-from pipeline.signals import StoppedError
+from pipeline.watch import bridge
+from pipeline.watch.prefect_api import task_run_id_of
 from tests.pipeline.fake_prefect import fake_prefect, refused_url, silent_listener
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import urllib.request
 
 import pytest
 
-from pipeline import paths, server
+from pipeline import paths
+from pipeline.watch import prefect_api as server
 from tests.pipeline.fake_prefect import fake_prefect
 from tests.pipeline.real_prefect import ROOT, environment, melodac, real_prefect
 
@@ -26,7 +27,7 @@ def workspace(tmp_path, monkeypatch):
 def test_help_names_every_command_and_imports_nothing_heavy(tmp_path):
     code = (
         "import sys; sys.argv = ['melodac', '--help']\n"
-        "from pipeline.cli import main\n"
+        "from pipeline.commands.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'prefect', 'dvc', 'numpy', 'rich', 'pydantic'} & set(sys.modules)\n"

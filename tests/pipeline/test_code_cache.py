@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from melodac.errors import OutputError
-from pipeline.code_cache import CodeCache, hold_encode_scratch, make_key
+from pipeline.cache.codes import CodeCache, hold_encode_scratch, make_key
 
 CODES = np.random.default_rng(0).integers(0, 1024, (9, 40), dtype=np.uint16)
 PARTS = {"audio": "a" * 64, "channel": "mono", "weights": "w" * 64, "hop": 512, "device": "cpu"}

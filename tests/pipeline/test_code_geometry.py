@@ -10,9 +10,9 @@ import torch
 from melodac.codec.load import BUNDLED_FOLDER, load_codec
 from melodac.models.code_tables import standardise
 from melodac.tokens.store.reader import open_store
-from pipeline.datasets import read_dataset
-from pipeline.experiment import build_model, build_train_pattern, load_trained
-from pipeline.interchange import find_codec, import_codes
+from pipeline.commands.import_codes import find_codec, import_codes
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import build_model, build_train_pattern, load_trained
 from pipeline.params import load_params
 from pipeline.stages import index, train
 from tests.pipeline.music_folder import ROOT, params_for
@@ -104,7 +104,7 @@ def test_unknown_codes_get_one_table_and_the_log_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         model = build_model(train_params(), pattern, dataset, dropout=0.0, seed=0)
     assert model.config.embedding == "tied"
-    (line,) = [r.message for r in caplog.records if r.name == "pipeline.experiment"]
+    (line,) = [r.message for r in caplog.records if r.name == "pipeline.experiment.model"]
     assert "the token store does not say what its codes sound like" in line
 
 
@@ -119,7 +119,7 @@ def test_learned_tables_ignore_the_vectors(caplog):
     assert models[0].config.embedding == "learned"
     assert models[0].state_dict().keys() == models[1].state_dict().keys()
     assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))
-    assert not [r for r in caplog.records if r.name == "pipeline.experiment"]
+    assert not [r for r in caplog.records if r.name == "pipeline.experiment.model"]
 
 
 def write_codes(folder):
@@ -141,7 +141,7 @@ def test_an_import_from_a_codec_that_is_here_brings_its_vectors(tmp_path, codec)
 
 @pytest.mark.parametrize("codec", ["44khz", "another"])
 def test_an_import_from_a_codec_that_is_not_here_says_so(tmp_path, monkeypatch, caplog, codec):
-    monkeypatch.setattr("pipeline.interchange.has_official_weights", lambda: False)
+    monkeypatch.setattr("pipeline.commands.import_codes.has_official_weights", lambda: False)
     with caplog.at_level(logging.WARNING):
         import_codes(write_codes(tmp_path / "codes"), tmp_path / "imported", codec)
     assert open_store(tmp_path / "imported" / "tokens").vectors is None

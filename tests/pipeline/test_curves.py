@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.curves import MAX_ROWS, build_tables, write_curves
-from pipeline.train_log import EVENT, TRAIN, VALIDATION
+from pipeline.experiment.curves import MAX_ROWS, build_tables, write_curves
+from pipeline.experiment.train_log import EVENT, TRAIN, VALIDATION
 
 FILES = {
     "updates.csv",

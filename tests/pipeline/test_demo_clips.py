@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from melodac.report.clips import Clip, Rung, RungKind
-from pipeline.demo_clips import ClipWriter
+from pipeline.listening.demo_clips import ClipWriter
 from pipeline.stages.demos import _count_labels
 from tests.evaluation.sounds import RATE_HZ, band, noise
 

@@ -9,9 +9,9 @@ import pytest
 from melodac.errors import CheckpointCorruptError
 from melodac.training.checkpoint import open_checkpoint
 from pipeline import paths
-from pipeline.doctor import examine_path, find_patient, leave_report, write_report
-from pipeline.doctor_text import render
-from pipeline.experiment import TRAINING_CODE
+from pipeline.commands.doctor_report import render
+from pipeline.experiment.doctor import examine_path, find_patient, leave_report, write_report
+from pipeline.experiment.model import TRAINING_CODE
 from pipeline.identity import fingerprint_code
 from tests.training.doctor.runs import CONFIG, changed, make_lines, write_run
 
@@ -90,7 +90,7 @@ def test_a_checkpoint_that_a_run_drops_meanwhile_is_no_damage(run, monkeypatch):
             shutil.rmtree(folder)
         return open_checkpoint(folder)
 
-    monkeypatch.setattr("pipeline.doctor.open_checkpoint", drop_first)
+    monkeypatch.setattr("pipeline.experiment.doctor.open_checkpoint", drop_first)
     report = examine_path(run)
     assert updates_of(report) == [300, 600]
     assert severities(report)["damaged"] == "ok"
@@ -181,7 +181,7 @@ def test_the_report_is_json_without_nan_and_the_same_bytes_each_time(run, tmp_pa
 
 def test_the_stage_leaves_the_report_and_logs_what_is_not_well(run, tmp_path, caplog):
     write_log(run / "log.jsonl", make_lines(lambda update: 6.9 + update / 100))
-    with caplog.at_level(logging.INFO, logger="pipeline.doctor"):
+    with caplog.at_level(logging.INFO, logger="pipeline.experiment.doctor"):
         report = leave_report(run, tmp_path / "out" / "doctor.json")
     assert json.loads((tmp_path / "out" / "doctor.json").read_text())["update"] == 600
     told = {record.getMessage().split(": ")[1]: record.levelname for record in caplog.records}

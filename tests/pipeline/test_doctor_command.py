@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
+from pipeline.commands import cli
 from tests.training.doctor.runs import make_lines, write_run
 
 ROOT = Path(__file__).resolve().parents[2]

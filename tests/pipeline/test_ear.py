@@ -14,11 +14,11 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import build_pattern
 from pipeline import paths
-from pipeline.datasets import read_dataset
-from pipeline.ear import EarStudy, RowName
-from pipeline.ear_table import EarCell, EarTable, compare_by_ear, missing_table
-from pipeline.experiment import Trained
-from pipeline.generation import Instrument
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import Trained
+from pipeline.listening.ear import EarStudy, RowName
+from pipeline.listening.ear_table import EarCell, EarTable, compare_by_ear, missing_table
+from pipeline.listening.instrument import Instrument
 from pipeline.params import EvaluateParams
 from pipeline.stages import evaluate, index
 from tests.evaluation.sounds import RATE_HZ, band

@@ -7,8 +7,9 @@ import pytest
 
 from melodac.audio.examine import DurationLimits, Examination, Rejection
 from melodac.errors import OutputError
-from pipeline import examinations, paths
-from pipeline.examinations import ExaminationCache, examine
+from pipeline import paths
+from pipeline.cache import examinations
+from pipeline.cache.examinations import ExaminationCache, examine
 from pipeline.stages import ingest
 from tests.pipeline.music_folder import params_for, write_track
 

@@ -9,10 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.child import Ended, follow
-from pipeline.dvc_lines import LineSplitter, StageEvent, parse_line
-from pipeline.flows import Picture
-from pipeline.prefect_api import PrefectServer
+from pipeline.watch.flows import Ended, LineSplitter, Picture, StageEvent, follow, parse_line
+from pipeline.watch.prefect_api import PrefectServer
 from tests.pipeline.fake_prefect import fake_prefect
 from tests.pipeline.real_prefect import environment
 
@@ -77,7 +75,7 @@ def test_a_daemon_that_holds_the_output_delays_nothing(capfdbinary):
 
 def test_on_a_terminal_the_child_has_one_too():
     code = (
-        "import os, sys; from pipeline.child import follow\n"
+        "import os, sys; from pipeline.watch.flows import follow\n"
         "sys.exit(follow([sys.executable, '-c', 'import sys; sys.exit(5 + sys.stdout.isatty())'],"
         " environment=os.environ, on_output=lambda _: None).code)"
     )

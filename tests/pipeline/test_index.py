@@ -12,8 +12,8 @@ from melodac.tokens.store.header import TrackCodes
 from melodac.tokens.store.writer import source_of, write_store
 from melodac.tokens.windows import Bars
 from pipeline import paths
-from pipeline.bars import find_bars
-from pipeline.datasets import read_dataset
+from pipeline.experiment.dataset import read_dataset
+from pipeline.indexing import find_bars
 from pipeline.records import write_catalogue
 from pipeline.stages import index
 from tests.pipeline.music_folder import params_for

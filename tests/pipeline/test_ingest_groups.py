@@ -9,9 +9,9 @@ import soundfile
 from melodac.audio.files.write import write_flac
 from melodac.errors import LeakError
 from pipeline import paths
+from pipeline.processes.workers import WorkerCrash, WorkerOutOfMemory, WorkerTimeout
 from pipeline.records import read_catalogue
 from pipeline.stages import ingest
-from pipeline.workers import WorkerCrash, WorkerOutOfMemory, WorkerTimeout
 from tests.pipeline.music_folder import RATE_HZ, params_for, write_track
 
 FREE = {"min_validation_s": 0.0}

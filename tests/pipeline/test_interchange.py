@@ -11,10 +11,11 @@ from melodac.code_files import encode_npq, make_npq, read_code_file, read_npq, w
 from melodac.errors import ConfigError, OutputError, StoreCorruptError, TokenError
 from melodac.tokens.store.reader import open_store
 from pipeline import paths
-from pipeline.code_export import export_codes
-from pipeline.imported import HANDED_ON, find_import
-from pipeline.interchange import import_codes
+from pipeline.commands.export_codes import export_codes
+from pipeline.commands.import_codes import import_codes
 from pipeline.records import read_catalogue, read_normalized
+from pipeline.source.handover import HANDED_ON
+from pipeline.source.imported import find_import
 from pipeline.stages import encode, index, ingest, normalize
 from tests.pipeline.music_folder import params_for, write_track
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import ConfigError, TrainingError
-from pipeline import launch, paths
+from pipeline import paths
 from pipeline.params import load_params
-from pipeline.signals import StoppedError, stop_on_signal
+from pipeline.processes import launch
+from pipeline.processes.signals import StoppedError, stop_on_signal
 
 ROOT = Path(__file__).resolve().parents[2]
 

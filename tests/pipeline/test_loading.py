@@ -7,7 +7,7 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import build_pattern
 from melodac.training.checkpoint import write_checkpoint
 from pipeline import paths
-from pipeline.experiment import load_trained
+from pipeline.experiment.model import load_trained
 
 CONFIG = LanguageModelConfig(
     num_codebooks=2,

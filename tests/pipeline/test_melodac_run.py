@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.dvc_lines import StageEvent, parse_line
+from pipeline.watch.flows import StageEvent, parse_line
 from tests.pipeline.fake_prefect import fake_prefect
 from tests.pipeline.real_prefect import COMMAND, ROOT, environment, melodac, real_prefect
 

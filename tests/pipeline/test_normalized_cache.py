@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from melodac.audio.level.normalize import NormalizeTarget
-from pipeline import normalized_cache, paths
-from pipeline.normalized_cache import hash_recipe, open_cache
+from pipeline import paths
+from pipeline.cache import normalized_audio as normalized_cache
+from pipeline.cache.normalized_audio import hash_recipe, open_cache
 from pipeline.stages import normalize
 from tests.pipeline.catalogued import catalogue
 from tests.pipeline.music_folder import ROOT, params_for, write_track

@@ -6,9 +6,9 @@ import pytest
 
 from melodac.errors import ConfigError
 from melodac.training.preflight import PassTimes
-from pipeline import plan as plan_module
+from pipeline.commands import plan as plan_module
+from pipeline.commands.plan import plan
 from pipeline.params import load_params
-from pipeline.plan import plan
 from pipeline.stages import index
 from tests.pipeline.token_workplace import lay_out, make_header
 from tests.training.conftest import change_config

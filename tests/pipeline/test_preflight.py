@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from melodac.errors import ConfigError, UnreadableAudioError
-from pipeline import preflight
+from pipeline.watch import check_request as preflight
 from tests.pipeline.real_prefect import ROOT, melodac
 
 

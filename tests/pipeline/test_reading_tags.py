@@ -15,10 +15,11 @@ from melodac.models.language_model import LanguageModel
 from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import build_pattern
 from melodac.training.checkpoint import Checkpoint
-from pipeline import generation, paths
-from pipeline.datasets import read_dataset
-from pipeline.experiment import Trained, build_model, describe_run, read_tags
-from pipeline.generation import NOTHING, Instrument, Request, write_clips
+from pipeline import paths
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import Trained, build_model, describe_run, read_tags
+from pipeline.listening import instrument as generation
+from pipeline.listening.instrument import NOTHING, Instrument, Request, write_clips
 from pipeline.params import load_params
 from pipeline.records import read_json, write_json
 from pipeline.stages import index

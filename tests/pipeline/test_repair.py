@@ -7,11 +7,10 @@ import pytest
 from melodac.errors import CodecError, StoreCorruptError, UnreadableAudioError
 from melodac.tokens.store.reader import open_store
 from pipeline import paths
-from pipeline import repair as repairing
+from pipeline.commands import repair as repairing
+from pipeline.commands.repair import repair, verify
 from pipeline.params import load_params
-from pipeline.repair import repair
 from pipeline.stages import encode
-from pipeline.verification import verify
 from tests.pipeline.encode_workplace import EncodeWorkplace, build_codec, track_id
 from tests.tokens.stores import files_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import OutputError
-from pipeline.run_directory import (
+from pipeline.experiment.training_run import (
     hold_run_directory,
     name_run_directory,
     remove_run_directory,
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 sys.path[:0] = [{root!r}, {root!r} + "/src"]
-from pipeline.run_directory import hold_run_directory, name_run_directory
+from pipeline.experiment.training_run import hold_run_directory, name_run_directory
 with hold_run_directory(name_run_directory("train", {{"seed": 0}})):
     print("held", flush=True)
     time.sleep(60)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from pipeline.signals import StoppedError, stop_on_signal
+from pipeline.processes.signals import StoppedError, stop_on_signal
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

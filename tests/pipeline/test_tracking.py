@@ -12,7 +12,7 @@ import pytest
 import wandb
 
 from pipeline.params import hash_params, load_params
-from pipeline.tracking import open_tracker
+from pipeline.watch.tracking import open_tracker
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ class Run:
 def test_off_writes_nothing_and_does_not_even_load_wandb(checkout):
     code = (
         "import sys; from pathlib import Path; from pipeline.params import load_params\n"
-        "from pipeline.tracking import open_tracker\n"
+        "from pipeline.watch.tracking import open_tracker\n"
         "params = load_params(Path('params.yaml'))\n"
         "off = params.runtime.model_copy(update={'wandb': 'off'})\n"
         "with open_tracker(params.model_copy(update={'runtime': off}), job='train') as tracker:\n"

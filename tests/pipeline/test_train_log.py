@@ -3,7 +3,7 @@
 import math
 
 from melodac.training.events import Event
-from pipeline.train_log import (
+from pipeline.experiment.train_log import (
     EVENT,
     TRAIN,
     VALIDATION,
@@ -13,7 +13,7 @@ from pipeline.train_log import (
     read_log,
     write_curve,
 )
-from pipeline.training_run import RunWatcher
+from pipeline.experiment.training_run import RunWatcher
 
 
 def write_updates(log, first, last):

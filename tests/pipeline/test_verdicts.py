@@ -6,7 +6,7 @@ from melodac.audio.examine import Examination, Rejection
 from melodac.audio.metadata.embedded import EmbeddedTags
 from melodac.audio.scan import Entry
 from melodac.errors import MelodacError
-from pipeline.verdicts import Verdict, format_report, format_table, judge
+from pipeline.source.verdicts import Verdict, format_report, format_table, judge
 
 
 def recording(file, sound):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import AudioError
-from pipeline.workers import (
+from pipeline.processes.workers import (
     WorkerCrash,
     WorkerOutOfMemory,
     WorkerTimeout,
@@ -174,7 +174,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         f"import os, pathlib, sys, time\nsys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'src')!r}]\n"
-        "from pipeline.workers import map_in_workers\n"
+        "from pipeline.processes.workers import map_in_workers\n"
         "def work(number):\n"
         f"    pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\n"
         "    time.sleep(60)\n"

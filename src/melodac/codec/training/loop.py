@@ -1,6 +1,6 @@
 """The loop of the codec's training: a time budget, a state that is resumed, a log line at times.
 
-`pipeline/codec.py` calls `train_codec`.
+`pipeline/commands/codec.py` calls `train_codec`.
 """
 
 import json

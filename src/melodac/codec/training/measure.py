@@ -1,6 +1,6 @@
 """What a codec keeps of audio it was not trained on: distances per file, use of each codebook.
 
-`pipeline/codec.py` writes these as tables beside the weights.
+`pipeline/commands/codec.py` writes these as tables beside the weights.
 """
 
 from collections.abc import Iterable
