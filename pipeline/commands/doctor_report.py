@@ -4,9 +4,9 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from melodac.training.doctor.examine import Report
-from melodac.training.doctor.identity import describe_difference
-from melodac.training.doctor.snapshots import Snapshot
+from melodac.doctor.diagnosis import Report
+from melodac.doctor.differences import describe_difference
+from melodac.doctor.parameters import Snapshot
 
 _WIDTH = 100
 _NOT_MEASURED = "-"

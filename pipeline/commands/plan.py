@@ -8,12 +8,16 @@ import torch
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.store.header import StoreHeader
 from melodac.training.compute import Compute
+from melodac.training.data import UpdateReader
 from melodac.training.distributed import Ranks
-from melodac.training.gradients import GradientTaker
-from melodac.training.memory import memory_guard, say_what_needs_less
-from melodac.training.preflight import PassTimes, RunShape, fly_ahead, time_passes
-from melodac.training.schedule_table import format_schedule, schedule_table, schedule_warnings
-from melodac.training.update import UpdateReader
+from melodac.training.planning.cost import PassTimes, RunShape, fly_ahead, time_passes
+from melodac.training.planning.memory import memory_guard, say_what_needs_less
+from melodac.training.planning.schedule_table import (
+    format_schedule,
+    schedule_table,
+    schedule_warnings,
+)
+from melodac.training.step import GradientTaker
 from pipeline.experiment.dataset import read_dataset
 from pipeline.experiment.model import build_model, build_train_pattern, describe_run
 from pipeline.experiment.training_run import describe_shape, name_run_directory, read_training_data

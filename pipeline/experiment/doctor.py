@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from melodac.doctor.diagnosis import Patient, Report, examine
+from melodac.doctor.differences import Present
+from melodac.doctor.findings import significant
 from melodac.errors import CheckpointCorruptError
 from melodac.training.checkpoint import Checkpoint, numbered_checkpoints, open_checkpoint
-from melodac.training.doctor.examine import Patient, Report, examine
-from melodac.training.doctor.findings import significant
-from melodac.training.doctor.identity import Present
 from pipeline import paths
 from pipeline.experiment.model import TRAINING_CODE
 from pipeline.experiment.train_log import UPDATE, Line, read_log

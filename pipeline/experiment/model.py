@@ -14,7 +14,7 @@ from melodac.tokens.delay import DelayPattern, build_pattern
 from melodac.tokens.layout import Layout
 from melodac.training.checkpoint import Checkpoint, latest_checkpoint
 from melodac.training.conditions import Tags
-from melodac.training.state import load_weights
+from melodac.training.tensors import load_weights
 from pipeline import paths
 from pipeline.experiment.dataset import Dataset
 from pipeline.identity import fingerprint_code

@@ -29,13 +29,13 @@ from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import DelayPattern
-from melodac.training.collapse_probe import GenerateCodes
 from melodac.training.conditions import count_left_out
+from melodac.training.data import TrainingData
 from melodac.training.events import Event, Metrics
-from melodac.training.loop import Trainer
-from melodac.training.preflight import RunShape, fly_ahead
-from melodac.training.schedule_table import schedule_warnings
-from melodac.training.update import TrainingData
+from melodac.training.guards.variety import GenerateCodes
+from melodac.training.planning.cost import RunShape, fly_ahead
+from melodac.training.planning.schedule_table import schedule_warnings
+from melodac.training.trainer import Trainer
 from pipeline.experiment.dataset import Dataset
 from pipeline.experiment.model import read_tags
 from pipeline.experiment.train_log import EVENT, TRAIN, VALIDATION, TrainLog

@@ -15,13 +15,13 @@ from torch import Tensor
 from melodac.errors import TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
+from melodac.overfit.gate import RealRun, run_overfit
+from melodac.overfit.report import OverfitReport
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided
 from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import DelayPattern
 from melodac.training.events import Metrics
-from melodac.training.overfit import RealRun, run_overfit
-from melodac.training.overfit_report import OverfitReport
 from pipeline import paths
 from pipeline.experiment.dataset import read_dataset
 from pipeline.experiment.model import build_model, build_train_pattern

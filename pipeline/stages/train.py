@@ -13,7 +13,7 @@ from melodac.models.config import count_parameters
 from melodac.training.checkpoint import latest_checkpoint
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event
-from melodac.training.loop import Callbacks, Trainer, TrainResult
+from melodac.training.trainer import Callbacks, Trainer, TrainResult
 from pipeline import paths
 from pipeline.experiment.curves import write_curves
 from pipeline.experiment.dataset import read_dataset

@@ -27,7 +27,7 @@ from scipy import stats
 from melodac.models import code_tables, config, initialization
 from melodac.models.config import build_config, vector_dim
 from melodac.models.language_model import LanguageModel
-from melodac.training.loop import Callbacks, Trainer
+from melodac.training.trainer import Callbacks, Trainer
 from pipeline import paths
 from pipeline.experiment.dataset import read_dataset
 from pipeline.experiment.model import build_train_pattern

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import ConfigError
-from melodac.training.preflight import PassTimes
+from melodac.training.planning.cost import PassTimes
 from pipeline.commands import plan as plan_module
 from pipeline.commands.plan import plan
 from pipeline.params import load_params

@@ -5,9 +5,9 @@ import torch
 from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import apply_delay, build_pattern, cell_exists
-from melodac.training.audit import audit_start
+from melodac.training.data import Part
+from melodac.training.guards.start import audit_start
 from melodac.training.seeding import seeded
-from melodac.training.update import Part
 
 
 def build(size="nano", *, num_codebooks=2, reads_text=False):

@@ -8,17 +8,17 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.windows import ANYWHERE
-from melodac.training.config import TrainConfig
-from melodac.training.loop import Callbacks, Trainer
-from melodac.training.sections import (
+from melodac.training.config import (
     CollapseConfig,
     ComputeConfig,
     CorruptionConfig,
     ObjectiveConfig,
     StabilityConfig,
+    TrainConfig,
 )
+from melodac.training.data import TrainingData
 from melodac.training.seeding import seeded
-from melodac.training.update import TrainingData
+from melodac.training.trainer import Callbacks, Trainer
 
 NUM_CODEBOOKS = 2
 FRAMES = 8

@@ -6,8 +6,8 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.batches import Batch
 from melodac.tokens.delay import build_pattern
-from melodac.training.collapse import CollapseMonitor
-from melodac.training.sections import CollapseConfig
+from melodac.training.config import CollapseConfig
+from melodac.training.guards.collapse import CollapseMonitor
 from melodac.training.seeding import seeded
 
 K, FRAMES = 2, 100

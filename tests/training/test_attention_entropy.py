@@ -7,7 +7,7 @@ import torch
 
 from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
-from melodac.training.attention_entropy import watched_attention
+from melodac.training.guards.variety import watched_attention
 from melodac.training.seeding import seeded
 
 NUM_LAYERS = 3

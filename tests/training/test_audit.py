@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from melodac.tokens.delay import PATTERN_NAMES, build_pattern
-from melodac.training.audit import audit_start
+from melodac.training.guards.start import audit_start
 from tests.training.audited import audit, build, part
 
 SLOW_SMALL = pytest.param("small", marks=pytest.mark.slow)

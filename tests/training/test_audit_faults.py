@@ -10,7 +10,7 @@ from torch.nn import functional
 from melodac.models import attention as attention_module
 from melodac.models.layers import RMSNorm
 from melodac.tokens.delay import build_pattern
-from melodac.training.audit import audit_start
+from melodac.training.guards.start import audit_start
 from tests.training.audited import audit, build, part
 
 

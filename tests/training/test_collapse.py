@@ -8,10 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.training.attention_entropy import LayerAttention
-from melodac.training.collapse_findings import MIN_POSITIONS
-from melodac.training.collapse_probe import CollapseMetrics
-from melodac.training.usage import CodeUse, PredictionUse
+from melodac.training.guards.collapse import MIN_POSITIONS
+from melodac.training.guards.variety import CodeUse, CollapseMetrics, LayerAttention, PredictionUse
 from tests.training.probed import (
     KINDS,
     K,

@@ -7,9 +7,8 @@ import torch
 
 from melodac.errors import CheckpointMismatchError, CollapseError
 from melodac.tokens.windows import evaluation_windows
-from melodac.training.collapse import why_to_end
-from melodac.training.collapse_findings import Finding
-from melodac.training.collapse_probe import choose_probe
+from melodac.training.guards.collapse import Finding, why_to_end
+from melodac.training.guards.variety import choose_probe
 from tests.training.probed import (
     FRAMES,
     KINDS,

@@ -9,7 +9,7 @@ import torch
 from melodac.errors import OutOfMemoryError
 from melodac.models.config import build_config
 from melodac.training.checkpoint import latest_checkpoint
-from melodac.training.memory import (
+from melodac.training.planning.memory import (
     available_bytes,
     estimate_memory,
     format_bytes,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from melodac.training.module_norms import (
+from melodac.training.guards.model_probe import (
     codebook_norms,
     copy_weights,
     gradient_norms,

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from melodac.errors import AuditError
+from melodac.overfit.gate import RealRun, constant_nats, run_overfit
+from melodac.overfit.window_choice import choose_windows
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import apply_delay, build_pattern, cell_frames, undo_delay
 from melodac.tokens.vocabulary import PAD
 from melodac.training.config import OverfitConfig
-from melodac.training.overfit import RealRun, constant_nats, run_overfit
-from melodac.training.overfit_windows import choose_windows
-from melodac.training.update import TrainingData
+from melodac.training.data import TrainingData
 
 CONFIG = OverfitConfig(
     action="stop",
@@ -163,7 +163,7 @@ def test_a_head_that_is_cut_off_is_refused_before_anything_is_learned(run, build
 
 def test_a_codebook_that_stays_constant_fails_though_the_loss_falls(run, build_model, monkeypatch):
     model = build_model(dropout=0.0)
-    monkeypatch.setattr("melodac.training.loop.Trainer.audit", lambda _trainer: {})
+    monkeypatch.setattr("melodac.training.trainer.Trainer.audit", lambda _trainer: {})
     cut_codebook_1(model)
     report = run(model=model)
     first, last = report.loss_curve[0][1], report.loss

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from melodac.overfit.gate import gate_config
 from melodac.training.config import OverfitConfig, TrainConfig
-from melodac.training.overfit_config import gate_config
 
 GATE = OverfitConfig(
     action="stop",

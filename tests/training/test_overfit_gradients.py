@@ -5,13 +5,13 @@ import torch
 
 from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.tokens.delay import build_pattern
-from melodac.training.overfit_gradients import (
+from melodac.overfit.report import (
     FirstGradients,
     compare_gradients,
     silent_modules,
     take_first_gradients,
 )
+from melodac.tokens.delay import build_pattern
 from melodac.training.seeding import seeded
 
 PATTERN = build_pattern((0, 1), 2)

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from melodac.tokens.delay import build_pattern
-from melodac.training.config import OverfitConfig
-from melodac.training.events import Event
-from melodac.training.overfit_report import (
+from melodac.overfit.free_runs import Departure, FreeRuns, find_departure
+from melodac.overfit.report import (
     Findings,
     explain_failure,
     find_constant_codebooks,
     find_free_run_faults,
 )
-from melodac.training.overfit_runs import Departure, FreeRuns, find_departure
+from melodac.tokens.delay import build_pattern
+from melodac.training.config import OverfitConfig
+from melodac.training.events import Event
 
 RUNS = FreeRuns(
     from_nothing=0.5,

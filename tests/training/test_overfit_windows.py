@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melodac.errors import ConfigError, TrainingError
+from melodac.overfit.window_choice import choose_windows
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import apply_delay, build_pattern, cell_frames
 from melodac.training.config import OverfitConfig
-from melodac.training.overfit_windows import choose_windows
-from melodac.training.update import TrainingData
+from melodac.training.data import TrainingData
 
 CONFIG = OverfitConfig(
     action="stop",

@@ -6,11 +6,10 @@ import torch
 from melodac.errors import OutputError
 from melodac.models.config import build_config, count_parameters
 from melodac.tokens.delay import build_pattern
-from melodac.training import preflight
 from melodac.training.compute import Compute
 from melodac.training.distributed import Ranks
-from melodac.training.gradients import GradientTaker
-from melodac.training.preflight import (
+from melodac.training.planning import cost as preflight
+from melodac.training.planning.cost import (
     PassTimes,
     RunShape,
     check_disk,
@@ -19,6 +18,7 @@ from melodac.training.preflight import (
     fly_ahead,
     time_passes,
 )
+from melodac.training.step import GradientTaker
 from tests.training.conftest import change_config
 
 CPU = torch.device("cpu")

@@ -3,8 +3,12 @@
 import pytest
 
 from melodac.training.config import TrainConfig
+from melodac.training.planning.schedule_table import (
+    format_schedule,
+    schedule_table,
+    schedule_warnings,
+)
 from melodac.training.schedule import context_frames_at, learning_rate_at
-from melodac.training.schedule_table import format_schedule, schedule_table, schedule_warnings
 
 BUSY = {
     "updates": 600,

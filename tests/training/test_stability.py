@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melodac.errors import CheckpointMismatchError
-from melodac.training.sections import StabilityConfig
-from melodac.training.stability import StabilityController, divergence
+from melodac.training.config import StabilityConfig
+from melodac.training.guards.stability import StabilityController, divergence
 
 CONFIG = StabilityConfig(
     window=32,

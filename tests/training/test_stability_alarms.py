@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.training.alarms import Alarms
+from melodac.training.config import StabilityConfig
 from melodac.training.events import Event, spell_finite
-from melodac.training.sections import StabilityConfig
-from melodac.training.stability import Judgement, StabilityController
+from melodac.training.guards.stability import Alarms, Judgement, StabilityController
 
 
 @pytest.fixture

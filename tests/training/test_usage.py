@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from melodac.errors import NonFiniteError, TrainingError
 from melodac.tokens.vocabulary import CODEBOOK_SIZE, PAD
-from melodac.training.usage import count_use, measure_predictions
+from melodac.training.guards.variety import count_use, measure_predictions
 
 
 def build_cells(seed=0, positions=40, size=1.0):

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 
 from melodac.errors import CheckpointMismatchError, ConfigError, TrainingError
 from melodac.models.block import Block
-from melodac.training.sections import ComputeConfig
+from melodac.training.config import ComputeConfig
 
 Forward = Callable[..., Tensor]
 """What a module does when it is called."""

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from melodac.errors import CheckpointMismatchError
 from melodac.tokens.delay import is_code
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
+from melodac.training.config import CorruptionConfig
 from melodac.training.events import Event
 from melodac.training.schedule import decayed, ramped
-from melodac.training.sections import CorruptionConfig
 from melodac.training.seeding import build_generator
 
 

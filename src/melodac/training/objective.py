@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from melodac.errors import ConfigError, TrainingError
+from melodac.training.config import ObjectiveConfig
 from melodac.training.loss import UNCOUNTED, per_codebook_loss
 from melodac.training.schedule import decayed
-from melodac.training.sections import ObjectiveConfig
 
 
 class Measured(NamedTuple):

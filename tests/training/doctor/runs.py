@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
+from melodac.doctor.diagnosis import Patient, examine
 from melodac.training.checkpoint import open_checkpoint, write_checkpoint
-from melodac.training.doctor.examine import Patient, examine
 
 UNIFORM = math.log(1024)
 UPDATES = 600

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.training.doctor.checks import CHECKS
-from melodac.training.doctor.examine import Patient, examine
+from melodac.doctor.diagnosis import Patient, examine
+from melodac.doctor.limits import CHECKS
 from tests.training.doctor.runs import CONFIG, changed, write_run
 
 NUMBERS = st.floats(0.0, 30.0, width=32) | st.sampled_from(["nan", "inf", "-inf"])

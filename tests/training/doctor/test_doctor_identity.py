@@ -2,8 +2,8 @@
 
 import pytest
 
-from melodac.training.doctor.examine import Patient, examine
-from melodac.training.doctor.identity import (
+from melodac.doctor.diagnosis import Patient, examine
+from melodac.doctor.differences import (
     Present,
     describe_difference,
     differing_factors,

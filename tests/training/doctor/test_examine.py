@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melodac.doctor.diagnosis import Patient, Report, examine
+from melodac.doctor.differences import Present
+from melodac.doctor.findings import Check, Measured, judge, significant, some
+from melodac.doctor.limits import CHECKS
 from melodac.errors import CheckpointCorruptError, ConfigError
-from melodac.training.doctor.checks import CHECKS
-from melodac.training.doctor.examine import Patient, Report, examine
-from melodac.training.doctor.findings import Check, Measured, judge, significant, some
-from melodac.training.doctor.identity import Present
 from tests.training.doctor.runs import findings_of, healthy, make_lines, write_run
 
 FLOOR = Check("c", "q", warning=2.0, failure=1.0, reason="r", advice="a", is_floor=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from melodac.doctor.diagnosis import Patient, examine
 from melodac.training.checkpoint import numbered_checkpoints, open_checkpoint
-from melodac.training.doctor.examine import Patient, examine
 from tests.training.faults import install
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from melodac.training.doctor.examine import Patient
-from melodac.training.doctor.weights import adam_reach
+from melodac.doctor.diagnosis import Patient
+from melodac.doctor.parameters import adam_reach
 from tests.training.doctor.runs import (
     CONFIG,
     RATE,
