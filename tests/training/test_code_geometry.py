@@ -13,7 +13,7 @@ from melodac.training.checkpoint import latest_checkpoint, open_checkpoint
 from melodac.training.guards.start import audit_start
 from melodac.training.optimizer import block_matrices, decayed_names
 from melodac.training.tensors import load_weights
-from tests.training.audited import part
+from tests.training.guards.audited import part
 from tests.training.ranks import are_equal, largest_difference, newest, run_together, task
 
 WEIGHT = 2e-5

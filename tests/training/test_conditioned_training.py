@@ -18,7 +18,7 @@ from melodac.training.loss import total_loss
 from melodac.training.scoring import score_windows
 from melodac.training.seeding import seeded
 from melodac.training.trainer import Callbacks, Trainer
-from tests.training.conftest import FRAMES, NUM_CODEBOOKS, change_config
+from tests.tiny import FRAMES, NUM_CODEBOOKS, change_config
 
 PATTERN = build_pattern((0, 1), NUM_CODEBOOKS)
 TAGS = (("low", "soft"), ("high", "loud"), ("low", "soft"), ("high", "loud"))
