@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from melodac.models.config import SIZES, build_config, count_parameters, vector_dim
-from melodac.models.estimates import codes_per_parameter
 from melodac.tokens.array import TokenArray
 from melodac.tokens.statistics import TrackMeasures, measure_tracks
 from melodac.tokens.store.header import CodeVectors, StoreHeader
 from melodac.tokens.windows import Bars
+from melodac.training.planning.estimates import codes_per_parameter
 from pipeline.records import TrackRecord
 
 TEMPO = "tempo_bpm"

@@ -3,7 +3,7 @@
 `.scratch/encode` outlives every run and may be deleted at any time; then all is encoded again.
 
     codes/<aa>/<key>          codes of one signal of one track; key = hash of all that decides them
-    shards/<recipe>.<sha256>  shards of the last store (`melodac.tokens.store.writer`)
+    shards/<recipe>.<sha256>  shards of the last store (`melodac.store_writer`)
     partial/                  files being written
     lock                      held by the one process that uses the folder
 

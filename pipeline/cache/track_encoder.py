@@ -20,8 +20,8 @@ from melodac.audio.files.read import open_audio
 from melodac.codec.interface import Codec
 from melodac.errors import AudioError, TokenError, UnreadableAudioError
 from melodac.files import hash_file
+from melodac.store_writer import TrackSource
 from melodac.tokens.store.header import Channel, StoreHeader
-from melodac.tokens.store.writer import TrackSource
 from pipeline import paths
 from pipeline.cache.codes import CachedCodes, CodeCache, make_key
 from pipeline.params import Params, RuntimeParams

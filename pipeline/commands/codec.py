@@ -24,8 +24,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  found through the line above
 
 if TYPE_CHECKING:
-    from melodac.codec.training.config import CodecTrainingConfig
-    from melodac.codec.training.measure import ClipReport
+    from melodac.codec_training.config import CodecTrainingConfig
+    from melodac.codec_training.measure import ClipReport
 
 DEFAULT_STATE = CHECKOUT / ".scratch" / "codec"
 DEFAULT_MUSIC = (CHECKOUT / ".scratch" / "practice", CHECKOUT / "data" / "sample")
@@ -77,11 +77,11 @@ def train(
     """Train a codec from nothing, or go on where the state folder stands."""
     from melodac.codec.front_end import HALO
     from melodac.codec.spectral_codec import SpectralArchitecture
-    from melodac.codec.training.clips import CropSource
-    from melodac.codec.training.loop import STATE_FILE, train_codec
-    from melodac.codec.training.state import begin, read_architecture
-    from melodac.codec.training.trainer import CodecTrainer
     from melodac.codec.weights import read_weights_folder
+    from melodac.codec_training.clips import CropSource
+    from melodac.codec_training.loop import STATE_FILE, train_codec
+    from melodac.codec_training.state import begin, read_architecture
+    from melodac.codec_training.trainer import CodecTrainer
     from pipeline.commands.codec_sources import open_source
     from pipeline.logs import set_up_logging
     from pipeline.processes.signals import stop_on_signal
@@ -130,8 +130,8 @@ def export(
 ) -> None:
     """Write the quantizer and the averaged decoder of the state folder as a codec."""
     from melodac.codec.load import BUNDLED_FOLDER
-    from melodac.codec.training.loop import STATE_FILE
-    from melodac.codec.training.state import export_state
+    from melodac.codec_training.loop import STATE_FILE
+    from melodac.codec_training.state import export_state
 
     target = folder or BUNDLED_FOLDER
     with _clear_errors():
@@ -152,7 +152,7 @@ def evaluate(
 ) -> None:
     """Measure a codec on held-out music; writes report.csv and codebooks.csv beside its weights."""
     from melodac.codec.load import BUNDLED_FOLDER, load_codec_folder
-    from melodac.codec.training.measure import measure_codec
+    from melodac.codec_training.measure import measure_codec
     from pipeline.commands.codec_sources import held_out_clips, open_source
 
     _use_threads(threads)
@@ -201,7 +201,7 @@ def _file_row(report: "ClipReport") -> dict[str, Any]:
 
 def _config(settings: list[str] | None) -> "CodecTrainingConfig":
     """Lay `a.b=value` settings over the defaults; validated like any config."""
-    from melodac.codec.training.config import CodecTrainingConfig
+    from melodac.codec_training.config import CodecTrainingConfig
 
     values = CodecTrainingConfig().model_dump(mode="json")
     try:

@@ -7,7 +7,7 @@ whose catalogue says what is held out.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from melodac.codec.training.clips import TARGET_LUFS, Clip, FlacFile, Recording, load_clips
+from melodac.codec_training.clips import TARGET_LUFS, Clip, FlacFile, Recording, load_clips
 from melodac.errors import ConfigError
 from pipeline import paths
 from pipeline.records import NormalizedRecord, TrackRecord, read_catalogue, read_normalized

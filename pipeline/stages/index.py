@@ -15,9 +15,9 @@ from typing import Any, get_args
 import numpy as np
 
 from melodac.errors import EmptySplitError, TokenError
+from melodac.evaluation.ngrams import fit_baseline, score_baseline
 from melodac.tokens.array import TokenArray
 from melodac.tokens.layout import Column
-from melodac.tokens.ngrams import fit_baseline, score_baseline
 from melodac.tokens.statistics import TokenStatistics, measure_statistics
 from melodac.tokens.store.header import StoreHeader
 from melodac.tokens.store.reader import TokenStore, open_store

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from melodac.models.config import build_config
-from melodac.models.estimates import count_training_flops
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.training.data import Prefetcher, TrainingData
+from melodac.training.planning.estimates import count_training_flops
 from melodac.training.planning.memory import estimate_memory
 from melodac.training.trainer import Trainer
 from pipeline.params import load_params

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from melodac.codec.training.clips import is_held_out
-from melodac.codec.training.state import read_architecture
 from melodac.codec.weights import write_weights_folder
+from melodac.codec_training.clips import is_held_out
+from melodac.codec_training.state import read_architecture
 from melodac.files import hash_file
 from pipeline.commands.codec import _config, app
 from tests.codec.conftest import SPECTRAL, build_spectral_model, compose

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from melodac.codec.training.clips import Clip
+from melodac.codec_training.clips import Clip
 from melodac.errors import ConfigError
 from pipeline import paths
 from pipeline.commands import codec_sources

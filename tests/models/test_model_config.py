@@ -13,12 +13,12 @@ from melodac.models.config import (
     count_block,
     count_parameters,
 )
-from melodac.models.estimates import (
+from melodac.models.language_model import LanguageModel
+from melodac.training.planning.estimates import (
     codes_per_parameter,
     count_training_flops,
     estimate_training_memory,
 )
-from melodac.models.language_model import LanguageModel
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from melodac.store_writer import source_of
 from melodac.tokens.store.header import StoreHeader, TrackCodes
-from melodac.tokens.store.writer import source_of
 
 NUM_CODEBOOKS = 3
 CHANNELS = {1: ("mono",), 2: ("left", "right"), 4: ("left", "right", "mid", "side")}

@@ -16,11 +16,11 @@ from torch import nn
 
 from melodac.errors import OutputError
 from melodac.models.config import LanguageModelConfig, count_parameters
-from melodac.models.estimates import codes_per_parameter, count_training_flops
 from melodac.tokens.delay import DelayPattern
 from melodac.training.config import TrainConfig
 from melodac.training.data import UpdateInput
 from melodac.training.distributed import Sharding
+from melodac.training.planning.estimates import codes_per_parameter, count_training_flops
 from melodac.training.planning.memory import (
     available_bytes,
     estimate_memory,

@@ -14,10 +14,10 @@ import torch
 
 from melodac.errors import OutOfMemoryError
 from melodac.models.config import LanguageModelConfig, count_block, count_parameters
-from melodac.models.estimates import estimate_training_memory
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.training.config import TrainConfig
 from melodac.training.distributed import Sharding
+from melodac.training.planning.estimates import estimate_training_memory
 
 _ALLOCATOR_SHARE = 1.1
 """What the allocator holds for each byte that is asked of it; measured on a CPU."""

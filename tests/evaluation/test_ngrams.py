@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.tokens.array import array_of_tracks
-from melodac.tokens.ngrams import (
+from melodac.evaluation.ngrams import (
     CONCENTRATIONS,
     DISCOUNTS,
     NgramBaseline,
@@ -18,6 +17,7 @@ from melodac.tokens.ngrams import (
     fit_baseline,
     score_baseline,
 )
+from melodac.tokens.array import array_of_tracks
 from melodac.tokens.statistics import count_pairs
 from tests.reference import ngrams as reference
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from melodac.audio.files.read import read_audio
 from melodac.audio.level.convert import resample, to_mono
 from melodac.audio.level.loudness import measure_loudness
-from melodac.codec.training.config import CodecTrainingConfig
+from melodac.codec_training.config import CodecTrainingConfig
 from melodac.errors import AudioError, ConfigError
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})

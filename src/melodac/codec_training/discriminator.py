@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
-from melodac.codec.training.config import DiscriminatorShape
+from melodac.codec_training.config import DiscriminatorShape
 
 BANDS = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 """Shares of the spectrum that are judged apart. Source: DAC's discriminator."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from melodac.codec.training.state import load_state, save_state
-from melodac.codec.training.trainer import CodecTrainer
+from melodac.codec_training.state import load_state, save_state
+from melodac.codec_training.trainer import CodecTrainer
 
 STATE_FILE = "state.pt"
 LOG_FILE = "log.jsonl"

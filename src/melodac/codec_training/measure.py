@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from melodac.codec.interface import Codec
-from melodac.codec.training.bands import BandReport, measure_bands
-from melodac.codec.training.clips import Clip
-from melodac.codec.training.spectral import spectral_terms
+from melodac.codec_training.bands import BandReport, measure_bands
+from melodac.codec_training.clips import Clip
+from melodac.codec_training.spectral import spectral_terms
 
 
 @dataclass(frozen=True)

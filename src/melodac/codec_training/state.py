@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
-from melodac.codec.training.adversary import Adversary
 from melodac.codec.weights import WeightsConfig, write_weights_folder
+from melodac.codec_training.adversary import Adversary
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
 from melodac.files import sync
 

@@ -22,12 +22,12 @@ from melodac.codec.frame_decoder import (
 )
 from melodac.codec.front_end import HALO
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
-from melodac.codec.training.adversary import Adversary
-from melodac.codec.training.clips import CropSource
-from melodac.codec.training.config import CodecTrainingConfig
-from melodac.codec.training.fit import fit_outline, fit_quantizer
-from melodac.codec.training.spectral import spectral_terms
-from melodac.codec.training.state import TrainingState
+from melodac.codec_training.adversary import Adversary
+from melodac.codec_training.clips import CropSource
+from melodac.codec_training.config import CodecTrainingConfig
+from melodac.codec_training.fit import fit_outline, fit_quantizer
+from melodac.codec_training.spectral import spectral_terms
+from melodac.codec_training.state import TrainingState
 
 _BETAS = (0.8, 0.99)  # source: DAC's 44.1 kHz configuration
 _WARMUP_UPDATES = 200

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from melodac.codec.training.config import AdversarialConfig
-from melodac.codec.training.discriminator import Discriminator, Maps
+from melodac.codec_training.config import AdversarialConfig
+from melodac.codec_training.discriminator import Discriminator, Maps
 
 
 @dataclass(frozen=True)

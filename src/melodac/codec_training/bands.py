@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from melodac.codec.training.spectral import spectrum
+from melodac.codec_training.spectral import spectrum
 
 EDGES_HZ = (0.0, 500.0, 2000.0, 8000.0, float("inf"))
 """Bass; the range of melodies; their partials; air."""
