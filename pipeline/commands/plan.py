@@ -10,14 +10,14 @@ from melodac.tokens.store.header import StoreHeader
 from melodac.training.compute import Compute
 from melodac.training.data import UpdateReader
 from melodac.training.distributed import Ranks
-from melodac.training.planning.cost import PassTimes, RunShape, fly_ahead, time_passes
+from melodac.training.planning.cost import PassTimes, RunShape, forecast_run, time_passes
 from melodac.training.planning.memory import memory_guard, say_what_needs_less
 from melodac.training.planning.schedule_table import (
     format_schedule,
     schedule_table,
     schedule_warnings,
 )
-from melodac.training.step import GradientTaker
+from melodac.training.step import GradientAccumulator
 from pipeline.experiment.dataset import read_dataset
 from pipeline.experiment.model import build_model, build_train_pattern, describe_run
 from pipeline.experiment.training_run import describe_shape, name_run_directory, read_training_data
@@ -47,7 +47,7 @@ def plan(params: Params) -> list[str]:
         data, pattern, config, text_bytes=model.config.text_bytes, ranks=Ranks(), device=device
     )
     experiment = {**describe_run(model, dataset), "train": params.train.model_dump(mode="json")}
-    found = fly_ahead(
+    found = forecast_run(
         shape,
         device=device,
         directory=name_run_directory("train", experiment),
@@ -72,7 +72,7 @@ def _time(
 ) -> PassTimes:
     """Time passes in this one process; one that does not fit into memory is told as in training."""
     compute = Compute(shape.config.compute, device)
-    gradients = GradientTaker(model, shape.config, ranks=Ranks(), compute=compute)
+    gradients = GradientAccumulator(model, shape.config, ranks=Ranks(), compute=compute)
     guard = memory_guard(
         lambda: "a trial pass",
         lambda: say_what_needs_less(shape.model, shape.config, num_steps=shape.num_steps),

@@ -33,7 +33,7 @@ from melodac.training.conditions import count_left_out
 from melodac.training.data import TrainingData
 from melodac.training.events import Event, Metrics
 from melodac.training.guards.variety import GenerateCodes
-from melodac.training.planning.cost import RunShape, fly_ahead
+from melodac.training.planning.cost import RunShape, forecast_run
 from melodac.training.planning.schedule_table import schedule_warnings
 from melodac.training.trainer import Trainer
 from pipeline.experiment.dataset import Dataset
@@ -106,14 +106,14 @@ def read_training_data(train: TrainParams, dataset: Dataset) -> TrainingData:
     )
 
 
-def fly_before(trainer: Trainer, params: Params) -> None:
+def announce_run(trainer: Trainer, params: Params) -> None:
     """Say what the run will take, and refuse it where its checkpoints cannot fit on the disk."""
     model, data = trainer.state.model.config, trainer.data
     shape = describe_shape(model, trainer.pattern, data, params)
     times = trainer.time_passes()
     if not trainer.ranks.is_first or trainer.directory is None:
         return
-    found = fly_ahead(
+    found = forecast_run(
         shape,
         device=trainer.state.device,
         directory=trainer.directory,
@@ -148,7 +148,7 @@ def describe_shape(
     )
 
 
-def player(pattern: DelayPattern) -> GenerateCodes:
+def probe_generator(pattern: DelayPattern) -> GenerateCodes:
     """Plays from nothing at T = 1 with the same seeds each time, to see how varied a model is."""
 
     def play(model: LanguageModel, num_items: int, num_frames: int) -> Int64[Tensor, "B K T"]:

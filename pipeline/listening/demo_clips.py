@@ -12,7 +12,7 @@ from torch import Tensor
 from melodac.audio.files.read import read_audio
 from melodac.audio.files.write import write_flac
 from melodac.evaluation.detectors import examine_clip
-from melodac.report.clips import Clip, RungKind
+from melodac.report.page_content import DemoClip, RungKind
 from melodac.report.spectrogram import write_spectrogram
 from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.tags import SEPARATOR, tag_texts
@@ -33,7 +33,7 @@ class ClipWriter:
     def __init__(self, folder: Path, instrument: Instrument) -> None:
         self.folder = folder
         self.instrument = instrument
-        self.clips: dict[RungKind, list[Clip]] = {kind: [] for kind in RungKind}
+        self.clips: dict[RungKind, list[DemoClip]] = {kind: [] for kind in RungKind}
         self.on_clip: Callable[[str], None] = lambda _: None
         self.tracker: Tracker | None = None
         (folder / "audio").mkdir(parents=True)
@@ -75,7 +75,7 @@ class ClipWriter:
             asked_s=asked_s - (prefix_s or 0.0),
             codes=None if codes is None else self._by_channel(codes),
         )
-        clip = Clip(
+        clip = DemoClip(
             audio=sound,
             picture=picture,
             label=label,

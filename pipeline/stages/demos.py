@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from melodac.models.config import count_parameters
-from melodac.report.clips import (
+from melodac.report.listening_page import write_listening_page
+from melodac.report.page_content import (
     CodebookEntropy,
     CurvePoint,
     EarDistance,
@@ -23,7 +24,6 @@ from melodac.report.clips import (
     Rung,
     RungKind,
 )
-from melodac.report.listening_page import write_listening_page
 from melodac.tokens.array import TokenArray
 from pipeline import paths
 from pipeline.experiment.dataset import Dataset, read_dataset

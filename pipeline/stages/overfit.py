@@ -15,7 +15,7 @@ from torch import Tensor
 from melodac.errors import TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
-from melodac.overfit.gate import RealRun, run_overfit
+from melodac.overfit.gate import RunSpec, run_overfit
 from melodac.overfit.report import OverfitReport
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided
@@ -83,7 +83,7 @@ def memorise(params: Params) -> OverfitReport:
     device = set_up_torch(params.runtime)
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
-    real = RealRun(read_training_data(params.train, dataset), params.train.trainer_config())
+    real = RunSpec(read_training_data(params.train, dataset), params.train.trainer_config())
     model = build_model(params.train, pattern, dataset, dropout=0.0, seed=params.overfit.seed).to(
         device
     )

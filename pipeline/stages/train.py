@@ -22,10 +22,10 @@ from pipeline.experiment.model import build_model, build_train_pattern, describe
 from pipeline.experiment.train_log import TRAIN, TrainLog, curve, read_log, write_curve
 from pipeline.experiment.training_run import (
     RunWatcher,
-    fly_before,
+    announce_run,
     hold_run_directory,
     name_run_directory,
-    player,
+    probe_generator,
     read_training_data,
     remove_run_directory,
 )
@@ -84,9 +84,11 @@ def _follow(trainer: Trainer, params: Params) -> Outcome:
     """Do the share of a process that neither writes nor speaks."""
     with stop_on_signal(trainer.ranks.max) as stop:
         trainer.resume()
-        fly_before(trainer, params)
+        announce_run(trainer, params)
         _audit(trainer)
-        trainer.callbacks = Callbacks(should_stop=stop, generate_codes=player(trainer.pattern))
+        trainer.callbacks = Callbacks(
+            should_stop=stop, generate_codes=probe_generator(trainer.pattern)
+        )
         trainer.run()
         stop.raise_if_asked()
     return Outcome(counts={})
@@ -99,7 +101,7 @@ def _resume_and_run(
         log.warning("%s", warning)
     if trainer.update:
         log.info("resumed after update %d", trainer.update)
-    fly_before(trainer, params)
+    announce_run(trainer, params)
     with progress_bar(
         total=trainer.config.updates, unit="update", description="train", done=trainer.update
     ) as advance:
@@ -110,7 +112,7 @@ def _resume_and_run(
             watcher.on_validation,
             stop,
             watcher.on_event,
-            player(trainer.pattern),
+            probe_generator(trainer.pattern),
         )
         return trainer.run()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from melodac.doctor.diagnosis import Patient, Report, examine
 from melodac.doctor.differences import Present
-from melodac.doctor.findings import Check, Measured, judge, significant, some
+from melodac.doctor.findings import Check, Measurement, judge, list_first, significant
 from melodac.doctor.limits import CHECKS
 from melodac.errors import CheckpointCorruptError, ConfigError
 from tests.doctor.runs import findings_of, healthy, make_lines, write_run
@@ -85,27 +85,27 @@ def test_every_check_of_the_table_has_its_reason_its_advice_and_is_made(tmp_path
 def test_a_worse_value_is_never_judged_better(value):
     order = ("ok", "note", "warning", "failure")
     for check, worse in ((CEILING, value + 1), (FLOOR, value - 1)):
-        one, two = (judge(check, Measured("c", v)).severity for v in (value, worse))
+        one, two = (judge(check, Measurement("c", v)).severity for v in (value, worse))
         assert order.index(one) <= order.index(two)
 
 
 @pytest.mark.parametrize("check", [FLOOR, CEILING])
 def test_limits_are_themselves_within_and_nan_is_beyond_all(check):
-    assert judge(check, Measured("c", check.warning)).severity == "ok"
-    assert judge(check, Measured("c", check.failure)).severity == "warning"
-    assert judge(check, Measured("c", math.nan)).severity == "failure"
-    assert judge(check, Measured("c", math.nan)).value is None
+    assert judge(check, Measurement("c", check.warning)).severity == "ok"
+    assert judge(check, Measurement("c", check.failure)).severity == "warning"
+    assert judge(check, Measurement("c", math.nan)).severity == "failure"
+    assert judge(check, Measurement("c", math.nan)).value is None
 
 
 def test_what_was_not_measured_is_said_and_never_zero():
-    found = judge(CEILING, Measured("c", None, "nobody looked"))
+    found = judge(CEILING, Measurement("c", None, "nobody looked"))
     assert (found.severity, found.value) == ("note", None)
     assert found.measured == "not measured: nobody looked"
 
 
 def test_a_measurement_is_judged_by_its_own_check_only():
     with pytest.raises(ConfigError, match="cannot be judged"):
-        judge(CEILING, Measured("another", 1.0))
+        judge(CEILING, Measurement("another", 1.0))
 
 
 def test_the_worst_comes_first_and_decides_the_exit_code(tmp_path):
@@ -135,4 +135,4 @@ def test_nothing_to_examine_is_an_error():
 def test_numbers_are_short_and_what_json_lacks_is_none():
     assert significant(1 / 3) == 0.333333
     assert [significant(v) for v in (None, math.nan, math.inf)] == [None] * 3
-    assert some([str(n) for n in range(7)]) == "0; 1; 2; 3; 4; and 2 more"
+    assert list_first([str(n) for n in range(7)]) == "0; 1; 2; 3; 4; and 2 more"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from melodac.errors import AuditError
-from melodac.overfit.gate import RealRun, constant_nats, run_overfit
+from melodac.overfit.gate import RunSpec, constant_nats, run_overfit
 from melodac.overfit.window_choice import choose_windows
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import apply_delay, build_pattern, cell_frames, undo_delay
@@ -38,7 +38,7 @@ def data():
 @pytest.fixture
 def real(data, train_config):
     changes = {"learning_rate": 2e-2, "warmup_updates": 5}
-    return RealRun(data, train_config.model_copy(update=changes))
+    return RunSpec(data, train_config.model_copy(update=changes))
 
 
 @torch.inference_mode()

@@ -143,7 +143,7 @@ PAYS_FROM_S = 3600.0
 """Seconds of audio from which compiling takes less time than it saves."""
 
 
-class _Compile(Protocol):
+class _CompileNetwork(Protocol):
     """What is used of `torch.compile`, whose own signature is too wide to be checked."""
 
     def __call__(self, model: nn.Module, *, dynamic: bool, options: dict[str, bool]) -> Network:
@@ -172,7 +172,7 @@ def compile_network(network: nn.Module) -> Network:
     if next(network.parameters()).device.type != "cpu":
         raise CodecError("only a codec on a CPU is compiled: load it with compiled=False")
     # freezing lays the weights out once, not at every call
-    compiled = cast("_Compile", torch.compile)(
+    compiled = cast("_CompileNetwork", torch.compile)(
         channels_last(network), dynamic=False, options={"freezing": True}
     )
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from melodac.doctor.findings import Measured, some
+from melodac.doctor.findings import Measurement, list_first
 from melodac.doctor.run_curves import MIN_UPDATES, Line, RunLog, late_window, uniform_nats
 
 LEAST_USAGE = 20
@@ -67,7 +67,7 @@ def check_codebooks(
     log: RunLog,
     config: Mapping[str, Any],
     initial_attention: Sequence[float] | None,
-) -> Iterator[Measured]:
+) -> Iterator[Measurement]:
     """Every check of single codebooks and of collapse.
 
     Args:
@@ -88,39 +88,39 @@ def check_codebooks(
     yield _attention(log, initial_attention)
 
 
-def _stalled(rows: Sequence[Codebook], log: RunLog, uniform: float) -> Measured:
+def _stalled(rows: Sequence[Codebook], log: RunLog, uniform: float) -> Measurement:
     if len(log.accepted) < MIN_UPDATES:
-        return Measured("stalled_codebooks", None, f"{len(log.accepted)} updates are too few")
+        return Measurement("stalled_codebooks", None, f"{len(log.accepted)} updates are too few")
     known = [row for row in rows if row.train_nats is not None]
     if not known:
-        return Measured("stalled_codebooks", None, "losses of codebooks are not logged")
+        return Measurement("stalled_codebooks", None, "losses of codebooks are not logged")
     still = [row.codebook for row in known if not (row.train_nats or 0.0) < uniform]
-    return Measured("stalled_codebooks", len(still) / len(known), f"codebooks {still or 'none'}")
+    return Measurement("stalled_codebooks", len(still) / len(known), f"codebooks {still or 'none'}")
 
 
-def _beside_unigram(rows: Sequence[Codebook]) -> Measured:
+def _beside_unigram(rows: Sequence[Codebook]) -> Measurement:
     pairs = [
         (row.validation_nats, row.unigram_nats)
         for row in rows
         if row.validation_nats is not None and row.unigram_nats is not None
     ]
     if not pairs:
-        return Measured("above_unigram", None, "no baselines or no validation at hand")
+        return Measurement("above_unigram", None, "no baselines or no validation at hand")
     above = sum(model - unigram for model, unigram in pairs) / len(pairs)
     worse = sum(model > unigram for model, unigram in pairs)
-    return Measured("above_unigram", above, f"{worse} of {len(pairs)} codebooks above")
+    return Measurement("above_unigram", above, f"{worse} of {len(pairs)} codebooks above")
 
 
-def _least(check: str, pairs: Sequence[tuple[int, float | None, float | None]]) -> Measured:
+def _least(check: str, pairs: Sequence[tuple[int, float | None, float | None]]) -> Measurement:
     """The least share of the truth; each pair is a codebook, what was said, and the truth."""
     ratios = {k: said / truth for k, said, truth in pairs if said is not None and truth is not None}
     if not ratios:
-        return Measured(check, None, "not logged or too few cells: train.collapse.probe_windows")
+        return Measurement(check, None, "not logged or too few cells: train.collapse.probe_windows")
     least = min(ratios, key=lambda codebook: ratios[codebook])
-    return Measured(check, ratios[least], f"codebook {least}")
+    return Measurement(check, ratios[least], f"codebook {least}")
 
 
-def _range(log: RunLog, uniform: float) -> Measured:
+def _range(log: RunLog, uniform: float) -> Measurement:
     slack = 1e-4  # of sums in float32
     names = tuple(f"{name}_k" for name in _ENTROPIES)
     known = [
@@ -130,16 +130,18 @@ def _range(log: RunLog, uniform: float) -> Measured:
         if key.startswith(names)
     ]
     if not known:
-        return Measured("entropy_range", None, "no entropy is logged: train.collapse.probe_windows")
+        return Measurement(
+            "entropy_range", None, "no entropy is logged: train.collapse.probe_windows"
+        )
     wrong = [
         f"{key} {value:.3g} at update {update}"
         for update, key, value in known
         if not -slack <= value <= uniform + slack
     ]
-    return Measured("entropy_range", float(len(wrong)), some(wrong))
+    return Measurement("entropy_range", float(len(wrong)), list_first(wrong))
 
 
-def _attention(log: RunLog, initial: Sequence[float] | None) -> Measured:
+def _attention(log: RunLog, initial: Sequence[float] | None) -> Measurement:
     measured = [
         {key.removeprefix(_ATTENTION): line[key] for key in line if key.startswith(_ATTENTION)}
         for line in log.validations
@@ -148,11 +150,11 @@ def _attention(log: RunLog, initial: Sequence[float] | None) -> Measured:
     if initial is not None:
         measured.insert(0, {str(layer): share for layer, share in enumerate(initial)})
     if len(measured) < 2:
-        return Measured("attention", None, "not logged: train.collapse.probe_windows")
+        return Measurement("attention", None, "not logged: train.collapse.probe_windows")
     first, last = measured[0], measured[-1]
     changes = {layer: abs(last[layer] - first[layer]) for layer in last if layer in first}
     most = max(changes, key=lambda layer: changes[layer])
-    return Measured("attention", changes[most], f"layer {most}: {last[most]:.3g} at the end")
+    return Measurement("attention", changes[most], f"layer {most}: {last[most]:.3g} at the end")
 
 
 def _count(lines: Sequence[Line]) -> int:

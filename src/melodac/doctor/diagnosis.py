@@ -11,7 +11,7 @@ from melodac.doctor.differences import (
     check_identity,
     differing_factors,
 )
-from melodac.doctor.findings import Finding, Measured, judge, some, worst_first
+from melodac.doctor.findings import Finding, Measurement, judge, list_first, worst_first
 from melodac.doctor.limits import CHECKS
 from melodac.doctor.parameters import Snapshot, check_weights, measure
 from melodac.doctor.run_curves import Curve, Line, check_curve, check_rates, read_run, trace
@@ -88,8 +88,8 @@ def examine(
     rows = tabulate(log, unigram)
     factors = None if other is None else differing_factors(other.newest.config, newest.config)
 
-    def measured() -> Iterator[Measured]:
-        yield Measured("damaged", float(len(patient.damaged)), some(patient.damaged))
+    def measured() -> Iterator[Measurement]:
+        yield Measurement("damaged", float(len(patient.damaged)), list_first(patient.damaged))
         yield from check_identity(checkpoints, present)
         yield from check_weights(snapshots, newest.config, log)
         yield from check_curve(log, newest.config)
@@ -99,7 +99,7 @@ def examine(
         yield check_difference(factors)
 
     found = {one.check: one for one in measured()}
-    unknown = (Measured(name, None, "nothing to measure it by") for name in CHECKS)
+    unknown = (Measurement(name, None, "nothing to measure it by") for name in CHECKS)
     return Report(
         update=newest.update,
         learning_rate=log.train[-1]["learning_rate"] if log.train else None,

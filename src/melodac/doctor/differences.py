@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from melodac.doctor.findings import Measured
+from melodac.doctor.findings import Measurement
 from melodac.training.checkpoint import Checkpoint, flatten
 
 _ABSENT = "(absent)"
@@ -102,7 +102,7 @@ def describe_difference(factors: Sequence[Factor]) -> str:
 
 def check_identity(
     checkpoints: Sequence[Checkpoint], present: Present | None
-) -> Iterator[Measured]:
+) -> Iterator[Measurement]:
     """Whether checkpoints are of one run, and of this code and data if those are given."""
     newest = checkpoints[-1]
     strangers = [
@@ -110,21 +110,21 @@ def check_identity(
         for other in checkpoints[:-1]
         if (factors := differing_factors(other.config, newest.config))
     ]
-    yield Measured("one_run", float(len(strangers)), "; ".join(strangers))
+    yield Measurement("one_run", float(len(strangers)), "; ".join(strangers))
     for check, key in (("code", "code_fingerprint"), ("data", "data_fingerprint")):
         now = None if present is None else getattr(present, key)
         then = newest.config.get(key)
         if now is None or then is None:
-            yield Measured(check, None, "nothing to compare with")
+            yield Measurement(check, None, "nothing to compare with")
         else:
-            yield Measured(check, float(then != now), f"{then[:12]} then, {now[:12]} now")
+            yield Measurement(check, float(then != now), f"{then[:12]} then, {now[:12]} now")
 
 
-def check_difference(factors: Sequence[Factor] | None) -> Measured:
+def check_difference(factors: Sequence[Factor] | None) -> Measurement:
     """How many decisions part two runs; None if there is but one run."""
     if factors is None:
-        return Measured("one_factor", None, "no other run was given")
-    return Measured("one_factor", float(len(factors)), describe_difference(factors))
+        return Measurement("one_factor", None, "no other run was given")
+    return Measurement("one_factor", float(len(factors)), describe_difference(factors))
 
 
 def _factor_of(key: str) -> str:

@@ -36,7 +36,7 @@ class Check(NamedTuple):
     """True where less is worse."""
 
 
-class Measured(NamedTuple):
+class Measurement(NamedTuple):
     """What one check found."""
 
     check: str
@@ -59,7 +59,7 @@ class Finding(NamedTuple):
     """Empty where all is well."""
 
 
-def judge(check: Check, measured: Measured) -> Finding:
+def judge(check: Check, measured: Measurement) -> Finding:
     """Compare what was measured with the limits of its check.
 
     Raises:
@@ -94,7 +94,7 @@ def describe_limits(check: Check) -> str:
     return ", ".join(f"{name} {side} {limit:g}" for name, limit in limits if limit is not None)
 
 
-def some(names: Sequence[str]) -> str:
+def list_first(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     rest = len(names) - NAMES_SHOWN
     return "; ".join(names[:NAMES_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")

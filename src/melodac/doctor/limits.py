@@ -20,7 +20,7 @@ LOSS_CHECKS = (
         "nats between the first loss and that of a uniform guess",
         warning=0.2,
         failure=2.0,
-        reason="normal logits of deviation s cost s^2/2 more: 0.2 is s = 0.63 (D16, D17)",
+        reason="normal logits of deviation s cost s^2/2 more: 0.2 is s = 0.63",
         advice="The start is badly scaled: see the audit of the start for attention logits far "
         "from 1 and modules that dwarf the residual; a lower learning rate does not cure it.",
     ),
@@ -39,7 +39,7 @@ LOSS_CHECKS = (
         "nats from the lowest running median up to the end",
         warning=0.25,
         failure=1.0,
-        reason="0.01 in the default run; an e-fold of perplexity is a failure (R1, D16)",
+        reason="0.01 in the default run; an e-fold of perplexity is a failure",
         advice="The run diverged. Take the best checkpoint, lower train.learning_rate by half, "
         "lengthen the warm-up, and see whether `norm_growth` and `skips` rose before.",
     ),
@@ -49,7 +49,7 @@ LOSS_CHECKS = (
         warning=0.01,
         failure=None,
         is_floor=True,
-        reason="0.03 in the default run (R4: 4.19 for 200 epochs)",
+        reason="0.03 in the default run (4.19 for 200 epochs)",
         advice="More updates of this kind win nothing. If held-out loss stands too: larger size or "
         "more music; another train.delay; else a decaying train.schedule.",
     ),
@@ -67,7 +67,7 @@ LOSS_CHECKS = (
         "nats of held-out loss lost since the best",
         warning=0.05,
         failure=None,
-        reason="0 in the default run; the best checkpoint is kept, so a failure it is not (D11)",
+        reason="0 in the default run; the best checkpoint is kept, so a failure it is not",
         advice="Later updates memorise. What is kept is the best; stop there, or add music, "
         "train.dropout or train.weight_decay.",
     ),
@@ -76,7 +76,7 @@ LOSS_CHECKS = (
         "nats between held-out and training loss",
         warning=1.0,
         failure=None,
-        reason="0.07 in the default run; 9 and more when 41 windows were memorised (D1)",
+        reason="0.07 in the default run; 9 and more when 41 windows were memorised",
         advice="The model knows its training windows by heart: more music (see `coverage` in "
         "data/metrics/index.json), a smaller size, or index.offsets=random.",
     ),
@@ -85,7 +85,7 @@ LOSS_CHECKS = (
         "share of the run since the best validation",
         warning=0.5,
         failure=None,
-        reason="the second half of the updates bought nothing (R4)",
+        reason="the second half of the updates bought nothing",
         advice="Stop earlier, or see `overfitting` and `plateau` for which of the two it is.",
     ),
 )
@@ -104,7 +104,7 @@ RATE_CHECKS = (
         "share of the run that warms up",
         warning=0.25,
         failure=0.6,
-        reason="0.08 in the default run (H2: a warm-up counted in micro-steps outlived the run)",
+        reason="0.08 in the default run (a warm-up counted in micro-steps outlived the run)",
         advice="Lower train.warmup_updates: it counts updates, a few hundred are enough.",
     ),
     Check(
@@ -112,7 +112,7 @@ RATE_CHECKS = (
         "relative distance of the highest logged learning rate from train.learning_rate",
         warning=None,
         failure=0.01,
-        reason="after the warm-up the peak was reached once (H2, H8)",
+        reason="after the warm-up the peak was reached once",
         advice="The schedule counts something else than updates, or is not the one that was named. "
         "Compare with the schedule table of a dry run.",
     ),
@@ -121,7 +121,7 @@ RATE_CHECKS = (
         "updates after the warm-up with a higher learning rate than before",
         warning=None,
         failure=0.0,
-        reason="every schedule falls or stays (R2, O7: a second cosine undid the run)",
+        reason="every schedule falls or stays (a second cosine undid the run)",
         advice="The horizon of the schedule is shorter than the run, or it was resumed with "
         "another. Set train.updates to the whole run.",
     ),
@@ -130,7 +130,7 @@ RATE_CHECKS = (
         "gradient norm at the end beside that after the warm-up",
         warning=10.0,
         failure=100.0,
-        reason="0.5 in the default run (D16: it exploded for weeks before the loss showed it)",
+        reason="0.5 in the default run (it exploded for weeks before the loss showed it)",
         advice="Gradients explode: see the audit of the start for attention logits, then lower "
         "train.learning_rate; clipping only hides it.",
     ),
@@ -139,7 +139,7 @@ RATE_CHECKS = (
         "share of late updates that were clipped",
         warning=0.95,
         failure=None,
-        reason="0.002 of the default run; as train.stability.clip_frac_alarm (D12)",
+        reason="0.002 of the default run; as train.stability.clip_frac_alarm",
         advice="The clipping norm decides the step. Raise train.windows_per_update or "
         "train.clip_norm, or lower train.learning_rate.",
     ),
@@ -148,7 +148,7 @@ RATE_CHECKS = (
         "share of refused updates",
         warning=0.02,
         failure=0.25,
-        reason="none in the default run; as train.stability.max_skip_frac (R9: all were skipped)",
+        reason="none in the default run; as train.stability.max_skip_frac (all were skipped)",
         advice="Read the reasons. NaN: lower train.learning_rate or use train.compute.precision="
         "fp32; outliers: look at their windows, or raise train.stability.sigma.",
     ),
@@ -157,7 +157,7 @@ RATE_CHECKS = (
         "times the run went back to a checkpoint",
         warning=0.0,
         failure=2.0,
-        reason="as train.stability.max_rollbacks, one earlier (R11)",
+        reason="as train.stability.max_rollbacks, one earlier",
         advice="The rate was cut each time; train afresh with the rate it ended with.",
     ),
     Check(
@@ -176,7 +176,7 @@ CODEBOOK_CHECKS = (
         "share of codebooks that are no better than a uniform guess",
         warning=0.0,
         failure=0.5,
-        reason="R4: higher codebooks stalled while the mean fell",
+        reason="higher codebooks stalled while the mean fell",
         advice="Fine codebooks learn last: train longer, or objective.codebook_weights=auto; if "
         "coarse ones stall, another train.delay.",
     ),
@@ -195,7 +195,7 @@ CODEBOOK_CHECKS = (
         warning=0.1,
         failure=None,
         is_floor=True,
-        reason="as train.collapse.min_usage_ratio, on the same cells (H4, H5)",
+        reason="as train.collapse.min_usage_ratio, on the same cells",
         advice="The model says few codes. Diagnose first: see `peak_rate`; then try "
         "train.objective.usage_bonus or train.corruption.token_noise.",
     ),
@@ -205,7 +205,7 @@ CODEBOOK_CHECKS = (
         warning=0.1,
         failure=None,
         is_floor=True,
-        reason="as train.collapse.min_usage_ratio, from free runs (H5)",
+        reason="as train.collapse.min_usage_ratio, from free runs",
         advice="If `usage` is fine only reading its own codes fails: sample at T = 1, then try "
         "train.corruption.",
     ),
@@ -215,7 +215,7 @@ CODEBOOK_CHECKS = (
         warning=0.5,
         failure=None,
         is_floor=True,
-        reason="as train.collapse.min_entropy_ratio (H1)",
+        reason="as train.collapse.min_entropy_ratio",
         advice="Predictions are monotonous: halve train.learning_rate, then try "
         "train.objective.entropy_bonus with a decay.",
     ),
@@ -224,7 +224,7 @@ CODEBOOK_CHECKS = (
         "logged entropies outside 0 to ln V",
         warning=None,
         failure=0.0,
-        reason="no distribution has one (D13: an entropy below 0 was reported)",
+        reason="no distribution has one (an entropy below 0 was reported)",
         advice="The metric is wrong: do not read anything from it.",
     ),
     Check(
@@ -232,7 +232,7 @@ CODEBOOK_CHECKS = (
         "greatest change of a layer's attention entropy, as a share of its maximum",
         warning=0.7,
         failure=None,
-        reason="as train.collapse.max_attention_change, against its own start (H6)",
+        reason="as train.collapse.max_attention_change, against its own start",
         advice="A layer looks at one place or at all alike. Lower train.learning_rate; see the "
         "attention logits in the audit of the start.",
     ),
@@ -272,7 +272,7 @@ WEIGHT_CHECKS = (
         "tensors that did not move between the last two checkpoints",
         warning=0.0,
         failure=None,
-        reason="AdamW moves whatever has a gradient (O1: a head that never learned)",
+        reason="AdamW moves whatever has a gradient (a head that never learned)",
         advice="No gradient arrives there. See which module it is, whether its output is used, and "
         "whether it is frozen on purpose.",
     ),
@@ -281,7 +281,7 @@ WEIGHT_CHECKS = (
         "greatest movement of a weight beside what AdamW could have moved it",
         warning=None,
         failure=1.1,
-        reason="Kingma and Ba 2015, section 2.1; a tenth for rounding (R11: mixed snapshots)",
+        reason="Kingma and Ba 2015, section 2.1; a tenth for rounding (mixed snapshots)",
         advice="Something else than the optimizer wrote these weights: two runs mixed in one "
         "folder, or averaged weights loaded as raw ones. Compare the checkpoints' configs.",
     ),
@@ -290,7 +290,7 @@ WEIGHT_CHECKS = (
         "distance of averaged from raw weights, beside the raw ones",
         warning=0.5,
         failure=1.0,
-        reason="0.1 in the default run; unrelated weights of one size are 1.4 apart (R11, H13)",
+        reason="0.1 in the default run; unrelated weights of one size are 1.4 apart",
         advice="The average does not belong to these weights or lags far behind: lower "
         "train.ema_decay, or see whether it was restored with them.",
     ),
@@ -317,7 +317,7 @@ WEIGHT_CHECKS = (
         "parameters whose squared gradients are all zero",
         warning=0.0,
         failure=None,
-        reason="a gradient that is exactly zero everywhere has no path to the loss (O1)",
+        reason="a gradient that is exactly zero everywhere has no path to the loss",
         advice="They never received a gradient. If train.condition is none they may be unused; "
         "else look at the module in the audit of the start.",
     ),
@@ -335,7 +335,7 @@ WEIGHT_CHECKS = (
         "trained by other code than this checkout's (1: yes)",
         warning=0.0,
         failure=None,
-        reason="H9: a run that used old code was judged as the new",
+        reason="a run that used old code was judged as the new",
         advice="Say so beside its numbers, or train again with `dvc repro train`.",
     ),
     Check(
@@ -343,7 +343,7 @@ WEIGHT_CHECKS = (
         "trained on other data than data/index holds (1: yes)",
         warning=0.0,
         failure=None,
-        reason="R8: two runs on different data were compared",
+        reason="two runs on different data were compared",
         advice="Say so beside its numbers, or train again with `dvc repro train`.",
     ),
     Check(
@@ -351,7 +351,7 @@ WEIGHT_CHECKS = (
         "decisions in which the two runs differ",
         warning=1.0,
         failure=None,
-        reason="D25, R8: eight changes at once explained nothing",
+        reason="eight changes at once explained nothing",
         advice="Change one decision at a time: rerun one of them with all but one taken over.",
     ),
 )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from melodac.doctor.findings import Measured, some
+from melodac.doctor.findings import Measurement, list_first
 from melodac.doctor.run_curves import RunLog
 from melodac.models.code_tables import FIXED_TENSORS
 from melodac.training.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ MODEL = "model"
 AVERAGE = "ema"
 
 
-class Part(NamedTuple):
+class ModuleSizes(NamedTuple):
     """Weights of one module, or of the whole model."""
 
     module: str
@@ -56,8 +56,8 @@ class Snapshot(NamedTuple):
     """One checkpoint, measured."""
 
     update: int
-    whole: Part
-    parts: tuple[Part, ...]
+    whole: ModuleSizes
+    parts: tuple[ModuleSizes, ...]
     largest_step: Mapping[str, float]
     """For each tensor the greatest absolute movement since the checkpoint before."""
     nonfinite: tuple[str, ...]
@@ -126,11 +126,11 @@ def _modules(tensors: Tensors) -> dict[str, list[str]]:
     return modules
 
 
-def _part(module: str, names: list[str], weights: _Weights) -> Part:
+def _part(module: str, names: list[str], weights: _Weights) -> ModuleSizes:
     raw, before, average = weights
     size = sum(raw[name].numel() for name in names)
     norm = _norm(raw, names)
-    return Part(
+    return ModuleSizes(
         module,
         size,
         norm,
@@ -201,20 +201,20 @@ _SQUARES = "exp_avg_sq"
 
 def check_weights(
     snapshots: Sequence[Snapshot], config: Mapping[str, Any], log: RunLog
-) -> Iterator[Measured]:
+) -> Iterator[Measurement]:
     """Every check of weights and moments; `snapshots` in the order of their updates."""
     train: Mapping[str, Any] = config.get("train", {})
     newest = snapshots[-1]
     bad = [f"update {shot.update}: {line}" for shot in snapshots for line in shot.nonfinite]
-    yield Measured("finite", float(len(bad)), some(bad))
+    yield Measurement("finite", float(len(bad)), list_first(bad))
     widest = max(newest.parts, key=lambda part: part.rms)
-    yield Measured("weight_size", widest.rms, f"{widest.module} at update {newest.update}")
+    yield Measurement("weight_size", widest.rms, f"{widest.module} at update {newest.update}")
     yield _frozen(snapshots)
     yield _reach(snapshots, train, log)
     if not newest.update:
         why = "nothing was trained yet"
         for check in ("average_drift", "average_idle", "moments", "dead_parameters"):
-            yield Measured(check, None, why)
+            yield Measurement(check, None, why)
         return
     yield from _average(newest, train)
     yield from _moments(snapshots, train)
@@ -240,21 +240,21 @@ def adam_reach(updates: int, *, beta1: float, beta2: float) -> float:
     return updates * max(1.0, one)
 
 
-def _frozen(snapshots: Sequence[Snapshot]) -> Measured:
+def _frozen(snapshots: Sequence[Snapshot]) -> Measurement:
     if len(snapshots) < 2:
-        return Measured("frozen", None, "needs two checkpoints")
+        return Measurement("frozen", None, "needs two checkpoints")
     steps = snapshots[-1].largest_step
     still = [name for name, step in steps.items() if step == 0.0]
-    return Measured("frozen", float(len(still)), some(still))
+    return Measurement("frozen", float(len(still)), list_first(still))
 
 
-def _reach(snapshots: Sequence[Snapshot], train: Mapping[str, Any], log: RunLog) -> Measured:
+def _reach(snapshots: Sequence[Snapshot], train: Mapping[str, Any], log: RunLog) -> Measurement:
     if len(snapshots) < 2:
-        return Measured("reach", None, "needs two checkpoints")
+        return Measurement("reach", None, "needs two checkpoints")
     if train.get("optimizer", "adamw") != "adamw" or not {"beta1", "beta2"} <= train.keys():
-        return Measured("reach", None, "the bound is that of AdamW")
+        return Measurement("reach", None, "the bound is that of AdamW")
     if log.num_events("rollback"):
-        return Measured("reach", None, "a rollback lies between the checkpoints")
+        return Measurement("reach", None, "a rollback lies between the checkpoints")
     worst, where = 0.0, ""
     for before, after in pairwise(snapshots):
         lines = [n for n in log.accepted if before.update < n["update"] <= after.update]
@@ -267,41 +267,41 @@ def _reach(snapshots: Sequence[Snapshot], train: Mapping[str, Any], log: RunLog)
             if not step / reach <= worst:
                 worst = step / reach
                 where = f"{name}, update {before.update} to {after.update}"
-    return Measured("reach", worst, where)
+    return Measurement("reach", worst, where)
 
 
 def _largest(before: Snapshot, after: Snapshot) -> float:
     return max(before.whole.largest, after.whole.largest)
 
 
-def _average(newest: Snapshot, train: Mapping[str, Any]) -> Iterator[Measured]:
+def _average(newest: Snapshot, train: Mapping[str, Any]) -> Iterator[Measurement]:
     drift, decay = newest.whole.drift, train.get("ema_decay")
     if drift is None:
-        yield Measured("average_drift", None, "the checkpoint holds no averaged weights")
+        yield Measurement("average_drift", None, "the checkpoint holds no averaged weights")
         return
     far = max(newest.parts, key=lambda part: part.drift or 0.0)
-    yield Measured("average_drift", drift, f"most in {far.module}: {far.drift or 0.0:.3g}")
+    yield Measurement("average_drift", drift, f"most in {far.module}: {far.drift or 0.0:.3g}")
     if decay:
-        yield Measured("average_idle", float(drift == 0.0), f"train.ema_decay {decay:g}")
+        yield Measurement("average_idle", float(drift == 0.0), f"train.ema_decay {decay:g}")
 
 
-def _moments(snapshots: Sequence[Snapshot], train: Mapping[str, Any]) -> Iterator[Measured]:
+def _moments(snapshots: Sequence[Snapshot], train: Mapping[str, Any]) -> Iterator[Measurement]:
     with_state = [shot for shot in snapshots if shot.moments]
     if not with_state:
-        yield Measured("moments", None, "no optimizer state is kept: only weights were left")
+        yield Measurement("moments", None, "no optimizer state is kept: only weights were left")
         return
     newest = with_state[-1]
     squares = [kind for kind in newest.moments if kind.kind == _SQUARES]
     clip = train.get("clip_norm")
     if squares and clip:
-        yield Measured("moments", squares[0].total / clip**2, f"update {newest.update}")
+        yield Measurement("moments", squares[0].total / clip**2, f"update {newest.update}")
     else:
-        yield Measured("moments", None, "no squared gradients or no clipping norm")
+        yield Measurement("moments", None, "no squared gradients or no clipping norm")
     yield _dead(newest.moments)
 
 
-def _dead(moments: Sequence[Moments]) -> Measured:
+def _dead(moments: Sequence[Moments]) -> Measurement:
     # the mean gradient of a parameter may cancel, its square only if there never was one
     telling = [kind for kind in moments if kind.kind == _SQUARES] or list(moments)
     dead = sorted({name for kind in telling for name in kind.dead})
-    return Measured("dead_parameters", float(len(dead)), some(dead))
+    return Measurement("dead_parameters", float(len(dead)), list_first(dead))

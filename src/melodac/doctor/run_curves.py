@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.lib.stride_tricks import sliding_window_view
 
-from melodac.doctor.findings import Measured
+from melodac.doctor.findings import Measurement
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 
 Line = Mapping[str, Any]
@@ -117,11 +117,11 @@ def uniform_nats(config: Mapping[str, Any]) -> float:
     return math.log(config.get("store", {}).get("codebook_size", CODEBOOK_SIZE))
 
 
-def check_curve(log: RunLog, config: Mapping[str, Any]) -> Iterator[Measured]:
+def check_curve(log: RunLog, config: Mapping[str, Any]) -> Iterator[Measurement]:
     """Every check of the loss."""
     losses = log.losses()
     bad = [line["update"] for line in log.accepted if not math.isfinite(line["loss"])]
-    yield Measured("finite_loss", float(len(bad)), f"first at update {bad[0]}" if bad else "")
+    yield Measurement("finite_loss", float(len(bad)), f"first at update {bad[0]}" if bad else "")
     curve = trace(log, config)
     yield _initial(curve)
     yield from _shape(curve, config)
@@ -129,61 +129,63 @@ def check_curve(log: RunLog, config: Mapping[str, Any]) -> Iterator[Measured]:
     yield from _validation(log, curve)
 
 
-def _initial(curve: Curve) -> Measured:
+def _initial(curve: Curve) -> Measurement:
     if curve.first is None:
-        return Measured("initial_loss", None, f"the log lacks the first {FIRST_UPDATES} updates")
-    return Measured(
+        return Measurement("initial_loss", None, f"the log lacks the first {FIRST_UPDATES} updates")
+    return Measurement(
         "initial_loss",
         abs(curve.first - curve.uniform),
         f"{curve.first:.3f}, a uniform guess costs {curve.uniform:.3f}",
     )
 
 
-def _shape(curve: Curve, config: Mapping[str, Any]) -> Iterator[Measured]:
+def _shape(curve: Curve, config: Mapping[str, Any]) -> Iterator[Measurement]:
     warmup = config.get("train", {}).get("warmup_updates", 0)
     if curve.lowest is None or curve.late is None or curve.gain is None:
         why = f"{curve.updates} accepted updates, a shape takes {MIN_UPDATES}"
-        yield from (Measured(check, None, why) for check in ("learned", "divergence", "plateau"))
+        yield from (Measurement(check, None, why) for check in ("learned", "divergence", "plateau"))
         return
-    yield Measured("divergence", curve.late - curve.lowest, f"{curve.late:.3f} at the end")
+    yield Measurement("divergence", curve.late - curve.lowest, f"{curve.late:.3f} at the end")
     if curve.updates < 2 * warmup:
         why = f"{curve.updates} updates, of which {warmup} warm up"
-        yield from (Measured(check, None, why) for check in ("learned", "plateau"))
+        yield from (Measurement(check, None, why) for check in ("learned", "plateau"))
         return
     below = curve.uniform - curve.lowest
-    yield Measured("learned", below, f"lowest {curve.lowest:.3f}, uniform {curve.uniform:.3f}")
-    yield Measured("plateau", curve.gain, f"loss {curve.late:.3f} at update {curve.updates}")
+    yield Measurement("learned", below, f"lowest {curve.lowest:.3f}, uniform {curve.uniform:.3f}")
+    yield Measurement("plateau", curve.gain, f"loss {curve.late:.3f} at update {curve.updates}")
 
 
-def _validation(log: RunLog, curve: Curve) -> Iterator[Measured]:
+def _validation(log: RunLog, curve: Curve) -> Iterator[Measurement]:
     if curve.best_validation is None or curve.last_validation is None:
-        yield Measured("overfitting", None, "nothing was validated")
+        yield Measurement("overfitting", None, "nothing was validated")
         return
-    yield Measured(
+    yield Measurement(
         "overfitting",
         curve.last_validation - curve.best_validation,
         f"best {curve.best_validation:.3f} at update {curve.best_update}",
     )
     if curve.late is not None:
         gap = curve.last_validation - curve.late
-        yield Measured("gap", gap, f"train {curve.late:.3f}, held out {curve.last_validation:.3f}")
+        yield Measurement(
+            "gap", gap, f"train {curve.late:.3f}, held out {curve.last_validation:.3f}"
+        )
     last = log.validations[-1]["update"]
     if len(log.validations) < 4:
         why = f"{len(log.validations)} validations, it takes 4"
-        yield Measured("stale_best", None, why)
+        yield Measurement("stale_best", None, why)
     else:
         stale = (last - (curve.best_update or 0)) / last
-        yield Measured("stale_best", stale, f"best at update {curve.best_update} of {last}")
+        yield Measurement("stale_best", stale, f"best at update {curve.best_update} of {last}")
 
 
-def _spikes(losses: Losses) -> Measured:
+def _spikes(losses: Losses) -> Measurement:
     finite = losses[np.isfinite(losses)]
     if len(finite) < MIN_UPDATES:
-        return Measured("spikes", None, f"{len(finite)} updates, it takes {MIN_UPDATES}")
+        return Measurement("spikes", None, f"{len(finite)} updates, it takes {MIN_UPDATES}")
     rest = finite - _neighbours(finite)
     sigma = _SIGMA_PER_MAD * float(np.median(np.abs(rest)))
     count = int((rest > SPIKE_SIGMA * sigma).sum()) if sigma else 0
-    return Measured("spikes", count / len(finite), f"{count} of {len(finite)} updates")
+    return Measurement("spikes", count / len(finite), f"{count} of {len(finite)} updates")
 
 
 def _running_medians(losses: Losses) -> Losses:
@@ -225,57 +227,59 @@ _RELATIVE = 1e-6
 """Rates are equal within this: a log holds them as they were used, in float64."""
 
 
-def check_rates(log: RunLog, config: Mapping[str, Any]) -> Iterator[Measured]:
+def check_rates(log: RunLog, config: Mapping[str, Any]) -> Iterator[Measurement]:
     """Every check of how fast and how steadily a run went."""
     train: Mapping[str, Any] = config.get("train", {})
     yield _order(log)
     yield from _learning_rate(log, train)
     yield _norm_growth(log, train)
     if not log.train:
-        yield from (Measured(check, None, "no update is logged") for check in ("clips", "skips"))
+        yield from (Measurement(check, None, "no update is logged") for check in ("clips", "skips"))
     else:
         late = log.accepted[-late_window(len(log.accepted)) :]
         clipped = [bool(line["is_clipped"]) for line in late if "is_clipped" in line]
         share = sum(clipped) / len(clipped) if clipped else None
-        yield Measured("clips", share, f"last {len(clipped)} updates" if clipped else "not logged")
+        yield Measurement(
+            "clips", share, f"last {len(clipped)} updates" if clipped else "not logged"
+        )
         yield _skips(log)
     yield _events("rollbacks", [line for line in log.events if line.get("event") == "rollback"])
     alarms = {"alarm", "collapse"}
     yield _events("alarms", [line for line in log.events if line.get("event") in alarms])
 
 
-def _order(log: RunLog) -> Measured:
+def _order(log: RunLog) -> Measurement:
     numbers = [line["update"] for line in log.train]
     wrong = [after for before, after in pairwise(numbers) if after != before + 1]
     where = f"first at update {wrong[0]}" if wrong else ""
-    return Measured("log_order", float(len(wrong)), where)
+    return Measurement("log_order", float(len(wrong)), where)
 
 
-def _learning_rate(log: RunLog, train: Mapping[str, Any]) -> Iterator[Measured]:
+def _learning_rate(log: RunLog, train: Mapping[str, Any]) -> Iterator[Measurement]:
     warmup, updates = train.get("warmup_updates"), train.get("updates")
     if warmup is None or not updates:
-        yield Measured("warmup", None, "the checkpoint does not say")
+        yield Measurement("warmup", None, "the checkpoint does not say")
         return
-    yield Measured("warmup", warmup / updates, f"{warmup} of {updates} updates")
+    yield Measurement("warmup", warmup / updates, f"{warmup} of {updates} updates")
     after = [line for line in log.train if line["update"] >= max(warmup, 1)]
     if not after:
-        yield Measured("peak_rate", None, "the warm-up is not over")
+        yield Measurement("peak_rate", None, "the warm-up is not over")
         return
     highest, peak = max(line["learning_rate"] for line in log.train), train["learning_rate"]
     ratio = train.get("stability", {}).get("rollback_learning_rate_ratio", 1.0)
     least = peak * ratio ** log.num_events("rollback")  # a run that went back may never reach more
     off = max(highest / peak, least / highest) - 1.0 if highest > 0.0 else math.inf
-    yield Measured("peak_rate", max(off, 0.0), f"{highest:.3g} of {peak:.3g}")
+    yield Measurement("peak_rate", max(off, 0.0), f"{highest:.3g} of {peak:.3g}")
     risen = [
         two["update"]
         for one, two in pairwise(after)
         if two["learning_rate"] > one["learning_rate"] * (1 + _RELATIVE)
     ]
     where = f"first at update {risen[0]}" if risen else ""
-    yield Measured("rate_rises", float(len(risen)), where)
+    yield Measurement("rate_rises", float(len(risen)), where)
 
 
-def _norm_growth(log: RunLog, train: Mapping[str, Any]) -> Measured:
+def _norm_growth(log: RunLog, train: Mapping[str, Any]) -> Measurement:
     norms = np.array(
         [
             line["grad_norm"]
@@ -286,24 +290,26 @@ def _norm_growth(log: RunLog, train: Mapping[str, Any]) -> Measured:
     )
     size = late_window(len(norms))
     if len(norms) < 4 * size:
-        return Measured("norm_growth", None, f"{len(norms)} updates after the warm-up")
+        return Measurement("norm_growth", None, f"{len(norms)} updates after the warm-up")
     early, late = float(np.median(norms[:size])), float(np.median(norms[-size:]))
     growth = late / early if early else math.inf
-    return Measured("norm_growth", growth, f"{early:.3g} after the warm-up, {late:.3g} at the end")
+    return Measurement(
+        "norm_growth", growth, f"{early:.3g} after the warm-up, {late:.3g} at the end"
+    )
 
 
-def _skips(log: RunLog) -> Measured:
+def _skips(log: RunLog) -> Measurement:
     refused = {line["update"] for line in log.train if line.get("is_skipped", False)}
     refused |= {line["update"] for line in log.events if line.get("event") == "skip"}
     reasons = [str(line.get("reason", "")) for line in log.events if line.get("event") == "skip"]
     known = {line["update"] for line in log.train} | refused
     detail = f"{len(refused)} of {len(known)} updates"
-    return Measured("skips", len(refused) / len(known), "; ".join([detail, *_first(reasons)]))
+    return Measurement("skips", len(refused) / len(known), "; ".join([detail, *_first(reasons)]))
 
 
-def _events(check: str, lines: Sequence[Line]) -> Measured:
+def _events(check: str, lines: Sequence[Line]) -> Measurement:
     said = [f"update {line['update']}: {line.get('reason', 'no reason')}" for line in lines]
-    return Measured(check, float(len(lines)), "; ".join(_first(said)))
+    return Measurement(check, float(len(lines)), "; ".join(_first(said)))
 
 
 def _first(texts: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ SEEDS = (0, 1, 2)
 
 
 @runtime_checkable
-class Play(Protocol):
+class GenerateRuns(Protocol):
     """Generation of tracks that end after so many frames, nothing truncated."""
 
     def __call__(
@@ -49,7 +49,7 @@ class Memorised:
     """Likeliest code of every cell when the past is the truth."""
     condition: Condition | None
     """What the model reads beside codes, one text a window."""
-    play: Play
+    play: GenerateRuns
 
     def run(
         self,

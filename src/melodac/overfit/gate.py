@@ -19,7 +19,7 @@ from torch import Tensor
 from melodac.errors import DivergenceError, TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
-from melodac.overfit.free_runs import Memorised, Play, measure_free_runs
+from melodac.overfit.free_runs import GenerateRuns, Memorised, measure_free_runs
 from melodac.overfit.report import (
     Findings,
     OverfitReport,
@@ -126,7 +126,7 @@ _CURVE_POINTS = 50
 """Points of the loss curve that are reported."""
 
 
-class RealRun(NamedTuple):
+class RunSpec(NamedTuple):
     """The run that the gate stands before."""
 
     data: TrainingData
@@ -136,10 +136,10 @@ class RealRun(NamedTuple):
 def run_overfit(
     model: LanguageModel,
     pattern: DelayPattern,
-    real: RealRun,
+    real: RunSpec,
     *,
     config: OverfitConfig,
-    play: Play,
+    play: GenerateRuns,
     on_update: Callable[[Metrics], None] = lambda _: None,
 ) -> OverfitReport:
     """Look at the fresh model, memorise some windows, then run them back.

@@ -23,7 +23,7 @@ from melodac.training.data import TrainingData, UpdateInput, UpdateReader
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event
 from melodac.training.guards.model_probe import gradient_norms
-from melodac.training.step import GradientTaker
+from melodac.training.step import GradientAccumulator
 
 _UPDATES_SEARCHED = 20
 """Updates among which one is looked for that reads a text: each item's may be dropped."""
@@ -76,7 +76,7 @@ def take_first_gradients(
     ranks, compute = Ranks.current(), Compute(config.compute, device)
     text_bytes = model.config.text_bytes
     reader = UpdateReader(data, pattern, config, text_bytes=text_bytes, ranks=ranks, device=device)
-    taker = GradientTaker(model, config, ranks=ranks, compute=compute)
+    taker = GradientAccumulator(model, config, ranks=ranks, compute=compute)
     update, read = _choose_update(
         reader, min(config.updates, _UPDATES_SEARCHED if text_bytes else 1)
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from melodac.report.clips import CodebookEntropy, CurvePoint
+from melodac.report.page_content import CodebookEntropy, CurvePoint
 
 WIDTH = 460.0
 HEIGHT = 250.0

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from melodac.errors import OutputError
 from melodac.report.charts import draw_bars, draw_curve
-from melodac.report.clips import ListeningPage
+from melodac.report.page_content import ListeningPage
 
 VERDICT_NOTES = {
     "ok": "no detector found a fault",

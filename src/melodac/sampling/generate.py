@@ -20,7 +20,7 @@ from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, is_code
 from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
 
 
-class Layout(NamedTuple):
+class CellPlan(NamedTuple):
     """A sequence before sampling, and which of its cells are still to be sampled."""
 
     sequence: Int64[Tensor, "B K S"]
@@ -73,7 +73,7 @@ def generate(
 
 def lay_out(
     prefix: Int[Tensor, "B K P"], pattern: DelayPattern, *, num_frames: int, ends: bool
-) -> Layout:
+) -> CellPlan:
     """Place what is known and mark what is to be sampled.
 
     Args:
@@ -87,12 +87,12 @@ def lay_out(
     window[..., :P] = prefix
     frames = cell_frames(pattern, num_frames).T.to(prefix.device)
     is_sampled = (frames >= P) & (frames < num_frames) if ends else frames >= P
-    return Layout(apply_delay(window, pattern), is_sampled)
+    return CellPlan(apply_delay(window, pattern), is_sampled)
 
 
 def _fill(
     model: LanguageModel | Guided,
-    layout: Layout,
+    layout: CellPlan,
     *,
     settings: SamplingSettings,
     generators: Sequence[torch.Generator],

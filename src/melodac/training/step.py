@@ -41,7 +41,7 @@ class LossSums(NamedTuple):
     counts: Int64[Tensor, " K"]
 
 
-class GradientTaker:
+class GradientAccumulator:
     """Runs the model forward and backward."""
 
     def __init__(
@@ -117,7 +117,7 @@ _RATIO_EVERY = 10
 """Updates between measurements of their size, each of which copies the weights once."""
 
 
-class Taken(NamedTuple):
+class UpdateResult(NamedTuple):
     """What came of one update."""
 
     judgement: Judgement
@@ -125,14 +125,14 @@ class Taken(NamedTuple):
     events: list[Event]
 
 
-class UpdateTaker:
+class UpdateStep:
     """Takes the updates of a run one after another."""
 
     def __init__(
         self,
         state: TrainState,
         reader: UpdateReader,
-        gradients: GradientTaker,
+        gradients: GradientAccumulator,
         *,
         stability: StabilityController,
         compute: Compute,
@@ -146,7 +146,7 @@ class UpdateTaker:
         self._compute = compute
         self._config = config
 
-    def take(self, update: int, read: UpdateInput) -> Taken:
+    def take(self, update: int, read: UpdateInput) -> UpdateResult:
         """Take one update, or refuse it; either way its number is done."""
         started_s = time.monotonic()
         if self._is_new_context(update):
@@ -178,7 +178,7 @@ class UpdateTaker:
             "frames_per_s": int(sums.counts[0]) / max(time.monotonic() - started_s, 1e-9),
             "memory_mb": _peak_memory_mb(self._state.device),
         }
-        return Taken(judgement, spell_finite(metrics), events)
+        return UpdateResult(judgement, spell_finite(metrics), events)
 
     def _step(self, update: int, norm: Tensor) -> float | None:
         """Change weights, moments and average; the size of the change beside the weights."""

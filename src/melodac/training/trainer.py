@@ -33,7 +33,7 @@ from melodac.training.state import (
     describe_identity,
     hash_identity,
 )
-from melodac.training.step import GradientTaker, Taken, UpdateTaker
+from melodac.training.step import GradientAccumulator, UpdateResult, UpdateStep
 from melodac.training.validation import Validator
 
 
@@ -117,7 +117,7 @@ class Trainer:
         )
         # copied before fsdp cuts the model, and cut alike
         average = ExponentialAverage(model, config.ema_decay)
-        self._gradients = GradientTaker(model, config, ranks=self.ranks, compute=self.compute)
+        self._gradients = GradientAccumulator(model, config, ranks=self.ranks, compute=self.compute)
         self.ranks.wrap(average.model)
         self.state = TrainState(
             model,
@@ -132,7 +132,7 @@ class Trainer:
             ranks=self.ranks,
         )
         self.corruption = self._gradients.corruption
-        self._taker = UpdateTaker(
+        self._taker = UpdateStep(
             self.state,
             self.reader,
             self._gradients,
@@ -252,7 +252,7 @@ class Trainer:
         if taken.judgement.verdict in {"roll_back", "stop"}:
             self._go_back(taken)
 
-    def _go_back(self, taken: Taken) -> None:
+    def _go_back(self, taken: UpdateResult) -> None:
         if taken.judgement.verdict == "stop" or self.directory is None:
             raise divergence(
                 self.update, taken.judgement.reason, rollbacks=self.stability.rollbacks

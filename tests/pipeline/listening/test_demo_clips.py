@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from melodac.report.clips import Clip, Rung, RungKind
+from melodac.report.page_content import DemoClip, Rung, RungKind
 from pipeline.listening.demo_clips import ClipWriter
 from pipeline.stages.demos import _count_labels
 from tests.evaluation.sounds import RATE_HZ, band, noise
@@ -43,7 +43,7 @@ def test_a_noisy_beginning_is_not_the_model_s_fault(writer):
 
 
 def make_clip(*verdicts):
-    return Clip(
+    return DemoClip(
         audio=PurePosixPath("a.flac"),
         picture=PurePosixPath("a.png"),
         label="a",

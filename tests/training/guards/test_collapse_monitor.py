@@ -7,7 +7,7 @@ import torch
 
 from melodac.errors import CheckpointMismatchError, CollapseError
 from melodac.tokens.windows import evaluation_windows
-from melodac.training.guards.collapse import Finding, why_to_end
+from melodac.training.guards.collapse import CollapseFinding, why_to_end
 from melodac.training.guards.variety import choose_probe
 from tests.training.guards.probed import (
     FRAMES,
@@ -57,7 +57,7 @@ def test_every_number_of_the_log_is_named_once(model):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_finding_has_a_remedy(kind):
-    assert len(Finding(kind, "layer 0", 0.9, 0.7).reason) > 100
+    assert len(CollapseFinding(kind, "layer 0", 0.9, 0.7).reason) > 100
 
 
 @pytest.mark.parametrize(

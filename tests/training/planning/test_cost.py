@@ -15,10 +15,10 @@ from melodac.training.planning.cost import (
     check_disk,
     estimate_disk,
     estimate_seconds,
-    fly_ahead,
+    forecast_run,
     time_passes,
 )
-from melodac.training.step import GradientTaker
+from melodac.training.step import GradientAccumulator
 from tests.tiny import change_config
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def shape(train_config):
 def test_timing_changes_no_weight_and_leaves_no_gradient(build_trainer, data):
     trainer, twin = build_trainer(), build_trainer()
     model = trainer.state.model
-    gradients = GradientTaker(
+    gradients = GradientAccumulator(
         model, trainer.config, ranks=Ranks(), compute=Compute(trainer.config.compute, CPU)
     )
     generator = torch.get_rng_state()
@@ -124,29 +124,29 @@ def test_a_disk_that_is_too_small_is_refused_before_the_run(shape, tmp_path, mon
 
 
 def test_a_model_far_larger_than_its_music_is_said_so(shape, tmp_path):
-    few = fly_ahead(shape(train_frames=1000), device=CPU, directory=tmp_path)
-    many = fly_ahead(shape(train_frames=10**7), device=CPU, directory=tmp_path)
+    few = forecast_run(shape(train_frames=1000), device=CPU, directory=tmp_path)
+    many = forecast_run(shape(train_frames=10**7), device=CPU, directory=tmp_path)
     assert any("can learn this music by heart" in line for line in few.warnings)
     assert not many.warnings
     assert "5.12 M parameters; music: 9000 training codes, 0.0018 a parameter" in few.lines[0]
 
 
 def test_every_step_of_a_window_is_counted_and_none_is_cut(shape, tmp_path):
-    found = fly_ahead(shape(), device=CPU, directory=tmp_path)
+    found = forecast_run(shape(), device=CPU, directory=tmp_path)
     assert "up to 128 frames are 136 steps of delay musicgen, nothing is cut" in found.lines[1]
 
 
 def test_positions_beyond_the_slowest_wave_are_said(shape, tmp_path):
     long = shape(train_frames=10**7, frames=16384)
-    assert not fly_ahead(long, device=CPU, directory=tmp_path).warnings
+    assert not forecast_run(long, device=CPU, directory=tmp_path).warnings
     flat = long._replace(pattern=build_pattern("flat", 9))
-    found = fly_ahead(flat, device=CPU, directory=tmp_path).warnings
+    found = forecast_run(flat, device=CPU, directory=tmp_path).warnings
     assert any("far positions look alike" in line for line in found)
 
 
 def test_a_run_that_may_not_fit_into_memory_is_said_with_what_would(shape, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "available_bytes", lambda _: 100_000_000)
-    found = fly_ahead(shape(train_frames=10**7), device=CPU, directory=tmp_path)
+    found = forecast_run(shape(train_frames=10**7), device=CPU, directory=tmp_path)
     assert any("may not fit into 100 MB of memory: about" in line for line in found.warnings)
     monkeypatch.setattr(preflight, "available_bytes", lambda _: None)
-    assert not fly_ahead(shape(train_frames=10**7), device=CPU, directory=tmp_path).warnings
+    assert not forecast_run(shape(train_frames=10**7), device=CPU, directory=tmp_path).warnings

@@ -39,7 +39,7 @@ class TagFilter:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _FilterEntry:
     spelling: str
     field: str
     """Empty: any tag."""
@@ -58,12 +58,12 @@ class _Entry:
         return (metadata.tags.get(self.field, ""),)
 
 
-def _parse(entry: str, key: str) -> _Entry:
+def _parse(entry: str, key: str) -> _FilterEntry:
     field, equals, word = entry.rpartition("=") if entry.count("=") == 1 else ("", "", entry)
     malformed = entry.count("=") > 1 or not _fold(word) or (equals and not canonical_name(field))
     if malformed:
         raise ConfigError(f"{key}: expected word or field=word, got {entry!r}")
-    return _Entry(clean_text(entry), canonical_name(field), _fold(word))
+    return _FilterEntry(clean_text(entry), canonical_name(field), _fold(word))
 
 
 def _items(text: str) -> set[str]:

@@ -75,7 +75,7 @@ MIN_TRUTH_NATS = math.log(2.0)
 """Entropy of the truth below which there is no variety to lose: that of two codes."""
 
 
-class Finding(NamedTuple):
+class CollapseFinding(NamedTuple):
     """One number beyond its threshold."""
 
     kind: FindingKind
@@ -108,7 +108,7 @@ class Unjudged(NamedTuple):
 
 def examine(
     metrics: CollapseMetrics, initial_attention: Sequence[float] | None, config: CollapseConfig
-) -> Iterator[Finding | Unjudged]:
+) -> Iterator[CollapseFinding | Unjudged]:
     """Everything found and everything that could not be judged, codebooks first, then layers.
 
     The likeliest codes are not judged: they are few in a sound model too. Nor are repeats, which
@@ -133,7 +133,7 @@ def examine(
 
 def _examine_usage(
     metrics: CollapseMetrics, codebook: int, limit: float
-) -> Iterator[Finding | Unjudged]:
+) -> Iterator[CollapseFinding | Unjudged]:
     place = f"codebook {codebook}"
     true = metrics.predictions.truth.distinct[codebook]
     uses = {"usage": metrics.predictions.sampled, "generated_usage": metrics.generated}
@@ -145,12 +145,12 @@ def _examine_usage(
                 kind, place, f"the truth has only {true} codes here, one alone would be enough"
             )
         elif ratio < limit:
-            yield Finding(kind, place, ratio, limit)
+            yield CollapseFinding(kind, place, ratio, limit)
 
 
 def _examine_entropy(
     metrics: CollapseMetrics, codebook: int, limit: float
-) -> Iterator[Finding | Unjudged]:
+) -> Iterator[CollapseFinding | Unjudged]:
     place = f"codebook {codebook}"
     true = metrics.predictions.truth.entropy_nats[codebook]
     if true < MIN_TRUTH_NATS:
@@ -160,12 +160,12 @@ def _examine_entropy(
         return
     ratio = metrics.predictions.sampled.entropy_nats[codebook] / true
     if ratio < limit:
-        yield Finding("entropy", place, ratio, limit)
+        yield CollapseFinding("entropy", place, ratio, limit)
 
 
 def _examine_attention(
     metrics: CollapseMetrics, initial: Sequence[float] | None, limit: float
-) -> Iterator[Finding | Unjudged]:
+) -> Iterator[CollapseFinding | Unjudged]:
     for index, layer in enumerate(metrics.attention):
         place = f"layer {index}"
         if initial is None:
@@ -173,7 +173,7 @@ def _examine_attention(
             continue
         change = abs(layer.entropy_share - initial[index])
         if change > limit:
-            yield Finding("attention", place, change, limit)
+            yield CollapseFinding("attention", place, change, limit)
 
 
 class CollapseMonitor:
@@ -202,12 +202,12 @@ class CollapseMonitor:
         """Take what was measured at update 0 as what attention is compared with from now on."""
         self._initial_attention = tuple(layer.entropy_share for layer in metrics.attention)
 
-    def judge(self, metrics: CollapseMetrics) -> tuple[Finding, ...]:
+    def judge(self, metrics: CollapseMetrics) -> tuple[CollapseFinding, ...]:
         """Everything that is beyond its threshold; `failure` speaks of the last call."""
         findings = tuple(
             check
             for check in examine(metrics, self._initial_attention, self.config)
-            if isinstance(check, Finding)
+            if isinstance(check, CollapseFinding)
         )
         self._found = tuple(finding.reason for finding in findings)
         return findings

@@ -96,7 +96,7 @@ _ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 """Of torch's attention, those that may come without a name."""
 
 
-class AttentionSeen(NamedTuple):
+class AttentionRecord(NamedTuple):
     """One call of attention."""
 
     name: str
@@ -110,7 +110,7 @@ class AttentionSeen(NamedTuple):
     """Largest of them in size."""
 
 
-class SublayerSeen(NamedTuple):
+class SublayerRecord(NamedTuple):
     """One sublayer of one block."""
 
     name: str
@@ -126,17 +126,17 @@ class SublayerSeen(NamedTuple):
 
 
 @dataclass
-class Seen:
+class ForwardRecord:
     """What was seen in one pass, in the order of the calls."""
 
-    attention: list[AttentionSeen] = field(default_factory=list[AttentionSeen])
-    sublayers: list[SublayerSeen] = field(default_factory=list[SublayerSeen])
+    attention: list[AttentionRecord] = field(default_factory=list[AttentionRecord])
+    sublayers: list[SublayerRecord] = field(default_factory=list[SublayerRecord])
     called: list[str] = field(default_factory=list[str])
     """Names of all modules that were called."""
 
 
 @contextmanager
-def watched(model: nn.Module, seen: Seen) -> Generator[None]:
+def watched(model: nn.Module, seen: ForwardRecord) -> Generator[None]:
     """See everything that the model does in a with-block; it is left without hooks."""
     callers: list[str] = []
     streams: dict[str, float] = {}
@@ -156,7 +156,7 @@ def watched(model: nn.Module, seen: Seen) -> Generator[None]:
             callers.pop()
             block = name.rpartition(".")[0]
             if block in streams and not isinstance(module, _QUIET) and isinstance(output, Tensor):
-                found = SublayerSeen(name, root_mean_square(output), streams[block])
+                found = SublayerRecord(name, root_mean_square(output), streams[block])
                 seen.sublayers.append(found)
 
         return hook
@@ -200,7 +200,7 @@ def root_mean_square(values: Tensor) -> float:
 class _AttentionWatch(TorchFunctionMode):
     """Measures the logits of every attention before it is computed."""
 
-    def __init__(self, found: list[AttentionSeen], callers: list[str]) -> None:
+    def __init__(self, found: list[AttentionRecord], callers: list[str]) -> None:
         super().__init__()
         self._found = found
         self._callers = callers
@@ -219,7 +219,7 @@ class _AttentionWatch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _measure(name: str, call: dict[str, Any]) -> AttentionSeen:
+def _measure(name: str, call: dict[str, Any]) -> AttentionRecord:
     query: Float[Tensor, "B H S E"] = call["query"]
     key: Float[Tensor, "B G M E"] = call["key"]
     _, H, S, E = query.shape
@@ -229,7 +229,7 @@ def _measure(name: str, call: dict[str, Any]) -> AttentionSeen:
     logits = query[:items].float() @ keys.transpose(-1, -2) * scale
     is_causal = bool(call.get("is_causal"))
     shown = logits[_visible(logits, call.get("attn_mask"), is_causal=is_causal)]
-    return AttentionSeen(
+    return AttentionRecord(
         name,
         head_dim=E,
         scale=scale,

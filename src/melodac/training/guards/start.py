@@ -25,7 +25,7 @@ from melodac.tokens.delay import DelayPattern
 from melodac.tokens.vocabulary import CODEBOOK_SIZE, VOCABULARY_SIZE
 from melodac.training.data import Part
 from melodac.training.guards.model_probe import (
-    Seen,
+    ForwardRecord,
     block_names,
     codebook_norms,
     gradient_norms,
@@ -48,7 +48,7 @@ def find_structural_faults(model: LanguageModel) -> tuple[str, ...]:
     return (*_frozen(model), *_batch_statistics(model), *_initial_sizes(model))
 
 
-def describe_model(model: LanguageModel, seen: Seen) -> dict[str, str | int]:
+def describe_model(model: LanguageModel, seen: ForwardRecord) -> dict[str, str | int]:
     """Facts read from the model object and from what one pass of it called."""
     facts: dict[str, str | int] = {
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -268,7 +268,7 @@ def audit_start(
     """
     misfits = find_misfits(model, pattern)
     if misfits:  # a pass would end in an error that says less
-        return AuditReport({}, describe_model(model, Seen()), misfits)
+        return AuditReport({}, describe_model(model, ForwardRecord()), misfits)
     part = _cut(parts[0], pattern)
     was_training = model.training
     model.eval()
@@ -306,9 +306,9 @@ def _cut(part: Part, pattern: DelayPattern) -> Part:
     )
 
 
-def _run_through(model: LanguageModel, part: Part) -> tuple[Seen, _Losses]:
+def _run_through(model: LanguageModel, part: Part) -> tuple[ForwardRecord, _Losses]:
     """Look into the first forward pass, add up the gradients of all."""
-    seen = Seen()
+    seen = ForwardRecord()
     sums: list[tuple[Tensor, Tensor]] = []
     for index, condition in enumerate(_conditions(model, len(part.sequence))):
         with nullcontext() if index else watched(model, seen):
@@ -330,7 +330,7 @@ def _conditions(model: LanguageModel, num_items: int) -> list[Condition | None]:
     return [text.to(device), no_texts(num_items, device)]
 
 
-def _numbers(seen: Seen, losses: _Losses) -> dict[str, float]:
+def _numbers(seen: ForwardRecord, losses: _Losses) -> dict[str, float]:
     numbers = {"loss": losses.total}
     numbers |= {f"loss_k{codebook}": loss for codebook, loss in enumerate(losses.per_codebook)}
     for attention in seen.attention:
@@ -341,7 +341,7 @@ def _numbers(seen: Seen, losses: _Losses) -> dict[str, float]:
     return numbers
 
 
-def _judge_attention(seen: Seen, limits: AuditLimits) -> Iterator[str]:
+def _judge_attention(seen: ForwardRecord, limits: AuditLimits) -> Iterator[str]:
     low, high = limits.attention_std
     for layer in seen.attention:
         standard = 1 / math.sqrt(layer.head_dim)
@@ -363,7 +363,7 @@ def _judge_attention(seen: Seen, limits: AuditLimits) -> Iterator[str]:
             )
 
 
-def _judge_sublayers(seen: Seen, limits: AuditLimits) -> Iterator[str]:
+def _judge_sublayers(seen: ForwardRecord, limits: AuditLimits) -> Iterator[str]:
     low, high = limits.sublayer_ratio
     for sublayer in seen.sublayers:
         if not low <= sublayer.ratio <= high:

@@ -29,7 +29,7 @@ from melodac.training.planning.memory import (
 )
 from melodac.training.schedule import context_frames_at
 from melodac.training.state import ALWAYS_KEPT
-from melodac.training.step import GradientTaker
+from melodac.training.step import GradientAccumulator
 
 FEW_CODES = 1.0
 """Codes a parameter below which a model can learn its music by heart."""
@@ -74,7 +74,7 @@ class RunShape(NamedTuple):
         return self.pattern.num_steps(max(self.longest_frames, self.window_frames))
 
 
-class Preflight(NamedTuple):
+class RunForecast(NamedTuple):
     """What to tell before a run."""
 
     lines: tuple[str, ...]
@@ -83,7 +83,7 @@ class Preflight(NamedTuple):
     """What is allowed and yet likely to end badly."""
 
 
-def time_passes(gradients: GradientTaker, model: nn.Module, data: UpdateInput) -> PassTimes:
+def time_passes(gradients: GradientAccumulator, model: nn.Module, data: UpdateInput) -> PassTimes:
     """Time one part of an update after one that warms up; no weight, moment or average changes.
 
     Args:
@@ -166,14 +166,14 @@ def check_disk(shape: RunShape, directory: Path) -> str:
     return f"disk: up to {format_bytes(needed)} of checkpoints, {format_bytes(free)} free"
 
 
-def fly_ahead(
+def forecast_run(
     shape: RunShape,
     *,
     device: torch.device,
     directory: Path,
     times: PassTimes | None = None,
     first: int = 1,
-) -> Preflight:
+) -> RunForecast:
     """All that can be said of a run before it starts.
 
     A run whose checkpoints do not fit on the disk is refused with `OutputError`.
@@ -190,7 +190,7 @@ def fly_ahead(
     lines += [memory_line, check_disk(shape, directory)]
     if times is not None:
         lines.append(_describe_hours(shape, times, first))
-    return Preflight(
+    return RunForecast(
         tuple(lines), (*_data_warnings(shape), *_position_warnings(shape), *memory_warnings)
     )
 

@@ -73,7 +73,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class DemoClip:
     """One piece of sound with its picture; None where a value does not apply or is unmeasured."""
 
     audio: PurePath
@@ -112,7 +112,7 @@ class Rung:
     """All clips that had the same help."""
 
     kind: RungKind
-    clips: tuple[Clip, ...]
+    clips: tuple[DemoClip, ...]
 
     @property
     def note(self) -> RungNote:
@@ -137,7 +137,7 @@ class Rung:
         return any(clip.temperature is not None for clip in self.clips)
 
     @property
-    def tracks(self) -> dict[str, tuple[Clip, ...]]:
+    def tracks(self) -> dict[str, tuple[DemoClip, ...]]:
         """Clips by label, in the order in which labels first appear."""
         labels = dict.fromkeys(clip.label for clip in self.clips)
         return {
