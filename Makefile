@@ -47,7 +47,7 @@ faults: env      ## the slow tests: real servers, compiling, the pipeline end to
 	$(BIN)/python -m pytest tests -m slow
 
 codec: env $(PRACTICE) ## train the bundled codec from nothing, or go on (resumable, hours)
-	$(BIN)/python pipeline/codec.py train
+	$(BIN)/python pipeline/commands/codec.py train
 
 $(PRACTICE):
 	$(BIN)/python -m data.sample.compose practice $(@D) --minutes 112

@@ -1,13 +1,15 @@
 """dvc.yaml read back: the one place where stages, their order and their inputs are written.
 
-The runner, the flows and the tests ask here, so that the graph is never written twice.
+The runner, the flows and the tests ask here, so that the graph is never written twice. The checkout
+is the closest folder that holds it, so that `melodac` works from any folder inside.
 """
 
 from pathlib import Path
 from typing import Any
 
-from pipeline.paths import resolve_source
-from pipeline.yaml_reader import read_yaml
+from melodac.errors import ConfigError
+from pipeline.params import read_yaml
+from pipeline.paths import PARAMS, resolve_source
 
 DVC_FILE = Path("dvc.yaml")
 SOURCE = "${ingest.source}"
@@ -42,3 +44,18 @@ def stage_parents(dvc_file: Path = DVC_FILE) -> dict[str, tuple[str, ...]]:
 def _paths(stage: dict[str, Any], key: str) -> list[str]:
     entries = stage.get(key, [])
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def find_checkout(start: Path) -> Path:
+    """The closest folder, from `start` upwards, that holds the pipeline.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / DVC_FILE).is_file() and (folder / PARAMS).is_file():
+            return folder
+    raise ConfigError(
+        f"{start}: no {DVC_FILE} with a {PARAMS} here or in any folder above, "
+        "cd into a checkout of melodac"
+    )

@@ -22,12 +22,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MPLCONFIGDIR", str(CHECKOUT / ".scratch" / "matplotlib"))
 
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  needs the path above
-from pipeline import bridge, launch, logs, paths  # noqa: E402
+from pipeline import logs, paths  # noqa: E402
 from pipeline.dag import stage_inputs  # noqa: E402
 from pipeline.identity import code_version, fingerprint_inputs  # noqa: E402
 from pipeline.params import Params, hash_params, load_params  # noqa: E402
+from pipeline.processes import launch  # noqa: E402
+from pipeline.processes.signals import StoppedError  # noqa: E402
 from pipeline.records import Outcome, write_json  # noqa: E402
-from pipeline.signals import StoppedError  # noqa: E402
+from pipeline.watch import bridge  # noqa: E402
 
 STAGES = ("ingest", "normalize", "encode", "index", "overfit", "train", "evaluate", "demos")
 STOPPED_BY_SIGINT = 130

@@ -6,19 +6,18 @@ written; the store holds the same bytes either way, whatever finishes first and 
 
 import logging
 
-from melodac.codec.compiled import PAYS_FROM_S, can_compile
 from melodac.codec.dac import DacCodec
+from melodac.codec.exact import PAYS_FROM_S, can_compile
 from melodac.codec.load import WEIGHTS, load_codec
-from melodac.tokens.shard_cache import ShardCache
-from melodac.tokens.store_writer import write_store
+from melodac.store_writer import ShardCache, write_store
 from pipeline import paths
-from pipeline.code_cache import hold_encode_scratch
-from pipeline.devices import set_up_torch
-from pipeline.imported import HANDED_ON, take_over
+from pipeline.cache.codes import hold_encode_scratch
+from pipeline.cache.track_encoder import TrackEncoder, build_header, choose_threads
 from pipeline.logs import progress
 from pipeline.params import Params
+from pipeline.processes.devices import set_up_torch
 from pipeline.records import Outcome, read_normalized
-from pipeline.track_encoder import TrackEncoder, build_header, choose_threads
+from pipeline.source.handover import HANDED_ON, take_over
 
 log = logging.getLogger(__name__)
 

@@ -18,14 +18,14 @@ from melodac.evaluation.bootstrap import Bootstrap, Estimate
 from melodac.evaluation.likelihood import Likelihood, measure_likelihood
 from melodac.tokens.windows import evaluation_windows
 from pipeline import paths
-from pipeline.datasets import Dataset, read_dataset
-from pipeline.devices import set_up_torch
-from pipeline.ear import EarStudy
-from pipeline.ear_table import EarTable, compare_by_ear, missing_table
-from pipeline.experiment import Trained, load_trained
-from pipeline.generation import build_instrument
+from pipeline.experiment.dataset import Dataset, read_dataset
+from pipeline.experiment.model import Trained, load_trained
+from pipeline.listening.ear import EarStudy
+from pipeline.listening.ear_table import EarTable, compare_by_ear, missing_table
+from pipeline.listening.instrument import build_instrument
 from pipeline.logs import Advance, progress_bar
 from pipeline.params import EvaluateParams, Params
+from pipeline.processes.devices import set_up_torch
 from pipeline.records import (
     Outcome,
     Split,

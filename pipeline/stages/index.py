@@ -15,12 +15,12 @@ from typing import Any, get_args
 import numpy as np
 
 from melodac.errors import EmptySplitError, TokenError
+from melodac.evaluation.ngrams import fit_baseline, score_baseline
 from melodac.tokens.array import TokenArray
-from melodac.tokens.header import StoreHeader
 from melodac.tokens.layout import Column
-from melodac.tokens.ngrams import fit_baseline, score_baseline
 from melodac.tokens.statistics import TokenStatistics, measure_statistics
-from melodac.tokens.store import TokenStore, open_store
+from melodac.tokens.store.header import StoreHeader
+from melodac.tokens.store.reader import TokenStore, open_store
 from melodac.tokens.tags import tag_texts
 from melodac.tokens.windows import (
     Coverage,
@@ -31,9 +31,15 @@ from melodac.tokens.windows import (
     training_windows,
 )
 from pipeline import paths
-from pipeline.bars import FoundBars, find_bars
-from pipeline.datasets import IndexRecord
-from pipeline.index_tables import as_csv, describe_sizes, log_outliers, tabulate_tracks
+from pipeline.experiment.dataset import IndexRecord
+from pipeline.indexing import (
+    FoundBars,
+    as_csv,
+    describe_sizes,
+    find_bars,
+    log_outliers,
+    tabulate_tracks,
+)
 from pipeline.logs import progress_bar
 from pipeline.params import IndexParams, Params
 from pipeline.records import (

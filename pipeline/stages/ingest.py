@@ -13,29 +13,34 @@ from pathlib import Path
 from melodac.audio.examine import DurationLimits, Examination, Rejection
 from melodac.audio.groups import Membership, form_groups
 from melodac.audio.metadata.collect import collect_metadata
+from melodac.audio.metadata.fields import TrackMetadata
 from melodac.audio.metadata.filters import TagFilter
 from melodac.audio.metadata.licences import UNKNOWN_LICENCE, LicenceTotal, summarize_licences
-from melodac.audio.metadata.merge import TrackMetadata
 from melodac.audio.near_duplicates import NearDuplicate, find_near_duplicates
 from melodac.audio.scan import Entry, scan_folder
 from melodac.errors import AudioError
 from pipeline import paths
-from pipeline.examinations import ExaminationCache, Examined, examine
-from pipeline.grouping import check_catalogue, format_groups, list_keys, split_tracks
-from pipeline.imported import find_import
-from pipeline.imported_catalogue import catalogue_import
-from pipeline.listing import check_unchanged, find_folder
+from pipeline.cache.examinations import ExaminationCache, Examined, examine
 from pipeline.logs import progress
 from pipeline.params import IngestParams, Params
-from pipeline.records import Outcome, TrackRecord, write_catalogue, write_text
-from pipeline.verdicts import Verdict, explain_nothing, format_report, judge
-from pipeline.workers import (
+from pipeline.processes.workers import (
     WorkerFailure,
     WorkerOutOfMemory,
     WorkerTimeout,
     count_workers,
     map_in_workers,
 )
+from pipeline.records import Outcome, TrackRecord, write_catalogue, write_text
+from pipeline.source.catalogue import (
+    catalogue_import,
+    check_catalogue,
+    format_groups,
+    list_keys,
+    split_tracks,
+)
+from pipeline.source.imported import find_import
+from pipeline.source.listing import check_unchanged, find_folder
+from pipeline.source.verdicts import Verdict, explain_nothing, format_report, judge
 
 log = logging.getLogger(__name__)
 

@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from melodac.audio.normalize import NormalizedFile, NormalizeJob, NormalizeTarget, Unusable
-from melodac.durable import sync
+from melodac.audio.level.normalize import NormalizedFile, NormalizeJob, NormalizeTarget, Unusable
 from melodac.errors import AudioError, OutputError
+from melodac.files import sync
 from pipeline import paths
-from pipeline.imported import HANDED_ON, find_import, hand_on
-from pipeline.listing import find_folder
+from pipeline.cache.normalized_audio import Produced, open_cache, produce
 from pipeline.logs import progress
-from pipeline.normalized_cache import Produced, open_cache, produce
 from pipeline.params import NormalizeParams, Params
+from pipeline.processes.workers import WorkerCrash, count_workers, map_in_workers
 from pipeline.records import (
     NormalizedRecord,
     Outcome,
@@ -28,7 +27,9 @@ from pipeline.records import (
     read_catalogue,
     write_normalized,
 )
-from pipeline.workers import WorkerCrash, count_workers, map_in_workers
+from pipeline.source.handover import HANDED_ON, hand_on
+from pipeline.source.imported import find_import
+from pipeline.source.listing import find_folder
 
 log = logging.getLogger(__name__)
 

@@ -15,21 +15,21 @@ from torch import Tensor
 from melodac.errors import TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
+from melodac.overfit.gate import RunSpec, run_overfit
+from melodac.overfit.report import OverfitReport
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import DelayPattern
 from melodac.training.events import Metrics
-from melodac.training.overfit import RealRun, run_overfit
-from melodac.training.overfit_report import OverfitReport
 from pipeline import paths
-from pipeline.datasets import read_dataset
-from pipeline.devices import set_up_torch
-from pipeline.experiment import build_model, build_train_pattern
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import build_model, build_train_pattern
+from pipeline.experiment.training_run import read_training_data
 from pipeline.logs import progress_bar
 from pipeline.params import Params
+from pipeline.processes.devices import set_up_torch
 from pipeline.records import Outcome, write_json
-from pipeline.training_run import read_training_data
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def memorise(params: Params) -> OverfitReport:
     device = set_up_torch(params.runtime)
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
-    real = RealRun(read_training_data(params.train, dataset), params.train.trainer_config())
+    real = RunSpec(read_training_data(params.train, dataset), params.train.trainer_config())
     model = build_model(params.train, pattern, dataset, dropout=0.0, seed=params.overfit.seed).to(
         device
     )

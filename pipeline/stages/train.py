@@ -13,21 +13,28 @@ from melodac.models.config import count_parameters
 from melodac.training.checkpoint import latest_checkpoint
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event
-from melodac.training.loop import Callbacks, Trainer, TrainResult
+from melodac.training.trainer import Callbacks, Trainer, TrainResult
 from pipeline import paths
-from pipeline.curves import write_curves
-from pipeline.datasets import read_dataset
-from pipeline.devices import set_up_torch
-from pipeline.doctor import leave_report
-from pipeline.experiment import build_model, build_train_pattern, describe_run
+from pipeline.experiment.curves import write_curves
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.doctor import leave_report
+from pipeline.experiment.model import build_model, build_train_pattern, describe_run
+from pipeline.experiment.train_log import TRAIN, TrainLog, curve, read_log, write_curve
+from pipeline.experiment.training_run import (
+    RunWatcher,
+    announce_run,
+    hold_run_directory,
+    name_run_directory,
+    probe_generator,
+    read_training_data,
+    remove_run_directory,
+)
 from pipeline.logs import progress_bar
 from pipeline.params import Params
+from pipeline.processes.devices import set_up_torch
+from pipeline.processes.signals import StopRequest, stop_on_signal
 from pipeline.records import Outcome
-from pipeline.run_directory import hold_run_directory, name_run_directory, remove_run_directory
-from pipeline.signals import StopRequest, stop_on_signal
-from pipeline.tracking import Tracker, open_tracker
-from pipeline.train_log import TRAIN, TrainLog, curve, read_log, write_curve
-from pipeline.training_run import RunWatcher, fly_before, player, read_training_data
+from pipeline.watch.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
 LOG_NAME = "log.jsonl"
@@ -77,9 +84,11 @@ def _follow(trainer: Trainer, params: Params) -> Outcome:
     """Do the share of a process that neither writes nor speaks."""
     with stop_on_signal(trainer.ranks.max) as stop:
         trainer.resume()
-        fly_before(trainer, params)
+        announce_run(trainer, params)
         _audit(trainer)
-        trainer.callbacks = Callbacks(should_stop=stop, generate_codes=player(trainer.pattern))
+        trainer.callbacks = Callbacks(
+            should_stop=stop, generate_codes=probe_generator(trainer.pattern)
+        )
         trainer.run()
         stop.raise_if_asked()
     return Outcome(counts={})
@@ -92,7 +101,7 @@ def _resume_and_run(
         log.warning("%s", warning)
     if trainer.update:
         log.info("resumed after update %d", trainer.update)
-    fly_before(trainer, params)
+    announce_run(trainer, params)
     with progress_bar(
         total=trainer.config.updates, unit="update", description="train", done=trainer.update
     ) as advance:
@@ -103,7 +112,7 @@ def _resume_and_run(
             watcher.on_validation,
             stop,
             watcher.on_event,
-            player(trainer.pattern),
+            probe_generator(trainer.pattern),
         )
         return trainer.run()
 

@@ -17,10 +17,10 @@ Axis letters, one meaning each in the whole project:
 
 Import direction, top may import below and never up:
 
-    evaluation | report
-    sampling | training
+    doctor | evaluation | overfit | report | code_files | store_writer
+    sampling | training | codec_training
     models
     tokens | codec
     audio
-    config | durable | errors
+    config | errors | files
 """

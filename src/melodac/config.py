@@ -1,4 +1,4 @@
-"""`Section`, the base of every config in the project; any module may import it.
+"""`Section`, the base of every config in the project.
 
 Configs are immutable, strict and refuse unknown keys, so a typo is an error and never a default.
 """

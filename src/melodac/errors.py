@@ -1,4 +1,4 @@
-"""Every error the library raises on purpose; any module may import it.
+"""Every error the library raises on purpose.
 
 A domain error also inherits the builtin a caller would expect, so both `except MelodacError` and
 `except ValueError` work. Messages say what is wrong, what was given, what is allowed, what to do.

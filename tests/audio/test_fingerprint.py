@@ -9,9 +9,14 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.fingerprint import HOP_SAMPLES, QUIET_WORD, RATE_HZ, FingerprintMeter
-from melodac.audio.near_duplicates import measure_similarity
-from melodac.audio.resample import resample
+from melodac.audio.level.convert import resample
+from melodac.audio.near_duplicates import (
+    HOP_SAMPLES,
+    QUIET_WORD,
+    RATE_HZ,
+    FingerprintMeter,
+    measure_similarity,
+)
 
 SOURCE_HZ = 44_100
 

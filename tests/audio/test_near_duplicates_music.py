@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from melodac.audio.files.read import read_audio
 from melodac.audio.near_duplicates import find_near_duplicates
-from melodac.audio.read import read_audio
 from tests.audio.test_fingerprint import CHANGES, SOURCE_HZ, fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]

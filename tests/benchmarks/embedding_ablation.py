@@ -25,15 +25,14 @@ import torch
 from scipy import stats
 
 from melodac.models import code_tables, config, initialization
-from melodac.models.config import vector_dim
+from melodac.models.config import build_config, vector_dim
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
-from melodac.training.loop import Callbacks, Trainer
+from melodac.training.trainer import Callbacks, Trainer
 from pipeline import paths
-from pipeline.datasets import read_dataset
-from pipeline.experiment import build_train_pattern
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import build_train_pattern
+from pipeline.experiment.training_run import read_training_data
 from pipeline.params import load_params
-from pipeline.training_run import read_training_data
 
 
 class Run(NamedTuple):

@@ -32,10 +32,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "reference"))  # run as a scr
 
 from official_codec import OFFICIAL, build_spread
 
-from melodac.audio.read import read_audio
-from melodac.codec.architecture import DacArchitecture
+from melodac.audio.files.read import read_audio
+from melodac.codec.architecture import DacArchitecture, build_dac, dac_model_class
 from melodac.codec.dac import DacCodec
-from melodac.codec.dac_import import build_dac, dac_model_class
 from melodac.codec.load import load_codec
 
 

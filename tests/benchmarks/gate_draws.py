@@ -27,8 +27,8 @@ from statistics import median
 import soundfile
 
 from melodac.errors import MelodacError
-from pipeline.datasets import read_dataset
-from pipeline.experiment import TRAINING_CODE
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import TRAINING_CODE
 from pipeline.identity import fingerprint_code
 from pipeline.params import Params, load_params
 from pipeline.stages import overfit

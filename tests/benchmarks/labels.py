@@ -23,7 +23,7 @@ import torch
 
 from melodac.codec.load import load_codec
 from melodac.evaluation.detectors import examine_clip
-from melodac.tokens.store import open_store
+from melodac.tokens.store.reader import open_store
 
 RATE_HZ = 44_100
 SUFFIXES = {".flac", ".mp3", ".ogg", ".wav"}

@@ -13,12 +13,12 @@ import time
 import torch
 from torch.nn import functional
 
-from melodac.models.estimates import count_training_flops
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.sampling.generate import generate
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import build_pattern
+from melodac.training.planning.estimates import count_training_flops
 
 BATCH_SIZE, STEPS, FRAMES = 8, 264, 603
 

@@ -21,8 +21,8 @@ import pyloudnorm
 import soundfile
 import soxr
 
-from melodac.audio.normalize import NormalizeJob, NormalizeTarget, normalize_file
-from melodac.durable import hash_file
+from melodac.audio.level.normalize import NormalizeJob, NormalizeTarget, normalize_file
+from melodac.files import hash_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE_HZ = 44_100

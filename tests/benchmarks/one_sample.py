@@ -22,18 +22,18 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
+from melodac.overfit.gate import gate_config
 from melodac.sampling.generate import generate
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
-from melodac.tokens.store import open_store
+from melodac.tokens.store.reader import open_store
 from melodac.training.config import OverfitConfig
-from melodac.training.loop import Callbacks, Trainer
-from melodac.training.overfit_config import gate_config
+from melodac.training.data import TrainingData
 from melodac.training.seeding import seeded
-from melodac.training.update import TrainingData
+from melodac.training.trainer import Callbacks, Trainer
 from pipeline.params import load_params
 
 SIZE = "nano"

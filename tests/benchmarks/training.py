@@ -18,15 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from melodac.models.estimates import count_training_flops
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
-from melodac.training.loop import Trainer
-from melodac.training.memory import estimate_memory
-from melodac.training.prefetch import Prefetcher
-from melodac.training.update import TrainingData
+from melodac.training.data import Prefetcher, TrainingData
+from melodac.training.planning.estimates import count_training_flops
+from melodac.training.planning.memory import estimate_memory
+from melodac.training.trainer import Trainer
 from pipeline.params import load_params
 
 FRAMES, WINDOWS, CODEBOOKS = 256, 4, 9

@@ -15,11 +15,11 @@ from melodac.codec.dac import DacCodec
 from melodac.codec.frame_decoder import FrameDecoderShape
 from melodac.codec.front_end import HALO, FrontEndShape
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralCodec, SpectralModel
-from melodac.codec.training.clips import CropSource, load_clips
-from melodac.codec.training.config import CodecTrainingConfig
-from melodac.codec.training.fit import fit_quantizer
-from melodac.codec.training.state import export_state, save_state
-from melodac.codec.training.trainer import CodecTrainer
+from melodac.codec_training.clips import CropSource, load_clips
+from melodac.codec_training.config import CodecTrainingConfig
+from melodac.codec_training.fit import fit_quantizer
+from melodac.codec_training.state import export_state, save_state
+from melodac.codec_training.trainer import CodecTrainer
 from tests.reference.official_codec import build_spread
 
 RATE_HZ = 44_100

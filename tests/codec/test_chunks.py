@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.codec.chunks import ChunkShape, read_chunks
+from melodac.codec.streams import ChunkShape, read_chunks
 
 shapes = st.builds(
     ChunkShape,

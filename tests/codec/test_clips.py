@@ -5,9 +5,9 @@ import pytest
 import soundfile
 import torch
 
-from melodac.audio.loudness import measure_loudness
-from melodac.codec.training import clips as clips_module
-from melodac.codec.training.clips import Clip, CropSource, FlacFile, is_held_out, load_clips
+from melodac.audio.level.loudness import measure_loudness
+from melodac.codec_training import clips as clips_module
+from melodac.codec_training.clips import Clip, CropSource, FlacFile, is_held_out, load_clips
 from melodac.errors import AudioError, ConfigError
 
 LENGTH = 4096

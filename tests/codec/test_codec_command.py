@@ -1,4 +1,4 @@
-"""`pipeline/codec.py`: train for some minutes, export, measure; each step from files alone."""
+"""`pipeline/commands/codec.py`: train for some minutes, export, measure; each step from files alone."""
 
 import csv
 import json
@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from melodac.codec.training.clips import is_held_out
-from melodac.codec.training.state import read_architecture
 from melodac.codec.weights import write_weights_folder
-from melodac.durable import hash_file
-from pipeline.codec import _config, app
+from melodac.codec_training.clips import is_held_out
+from melodac.codec_training.state import read_architecture
+from melodac.files import hash_file
+from pipeline.commands.codec import _config, app
 from tests.codec.conftest import SPECTRAL, build_spectral_model, compose
 
 SMALL = ["batch_size=1", "crop_frames=16", "silent_updates=1"]
@@ -109,7 +109,15 @@ def test_nothing_to_measure_is_said(weights, tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_run_keeps_its_state_and_says_so(music, weights, tmp_path):
-    command = [sys.executable, "pipeline/codec.py", "train", "--source", music, "--init", weights]
+    command = [
+        sys.executable,
+        "pipeline/commands/codec.py",
+        "train",
+        "--source",
+        music,
+        "--init",
+        weights,
+    ]
     command += ["--state", tmp_path / "state", *(f"--set={setting}" for setting in SMALL)]
     process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "state" / "log.jsonl").is_file():

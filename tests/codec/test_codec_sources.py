@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from melodac.codec.training.clips import Clip
+from melodac.codec_training.clips import Clip
 from melodac.errors import ConfigError
-from pipeline import codec_sources, paths
-from pipeline.codec_sources import held_out_clips, is_catalogue, open_source
+from pipeline import paths
+from pipeline.commands import codec_sources
+from pipeline.commands.codec_sources import held_out_clips, is_catalogue, open_source
 from pipeline.records import NormalizedRecord, TrackRecord, write_catalogue, write_normalized
 
 RATE_HZ = 44_100

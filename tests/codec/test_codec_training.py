@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from melodac.codec.load import load_codec_folder
-from melodac.codec.training.clips import CropSource, load_clips
-from melodac.codec.training.config import AdversarialConfig, CodecTrainingConfig, DiscriminatorShape
-from melodac.codec.training.loop import STATE_FILE, train_codec
-from melodac.codec.training.measure import measure_codec
-from melodac.codec.training.state import (
+from melodac.codec.weights import read_weights_folder
+from melodac.codec_training.clips import CropSource, load_clips
+from melodac.codec_training.config import AdversarialConfig, CodecTrainingConfig, DiscriminatorShape
+from melodac.codec_training.loop import STATE_FILE, train_codec
+from melodac.codec_training.measure import measure_codec
+from melodac.codec_training.state import (
     begin,
     export_state,
     load_state,
     read_architecture,
     save_state,
 )
-from melodac.codec.training.trainer import CodecTrainer, learning_rate
-from melodac.codec.weights import read_weights_folder
+from melodac.codec_training.trainer import CodecTrainer, learning_rate
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
 from tests.codec.conftest import SPECTRAL, compose
 

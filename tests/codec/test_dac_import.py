@@ -19,7 +19,7 @@ TORCHAUDIO = {
 }
 IMPORT_DAC = """
 import sys
-from melodac.codec.dac_import import dac_model_class
+from melodac.codec.architecture import dac_model_class
 dac_model_class()
 left = sorted(name for name in sys.modules if name.split('.')[0] == 'torchaudio')
 print('left:', *left)
@@ -73,7 +73,7 @@ def test_dac_imports_without_torchaudio(tmp_path):
     ],
 )
 def test_other_errors_of_torchaudio_pass_through(code, error, tmp_path):
-    only_probe = "from melodac.codec.dac_import import dac_model_class\ndac_model_class()\n"
+    only_probe = "from melodac.codec.architecture import dac_model_class\ndac_model_class()\n"
     result = run_with(fake_torchaudio(tmp_path, code), only_probe)
     assert result.returncode == 1
     assert error in result.stderr

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from melodac.codec import download
-from melodac.codec.download import official_weights
+from melodac.codec import load as download
+from melodac.codec.load import official_weights
 from melodac.errors import CodecWeightsError
 
 CONTENT = b"weights" * 1000

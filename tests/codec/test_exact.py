@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from melodac.audio.read import read_audio
-from melodac.codec import compiled as compiling
+from melodac.audio.files.read import read_audio
 from melodac.codec import exact
+from melodac.codec import exact as compiling
 from melodac.codec.architecture import DacArchitecture
-from melodac.codec.compiled import channels_last
 from melodac.codec.dac import DacCodec
-from melodac.codec.exact import TOLERANCE, Chooser
+from melodac.codec.exact import TOLERANCE, Chooser, channels_last
 from melodac.errors import CodecError
 from tests.reference.official_codec import OFFICIAL, build_spread
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from melodac.codec.architecture import DacArchitecture, build_model
-from melodac.codec.halo import decoder_halo, encoder_halo, input_span
+from melodac.codec.dac import decoder_halo, encoder_halo, input_span
 from melodac.errors import CodecError
 from tests.reference.codec_span import inputs_read
 
@@ -62,8 +62,7 @@ def test_a_network_without_convolutions_has_no_span():
 
 
 def test_snake_is_equal_to_that_of_dac():
-    from melodac.codec.architecture import Snake
-    from melodac.codec.dac_import import dac_snake_class
+    from melodac.codec.architecture import Snake, dac_snake_class
 
     torch.manual_seed(0)
     theirs = dac_snake_class()(6)

@@ -6,8 +6,8 @@ import torch
 from melodac.codec import load
 from melodac.codec.load import BUNDLED_FOLDER, load_codec
 from melodac.codec.weights import CONFIG_FILE, DECODER_FILE, QUANTIZER_FILE, WeightsConfig
-from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
+from melodac.files import hash_file
 
 
 def test_the_bundled_codec_has_the_token_shape_of_the_official_one():
@@ -55,7 +55,7 @@ def test_the_bundled_codec_keeps_a_tone():
 
 
 def test_many_of_its_codes_are_in_use_on_one_piece(real_music):
-    from melodac.audio.read import read_audio
+    from melodac.audio.files.read import read_audio
 
     samples, _ = read_audio(real_music / "tracks" / "vibe_ace.ogg", 100.0)
     codes = load_codec("bundled").encode(torch.as_tensor(samples[:1, : 20 * 44_100]))

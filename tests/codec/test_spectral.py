@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from melodac.codec.training.measure import si_sdr_db
-from melodac.codec.training.spectral import spectral_terms, spectrum
+from melodac.codec_training.measure import si_sdr_db
+from melodac.codec_training.spectral import spectral_terms, spectrum
 from tests.reference.codec_spectra import magnitudes, mel_distance
 
 RATE_HZ = 44_100

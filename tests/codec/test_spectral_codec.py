@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.read import read_audio
+from melodac.audio.files.read import read_audio
 from melodac.codec.load import load_codec
 from melodac.codec.spectral_codec import DECODED_FRAMES, ENCODED_FRAMES
 from melodac.errors import CodecError

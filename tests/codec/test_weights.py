@@ -19,8 +19,8 @@ from melodac.codec.weights import (
     read_weights_folder,
     write_weights_folder,
 )
-from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
+from melodac.files import hash_file
 from tests.codec.conftest import SPECTRAL, build_spectral_model, compose
 
 TINY_KWARGS = {

@@ -10,7 +10,7 @@ from melodac.config import Section
 from pipeline.params import Params, load_params
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFINITIONS = {"pipeline/params.py", "src/melodac/training/config.py", "src/melodac/training/sections.py"}  # fmt: skip
+DEFINITIONS = {"pipeline/params.py", "src/melodac/training/config.py"}
 
 
 def keys_of(section):

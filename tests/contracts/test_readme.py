@@ -17,7 +17,7 @@ def test_every_make_target_exists():
 
 
 def test_every_melodac_command_exists():
-    source = (ROOT / "pipeline" / "cli.py").read_text()
+    source = (ROOT / "pipeline" / "commands" / "cli.py").read_text()
     used = {command.split()[1] for command in COMMANDS if command.startswith("melodac ")}
     assert used
     for name in used:

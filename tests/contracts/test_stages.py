@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from pipeline import paths
 from pipeline.params import Params, load_params
 from pipeline.run import STAGES
-from tests.contracts.code_deps import ROOT, build_graph, closure
+from tests.contracts.code_deps import ROOT, build_graph, closure, fold, is_code, unfold
 
 DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 
@@ -29,10 +29,11 @@ def test_stage_order_is_the_runner_s():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_declares_exactly_the_code_it_imports(graph, stage):
-    code = {dep for dep in declared(stage, "deps") if dep.endswith(".py")}
+    code = unfold(declared(stage, "deps"))
     needed = closure(graph, stage)
     assert sorted(needed - code) == [], "imported, not declared"
     assert sorted(code - needed) == [], "declared, not imported"
+    assert sorted(filter(is_code, declared(stage, "deps"))) == sorted(fold(needed))
 
 
 @pytest.mark.parametrize("stage", STAGES)

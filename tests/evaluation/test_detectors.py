@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from melodac.errors import AudioError
 from melodac.evaluation.detectors import examine_clip
-from melodac.tokens.repeats import NGRAM_FRAMES, repeated_ngram_share
+from melodac.tokens.statistics import NGRAM_FRAMES, repeated_ngram_share
 from tests.evaluation.sounds import RATE_HZ, band, drone, level, noise, shuffle_frames, tone
 
 

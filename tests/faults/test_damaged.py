@@ -3,7 +3,7 @@
 import pytest
 
 from melodac.audio.examine import DurationLimits, Rejection, examine_file
-from melodac.durable import hash_file
+from melodac.files import hash_file
 from tests.faults.damaged import ALL
 
 LIMITS = DurationLimits(1.0, 60.0)

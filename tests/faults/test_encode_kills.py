@@ -14,7 +14,7 @@ import time
 import pytest
 
 from tests.pipeline.encode_workplace import EncodeWorkplace, track_id
-from tests.tokens.stores import files_of
+from tests.tokens.store.stores import files_of
 
 pytestmark = pytest.mark.slow
 KILLS = 20

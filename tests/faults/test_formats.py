@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melodac.audio.read import open_audio, read_audio
+from melodac.audio.files.read import open_audio, read_audio
 from tests.faults.sound_formats import ODD, PLAIN
 from tests.faults.sounds import RATE_HZ, chords
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melodac.audio.read import open_audio
+from melodac.audio.files.read import open_audio
 from melodac.errors import AudioError
 from tests.faults.sound_formats import (
     edited,

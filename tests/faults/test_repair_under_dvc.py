@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.encode_workplace import ROOT, EncodeWorkplace, track_id
-from tests.tokens.stores import files_of
+from tests.tokens.store.stores import files_of
 
 pytestmark = pytest.mark.slow
 DVC_YAML = f"""
@@ -21,7 +21,7 @@ stages:
 REPAIR = """
 from pipeline.params import load_params
 from pipeline.paths import PARAMS
-from pipeline.repair import repair
+from pipeline.commands.repair import repair
 print(*repair(load_params(PARAMS)), sep="\\n")
 """
 

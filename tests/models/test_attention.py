@@ -5,9 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from melodac.models.attention import attend
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.rotary import build_rotary_table, rotate
-from melodac.models.sizes import build_config
+from melodac.models.layers import build_rotary_table, rotate
 from tests.reference import attention as reference
 
 CPU = torch.device("cpu")

@@ -10,12 +10,11 @@ from torch.testing import assert_close
 from melodac.errors import ModelError
 from melodac.models.cache import KeyValueCache
 from melodac.models.code_tables import VECTOR_SIZE, standardise
-from melodac.models.config import MAX_VECTOR_DIM, count_parameters, vector_dim
+from melodac.models.config import MAX_VECTOR_DIM, SIZES, build_config, count_parameters, vector_dim
 from melodac.models.initialization import initial_constant, initial_std
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import SIZES, build_config
 from melodac.sampling.generate import generate
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.vocabulary import BOS, PAD
 from tests.reference import code_tables as reference

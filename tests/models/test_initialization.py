@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from melodac.errors import ModelError
 from melodac.models.condition import encode_texts
+from melodac.models.config import build_config
 from melodac.models.initialization import INITIAL_STD, initial_std
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["codes", "codes and text"])

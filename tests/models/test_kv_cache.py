@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from melodac.errors import CacheOverflowError, ModelError
 from melodac.models.cache import KeyValueCache
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.tokens.vocabulary import BOS
 
 # float32 rounding of sums in another order; logits of these models reach about 0.5

@@ -6,14 +6,19 @@ from pydantic import ValidationError
 
 from melodac.errors import ConfigError
 from melodac.models.condition import encode_texts
-from melodac.models.config import LanguageModelConfig, count_block, count_parameters
-from melodac.models.estimates import (
+from melodac.models.config import (
+    SIZES,
+    LanguageModelConfig,
+    build_config,
+    count_block,
+    count_parameters,
+)
+from melodac.models.language_model import LanguageModel
+from melodac.training.planning.estimates import (
     codes_per_parameter,
     count_training_flops,
     estimate_training_memory,
 )
-from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import SIZES, build_config
 
 
 @pytest.mark.parametrize(

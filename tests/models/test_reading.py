@@ -7,8 +7,7 @@ from torch.testing import assert_close
 from melodac.errors import CacheOverflowError, ModelError
 from melodac.models.attention import attend_to_seen
 from melodac.models.cache import KeyValueCache
-from melodac.models.condition import PADDING, Condition, encode_texts
-from melodac.models.memory import Memory
+from melodac.models.condition import PADDING, Condition, Memory, encode_texts
 from melodac.tokens.vocabulary import BOS
 from tests.reference import attention as reference
 

@@ -2,7 +2,7 @@
 
 import soundfile
 
-from melodac.durable import hash_file
+from melodac.files import hash_file
 from pipeline import paths
 from pipeline.records import TrackRecord, write_catalogue
 

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from ruamel.yaml import YAML
 
-from melodac.durable import hash_file
+from melodac.files import hash_file
 from pipeline import paths
 from pipeline.records import NormalizedRecord, write_normalized
 from tests.codec.conftest import build_tiny

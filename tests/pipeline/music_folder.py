@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melodac.audio.write import write_flac, write_wav
+from melodac.audio.files.write import write_flac, write_wav
 from pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[2]

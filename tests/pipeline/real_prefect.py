@@ -11,7 +11,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.prefect_api import is_healthy
+from pipeline.watch.prefect_api import is_healthy
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 120
@@ -20,7 +20,7 @@ COMMAND = (
     sys.executable,
     "-c",
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from pipeline.cli import main; main()",
+    "from pipeline.commands.cli import main; main()",
 )
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from melodac.errors import ConfigError
-from pipeline.params import hash_params, load_params
-from pipeline.yaml_reader import MAX_SIZE_BYTES
+from pipeline.params import MAX_SIZE_BYTES, hash_params, load_params
 
 TEXT = (Path(__file__).resolve().parents[2] / "params.yaml").read_text()
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from melodac.tokens.header import StoreHeader, TrackCodes
-from melodac.tokens.store_writer import source_of, write_store
+from melodac.store_writer import source_of, write_store
+from melodac.tokens.store.header import StoreHeader, TrackCodes
 from pipeline import paths
 from pipeline.records import NormalizedRecord, TrackRecord, write_catalogue, write_normalized
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from melodac.report.clips import EarDistance, EarRow
 from melodac.report.listening_page import render_listening_page
+from melodac.report.page_content import EarDistance, EarRow
 from tests.report.test_listening_page import ATTACK, make_clip, make_page, read
 
 

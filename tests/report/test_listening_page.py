@@ -10,16 +10,16 @@ from urllib.parse import unquote
 import pytest
 
 from melodac.errors import OutputError
-from melodac.report.clips import (
-    Clip,
+from melodac.report.listening_page import render_listening_page, write_listening_page
+from melodac.report.page_content import (
     CodebookEntropy,
     CurvePoint,
+    DemoClip,
     Fact,
     ListeningPage,
     Rung,
     RungKind,
 )
-from melodac.report.listening_page import render_listening_page, write_listening_page
 
 ATTACK = "<img src=x onerror=alert(1)>\"' onmouseover=alert(2) </script><script>alert(3)</script>"
 VOID = {"meta", "link", "img", "br", "input"}
@@ -27,7 +27,7 @@ SHAPES = {"path", "line", "circle", "rect"}
 
 
 def make_clip(name="loop", **changes):
-    plain = Clip(
+    plain = DemoClip(
         audio=PurePosixPath(f"audio/{name}.flac"),
         picture=PurePosixPath(f"pictures/{name}.png"),
         label="A loop",

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from melodac.errors import SamplingError
 from melodac.sampling.generate import generate, lay_out
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import apply_delay, build_pattern, cell_exists, is_code
 from melodac.tokens.vocabulary import PAD
 from tests.reference import generate as reference

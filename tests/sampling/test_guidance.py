@@ -8,7 +8,7 @@ from melodac.models.condition import encode_texts
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided, Stepper, guide
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.vocabulary import BOS
 from melodac.training.conditions import draw_conditions

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from melodac.errors import ConfigError, TokenError
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
-from melodac.tokens.header import CHANNEL_SETS, StoreHeader
 from melodac.tokens.layout import LAYOUT_NAMES, Layout, choose_layout, mix_channels
+from melodac.tokens.store.header import CHANNEL_SETS, StoreHeader
 
 
 def make_header(channels, codebooks=None):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melodac.tokens.array import array_of_tracks
-from melodac.tokens.outliers import measure_tracks, robust_z
+from melodac.tokens.statistics import measure_tracks, robust_z
 
 track_lengths = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import torch
 
-from melodac.training.objective import Measured, Objective
+from melodac.training.objective import Objective, ObjectiveTerms
 
 
 def _spoil_one(value):
@@ -46,7 +46,7 @@ def install(monkeypatch, plan, *, part=0, parts=2):
         if kind not in LOSSES:
             return measured
         factor = LOSSES[kind]
-        return Measured(measured.nats * factor, measured.counts, measured.objective * factor)
+        return ObjectiveTerms(measured.nats * factor, measured.counts, measured.objective * factor)
 
     monkeypatch.setattr(Objective, "measure", faulty)
 

@@ -8,9 +8,9 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
-from melodac.training.loop import Callbacks, Trainer
+from melodac.training.data import TrainingData
 from melodac.training.seeding import seeded
-from melodac.training.update import TrainingData
+from melodac.training.trainer import Callbacks, Trainer
 
 PLAIN = {}
 EVERYTHING_DRAWN = {

@@ -21,7 +21,7 @@ from torch import distributed
 from melodac.errors import MelodacError, OutputError
 from melodac.training import state
 from melodac.training.distributed import Ranks
-from melodac.training.loop import Callbacks, Trainer
+from melodac.training.trainer import Callbacks, Trainer
 
 MEETING_S = 60
 

@@ -6,8 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from melodac.errors import CheckpointMismatchError
-from melodac.training.loop import Callbacks
 from melodac.training.schedule import context_frames_at, learning_rate_at
+from melodac.training.trainer import Callbacks
 
 STAGES = ((1, 4), (4, 8), (9, 6))
 PLAIN = {"dropout": 0.0}

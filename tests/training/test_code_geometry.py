@@ -4,17 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from melodac.doctor.diagnosis import Patient, examine
 from melodac.errors import CheckpointMismatchError
 from melodac.models.code_tables import FIXED_TENSORS
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import build_pattern
-from melodac.training.audit import audit_start
 from melodac.training.checkpoint import latest_checkpoint, open_checkpoint
-from melodac.training.doctor.examine import Patient, examine
-from melodac.training.muon import block_matrices
-from melodac.training.optimizer import decayed_names
-from melodac.training.state import load_weights
-from tests.training.audited import part
+from melodac.training.guards.start import audit_start
+from melodac.training.optimizer import block_matrices, decayed_names
+from melodac.training.tensors import load_weights
+from tests.training.guards.audited import part
 from tests.training.ranks import are_equal, largest_difference, newest, run_together, task
 
 WEIGHT = 2e-5

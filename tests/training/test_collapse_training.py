@@ -9,7 +9,7 @@ import torch
 from melodac.errors import CollapseError
 from melodac.tokens.array import array_of_tracks
 from melodac.training.checkpoint import latest_checkpoint
-from melodac.training.update import TrainingData
+from melodac.training.data import TrainingData
 
 FRAMES = 32
 ON = {"updates": 4, "validate_every": 2, "checkpoint_every": 4}

@@ -10,7 +10,7 @@ from melodac.errors import CheckpointMismatchError, ConfigError
 from melodac.models.block import Block
 from melodac.training import compute as compute_module
 from melodac.training.compute import Compute, LossScale, check_float32
-from melodac.training.sections import ComputeConfig
+from melodac.training.config import ComputeConfig
 from melodac.training.seeding import seeded
 
 CPU = torch.device("cpu")

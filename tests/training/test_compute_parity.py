@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from melodac.errors import TrainingError
+from melodac.models.config import build_config
 from melodac.models.language_model import LanguageModel
-from melodac.models.sizes import build_config
 from melodac.training.compute import Compute
+from melodac.training.config import ComputeConfig
 from melodac.training.loss import per_codebook_loss
-from melodac.training.sections import ComputeConfig
 from melodac.training.seeding import seeded
 
 PLAIN = {"precision": "fp32", "tf32": False, "compile": False, "recompute": False}

@@ -9,16 +9,16 @@ from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.windows import evaluation_windows
-from melodac.training.loop import Callbacks, Trainer
+from melodac.training.data import TrainingData
 from melodac.training.loss import total_loss
 from melodac.training.scoring import score_windows
 from melodac.training.seeding import seeded
-from melodac.training.update import TrainingData
-from tests.training.conftest import FRAMES, NUM_CODEBOOKS, change_config
+from melodac.training.trainer import Callbacks, Trainer
+from tests.tiny import FRAMES, NUM_CODEBOOKS, change_config
 
 PATTERN = build_pattern((0, 1), NUM_CODEBOOKS)
 TAGS = (("low", "soft"), ("high", "loud"), ("low", "soft"), ("high", "loud"))

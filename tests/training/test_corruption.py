@@ -11,8 +11,8 @@ from torch import nn
 from melodac.errors import CheckpointMismatchError
 from melodac.tokens.delay import apply_delay, build_pattern, is_code
 from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
+from melodac.training.config import CorruptionConfig
 from melodac.training.corruption import Corruption
-from melodac.training.sections import CorruptionConfig
 
 PATTERN = build_pattern([0, 1, 2], num_codebooks=3)
 

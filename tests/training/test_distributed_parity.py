@@ -7,7 +7,7 @@ rate; measured differences are ten times smaller.
 import pytest
 import torch
 
-from tests.training.conftest import change_config
+from tests.tiny import change_config
 from tests.training.grid import EVERYTHING_DRAWN, build_run
 from tests.training.ranks import largest_difference, newest, run_together, task
 

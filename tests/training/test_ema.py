@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import distributed
 
-from melodac.training.ema import ExponentialAverage, decay_at
-from melodac.training.loop import Callbacks
-from melodac.training.sharding import shard
+from melodac.training.distributed import shard
+from melodac.training.optimizer import ExponentialAverage, decay_at
+from melodac.training.trainer import Callbacks
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from melodac.tokens.array import array_of_tracks
-from melodac.training.update import TrainingData
+from melodac.training.data import TrainingData
 from tests.training.faults import install, refused
 
 SEEDS = range(5)

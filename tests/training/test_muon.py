@@ -8,8 +8,7 @@ from torch.optim import Muon
 
 from melodac.models.config import LanguageModelConfig
 from melodac.models.language_model import LanguageModel
-from melodac.training.muon import block_matrices, build_muon, fused_rows
-from melodac.training.optimizer import build_optimizer
+from melodac.training.optimizer import block_matrices, build_muon, build_optimizer, fused_rows
 from tests.reference import muon as reference
 
 

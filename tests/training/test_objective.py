@@ -10,9 +10,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from melodac.errors import ConfigError, TrainingError
+from melodac.training.config import ObjectiveConfig
 from melodac.training.loss import per_codebook_loss, total_loss
 from melodac.training.objective import Objective, codebook_weights
-from melodac.training.sections import ObjectiveConfig
 from tests.reference.objective import objective as slow_objective
 
 EVERYTHING = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from melodac.errors import ConfigError
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.windows import ANYWHERE, Bars, Starts, coverage
-from melodac.training.order import WindowOrder
+from melodac.training.data import WindowOrder
 
 LENGTHS = (40, 23, 5)
 STAGES = ((1, 4), (4, 8), (6, 5))

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from melodac.errors import TrainingError
-from melodac.training.prefetch import Prefetcher
+from melodac.training.data import Prefetcher
 
 
 def threads():
@@ -77,7 +77,7 @@ def test_a_run_that_reads_ahead_learns_the_same_to_the_bit(build_trainer, monkey
     ahead = build_trainer()
     ahead.run()
     monkeypatch.setattr(
-        "melodac.training.loop.Prefetcher",
+        "melodac.training.trainer.Prefetcher",
         lambda read, first, last: Prefetcher(read, first, last, depth=0),
     )
     direct = build_trainer()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from melodac.training.config import TrainConfig
-from tests.training.conftest import change_config
+from tests.tiny import change_config
 from tests.training.faults import install
 from tests.training.grid import CONFIGS, build_run, disturb, essence, last_bytes
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from melodac.training.checkpoint import latest_checkpoint
-from pipeline.train_log import TrainLog, read_log
-from tests.training.conftest import change_config
+from pipeline.experiment.train_log import TrainLog, read_log
+from tests.tiny import change_config
 from tests.training.grid import CONFIGS, build_run, disturb, essence, last_bytes
 
 UPDATES = 40

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from melodac.errors import CheckpointCorruptError, DivergenceError, OutputError
 from melodac.training.checkpoint import open_checkpoint, write_checkpoint
-from melodac.training.retention import choose_rollback, is_healthy, prune_checkpoints
+from melodac.training.state import choose_rollback, is_healthy, prune_checkpoints
 
 TENSOR_MB = 0.4
 

@@ -1,7 +1,7 @@
 """Examining one file: what it is, how long, how loud, how it sounds, or why it cannot be used.
 
 Decodes the whole file once, in blocks, so memory is bounded whatever the length. Runs in worker
-processes: light imports only, and the answer is plain data. Any module above may import it.
+processes: light imports only, and the answer is plain data.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt32
 
-from melodac.audio.fingerprint import FingerprintMeter
-from melodac.audio.loudness import ABSOLUTE_GATE_LUFS, SILENCE_LUFS, LoudnessMeter
+from melodac.audio.files.read import AudioFile, open_audio
+from melodac.audio.level.loudness import ABSOLUTE_GATE_LUFS, SILENCE_LUFS, LoudnessMeter
 from melodac.audio.metadata.embedded import EmbeddedTags, read_embedded
-from melodac.audio.read import AudioFile, open_audio
+from melodac.audio.near_duplicates import FingerprintMeter
 from melodac.errors import AudioError
 
 ID_DIGITS = 16

@@ -59,7 +59,7 @@ class Spectra(NamedTuple):
     """The same of each noise slice."""
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """Depthwise convolution, then a feed-forward of each frame, added to the input."""
 
     def __init__(self, dim: int, widening: int, scale: float) -> None:
@@ -88,7 +88,8 @@ class FrameDecoder(nn.Module):
         self.enter = nn.Conv1d(num_directions, shape.dim, _KERNEL, padding=_KERNEL // 2)
         self.norm = nn.LayerNorm(shape.dim)
         self.blocks = nn.ModuleList(
-            Block(shape.dim, shape.widening, 1 / shape.num_blocks) for _ in range(shape.num_blocks)
+            DecoderBlock(shape.dim, shape.widening, 1 / shape.num_blocks)
+            for _ in range(shape.num_blocks)
         )
         self.last_norm = nn.LayerNorm(shape.dim)
         self.tonal = nn.Linear(shape.dim, NUM_BINS)

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
-from melodac.codec.chunks import Chunk, ChunkShape, read_chunks
 from melodac.codec.frame_decoder import (
     OVERLAP,
     FrameDecoder,
@@ -22,7 +21,7 @@ from melodac.codec.frame_decoder import (
     turn_phases,
 )
 from melodac.codec.front_end import HALO, FrontEnd, FrontEndShape, ResidualQuantizer
-from melodac.codec.streams import StreamingCodec
+from melodac.codec.streams import Chunk, ChunkShape, StreamingCodec, read_chunks
 from melodac.config import Section
 
 ENCODED_FRAMES = 256

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from melodac.codec.architecture import DacArchitecture, build_model
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.config import Section
-from melodac.durable import hash_file
 from melodac.errors import CodecWeightsError
+from melodac.files import hash_file
 
 CONFIG_FILE = "config.json"
 QUANTIZER_FILE = "quantizer.safetensors"

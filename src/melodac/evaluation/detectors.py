@@ -15,7 +15,7 @@ from torch import Tensor
 
 from melodac.errors import AudioError
 from melodac.evaluation.spectra import change_db, mel_levels, strongest_echo, track_partials
-from melodac.tokens.repeats import repeated_ngram_share
+from melodac.tokens.statistics import repeated_ngram_share
 
 SILENT_BELOW_DBFS = -50.0
 """RMS level under which a clip counts as silent; quiet music stays above -40 dBFS."""

@@ -1,8 +1,7 @@
 """How well a model predicts music it has not seen: nats per code and bits per second.
 
 Scored with the loss of training on fixed windows that count every frame once. Tracks, not frames,
-are what was sampled from the world, so the confidence interval resamples tracks. The pipeline may
-import this file.
+are what was sampled from the world, so the confidence interval resamples tracks.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,14 @@
-"""One transformer block: norm, sublayer, dropout, add; twice, or three times. Models only."""
+"""One transformer block: norm, sublayer, dropout, add; twice, or three times."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from melodac.errors import ModelError
-from melodac.models.attention import Attention
+from melodac.models.attention import Attention, CrossAttention
 from melodac.models.cache import LayerCache
+from melodac.models.condition import Memory
 from melodac.models.config import TransformerConfig
-from melodac.models.cross_attention import CrossAttention
-from melodac.models.feedforward import FeedForward
-from melodac.models.memory import Memory
-from melodac.models.norm import RMSNorm
-from melodac.models.rotary import RotaryTable
+from melodac.models.layers import FeedForward, RMSNorm, RotaryTable
 
 
 class Block(nn.Module):

@@ -1,7 +1,7 @@
 """The key-value cache of step-by-step generation: allocated once, filled in order, never grown.
 
 Its position is explicit and a full cache raises: a write past the end would otherwise repeat or
-drop a step without a sign. Models and sampling may import this file.
+drop a step without a sign.
 """
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from melodac.errors import CacheOverflowError
 from melodac.models.code_tables import Tables
+from melodac.models.condition import LayerMemory, Memory
 from melodac.models.config import LanguageModelConfig
-from melodac.models.memory import LayerMemory, Memory
-from melodac.models.rotary import RotaryTable, build_rotary_table
+from melodac.models.layers import RotaryTable, build_rotary_table
 
 
 class LayerCache:

@@ -1,19 +1,39 @@
-"""`Condition`: what a batch is asked to sound like, as the UTF-8 bytes of one text an item.
+"""`Condition`: what a batch is asked to sound like, as text; `Memory`: that text as blocks read it.
 
-A row without a byte is the null condition, the one and only: training drops a condition by making
-its row so, and guidance asks for it in the same way. Training, sampling and the pipeline may import
-this file.
+A text is its UTF-8 bytes. A row without a byte is the null condition, the one and only: training
+drops a condition by making its row so, and guidance asks for it in the same way.
+
+Slot 0 of the encoded texts is the null vector, the slots after it are the bytes. An item with a
+text sees its bytes, an item without sees slot 0 and nothing else, so its softmax has one weight,
+exactly 1: what it reads is the same vector whatever its batch mates' texts are and however long.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from melodac.errors import ModelError
 from melodac.models.config import BYTE_ROWS
+
+
+class Memory(NamedTuple):
+    """Encoded texts."""
+
+    states: Float[Tensor, "B M D"]
+    seen: Bool[Tensor, "B M"]
+    """Slots that an item reads: at least one."""
+
+
+class LayerMemory(NamedTuple):
+    """Keys and values that one layer makes of a memory."""
+
+    keys: Float[Tensor, "B G M E"]
+    values: Float[Tensor, "B G M E"]
+    seen: Bool[Tensor, "B M"]
+
 
 PADDING = BYTE_ROWS - 1
 """Stands in every cell after the end of a text."""

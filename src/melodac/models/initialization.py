@@ -2,7 +2,7 @@
 
 Unit-size activations in, unit-size activations out: every matrix gets one over the square root of
 its inputs, the two matrices that write to the residual stream are smaller the deeper the model, and
-the head is so small that the first loss is that of a uniform guess. Models only.
+the head is so small that the first loss is that of a uniform guess.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The language model over delayed codes, whole on one page: codes in, logits of the same cells out.
 
 The shift by one step is inside and nowhere else in the project: logits at step s predict
-`sequence[..., s]` and see only earlier steps, step 0 only BOS. Training, sampling and evaluation
-may import this file.
+`sequence[..., s]` and see only earlier steps, step 0 only BOS. Texts are encoded as bytes that read
+each other in both directions: any language, no vocabulary, nothing to download.
 """
 
 import torch
@@ -14,14 +14,43 @@ from melodac.errors import ModelError
 from melodac.models.block import Block
 from melodac.models.cache import KeyValueCache
 from melodac.models.code_tables import CodeGeometry, CodeHead, Tables, hash_vectors, make_tables
-from melodac.models.condition import Condition, no_texts
-from melodac.models.config import LanguageModelConfig
+from melodac.models.condition import PADDING, Condition, Memory, no_texts
+from melodac.models.config import BYTE_ROWS, LanguageModelConfig, TransformerConfig
 from melodac.models.initialization import initialize
-from melodac.models.memory import Memory
-from melodac.models.norm import RMSNorm
-from melodac.models.rotary import build_rotary_table
-from melodac.models.text_encoder import TextEncoder
+from melodac.models.layers import RMSNorm, build_rotary_table
 from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, VOCABULARY_SIZE
+
+
+class TextEncoder(nn.Module):
+    """Blocks without a past, over bytes."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.byte_table = nn.Embedding(BYTE_ROWS, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.last_norm = RMSNorm(config.dim)
+        self.null = nn.Parameter(torch.zeros(config.dim))
+
+    def forward(self, text: Int[Tensor, "B Y"]) -> Memory:
+        """The null vector, then one slot a byte; and which of them each item sees."""
+        is_byte = text != PADDING
+        is_null = ~is_byte.any(dim=1, keepdim=True)
+        rotary = build_rotary_table(
+            text.shape[1],
+            head_dim=self.config.head_dim,
+            base=self.config.rope_base,
+            device=text.device,
+        )
+        x = self.byte_table(text)
+        # a row without bytes reads its padding: attention to nothing would be 0 / 0, and nobody
+        # sees the result
+        readable = is_byte | is_null
+        for block in self.blocks:
+            x = block(x, rotary, seen=readable)
+        encoded = self.last_norm(x)
+        null = self.null.type_as(encoded).expand(len(text), 1, -1)
+        return Memory(torch.cat([null, encoded], dim=1), torch.cat([is_null, is_byte], dim=1))
 
 
 class LanguageModel(nn.Module):

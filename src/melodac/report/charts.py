@@ -1,7 +1,7 @@
 """Geometry of the page's two charts: where lines, bars and ticks stand, in SVG user units.
 
 Numbers go in and coordinates come out; `charts.html` only draws them. What was not measured or is
-not finite leaves a gap and never a zero. Only the report may import it.
+not finite leaves a gap and never a zero.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
-from melodac.report.clips import CodebookEntropy, CurvePoint
+from melodac.report.page_content import CodebookEntropy, CurvePoint
 
 WIDTH = 460.0
 HEIGHT = 250.0

@@ -1,7 +1,7 @@
 """The listening page: one HTML file with its style and script inside, sound and pictures beside it.
 
 It opens from disk, without a server or a network. Everything that comes from files and tags is text
-to the template, never markup, and the page forbids any script but its own. Stages may import it.
+to the template, never markup, and the page forbids any script but its own.
 """
 
 import base64
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from melodac.errors import OutputError
 from melodac.report.charts import draw_bars, draw_curve
-from melodac.report.clips import ListeningPage
+from melodac.report.page_content import ListeningPage
 
 VERDICT_NOTES = {
     "ok": "no detector found a fault",

@@ -2,7 +2,7 @@
 
 Every picture has the same size and the same decibel range, so equal colours mean equal levels on a
 whole page. Pixels are coloured through a palette without pyplot, which keeps global state and is
-twenty times slower. Report and stages may import it.
+twenty times slower.
 """
 
 from functools import cache

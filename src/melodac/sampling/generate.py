@@ -1,8 +1,7 @@
 """The autoregressive loop: one delayed step after another, each cell given or sampled.
 
 What is given (a prefix, the specials) and what is sampled is laid out before the first step; the
-loop only fills gaps. Length, codes and seeds hold by construction for every delay pattern. The
-pipeline and evaluation may import this file.
+loop only fills gaps. Length, codes and seeds hold by construction for every delay pattern.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -16,13 +15,12 @@ from torch import Tensor
 from melodac.errors import SamplingError
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.guidance import Guided, Stepper
-from melodac.sampling.logits import sample_codes
-from melodac.sampling.settings import SamplingSettings
+from melodac.sampling.logits import SamplingSettings, sample_codes
 from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, is_code, undo_delay
 from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
 
 
-class Layout(NamedTuple):
+class CellPlan(NamedTuple):
     """A sequence before sampling, and which of its cells are still to be sampled."""
 
     sequence: Int64[Tensor, "B K S"]
@@ -75,7 +73,7 @@ def generate(
 
 def lay_out(
     prefix: Int[Tensor, "B K P"], pattern: DelayPattern, *, num_frames: int, ends: bool
-) -> Layout:
+) -> CellPlan:
     """Place what is known and mark what is to be sampled.
 
     Args:
@@ -89,12 +87,12 @@ def lay_out(
     window[..., :P] = prefix
     frames = cell_frames(pattern, num_frames).T.to(prefix.device)
     is_sampled = (frames >= P) & (frames < num_frames) if ends else frames >= P
-    return Layout(apply_delay(window, pattern), is_sampled)
+    return CellPlan(apply_delay(window, pattern), is_sampled)
 
 
 def _fill(
     model: LanguageModel | Guided,
-    layout: Layout,
+    layout: CellPlan,
     *,
     settings: SamplingSettings,
     generators: Sequence[torch.Generator],

@@ -2,7 +2,7 @@
 
 The guided logits are u + s (c - u): c those of the item's text, u those of the null condition that
 training dropped texts to. s = 1 is plain conditioning and costs one pass, s = 0 ignores the text, s
-above 1 exaggerates it. The pipeline and evaluation may import this file.
+above 1 exaggerates it.
 
 Source:
     Ho and Salimans 2022 (arXiv:2207.12598), eq. 6, with s = 1 + w.

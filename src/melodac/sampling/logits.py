@@ -1,17 +1,30 @@
 """From logits to codes: temperature, top-k, top-p and one draw, as pure functions.
 
 A draw inverts the cumulative distribution at one uniform number per cell, taken from the item's own
-generator, so what an item becomes has nothing to do with its batch mates. Sampling and evaluation
-may import this file.
+generator, so what an item becomes has nothing to do with its batch mates.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Float64, Int64
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
+from melodac.config import Section
 from melodac.errors import SamplingError
+
+
+class SamplingSettings(Section):
+    """Temperature, then top-k, then top-p, in this order."""
+
+    temperature: NonNegativeFloat
+    """Divides the logits; 0 always takes the likeliest code."""
+    top_k: NonNegativeInt
+    """Codes left to draw from, the likeliest ones; 0 leaves all."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)]
+    """Share of probability left to draw from, the likeliest codes first; 1 leaves all."""
 
 
 def sample_codes(

@@ -1,7 +1,7 @@
 """Batches: the codes of some windows as one tensor, and which of its cells the loss counts.
 
 A batch carries W = T + max delay real frames, so that the sequence of T + max delay steps is made
-of real frames only and no codebook loses its tail. Training, evaluation and sampling import this.
+of real frames only and no codebook loses its tail.
 """
 
 from typing import NamedTuple

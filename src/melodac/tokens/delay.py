@@ -1,7 +1,7 @@
 """Delay patterns: which (frame, codebook) cell stands at which step of a sequence.
 
 A pattern is a pair of pure functions, `apply_delay` and its exact inverse `undo_delay`; both follow
-one map, `cell_frames`. Everything above the codec may import this; the store knows nothing of it.
+one map, `cell_frames`.
 """
 
 from collections.abc import Callable, Sequence

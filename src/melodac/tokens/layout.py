@@ -5,8 +5,7 @@
     mid_side       mid 0 .. mid 8, side 0 .. side 8; left = mid + side, right = mid - side
 
 Decided when codes are read, so one store serves every layout whose channels it holds. A store of
-mono has one order whatever the layout. The delay pattern follows the same order. The pipeline may
-import this file.
+mono has one order whatever the layout. The delay pattern follows the same order.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from pydantic import NonNegativeInt, model_validator
 from melodac.config import Section
 from melodac.errors import ConfigError, TokenError
 from melodac.tokens.array import TokenArray
-from melodac.tokens.header import Channel, StoreHeader
+from melodac.tokens.store.header import Channel, StoreHeader
 
 LayoutName = Literal["concatenated", "interleaved", "mid_side"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)

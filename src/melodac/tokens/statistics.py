@@ -1,18 +1,47 @@
-"""What a set of codes looks like before anything is trained on it: amount, usage, entropy, pairs.
+"""What a set of codes looks like before anything is trained on it, and which tracks are unlike it.
 
-Counts are exact and never cross a track boundary. The index stage and the n-gram baselines import
-this.
+Counts are exact and never cross a track boundary. A track is scored by what its codes cost under
+the frequencies of the whole corpus and by how many of its frames it repeats: nearly silent, stuck
+or of another kind. It is only pointed out; nothing is left out. Repeats are judged on codes, never
+on audio: autocorrelation calls every held note a loop.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt32
+from jaxtyping import Bool, Float64, Int, Int64, UInt16, UInt32
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from melodac.config import Section
 from melodac.tokens.array import TokenArray
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
+
+NGRAM_FRAMES = 8
+"""Length of an n-gram; eight frames of 1024 codes do not come back by chance."""
+
+
+def repeated_ngram_share(codes: Int[Tensor, "C K T"]) -> float | None:
+    """Share of n-grams of codebook 0 that already occurred earlier in the clip.
+
+    Example:
+        >>> import torch
+        >>> loop = torch.tensor([1, 2, 3, 4]).repeat(25)
+        >>> round(repeated_ngram_share(loop[None, None]), 2)
+        0.96
+
+    Args:
+        codes: Codes of one clip; a stereo n-gram counts as repeated if both channels repeat.
+
+    Returns:
+        The share, or None with fewer than two n-grams.
+    """
+    num_ngrams = codes.shape[2] - NGRAM_FRAMES + 1
+    if num_ngrams < 2:
+        return None
+    ngrams = codes[:, 0].unfold(1, NGRAM_FRAMES, 1).transpose(0, 1).flatten(start_dim=1)
+    distinct = {ngram.tobytes() for ngram in ngrams.numpy(force=True)}
+    return 1.0 - len(distinct) / num_ngrams
 
 
 class CodebookStatistics(Section):
@@ -115,3 +144,82 @@ def _describe(counts: Int64[np.ndarray, " U"]) -> CodebookStatistics:
         num_dead=len(counts) - len(shares),
         usage=float(np.exp(entropy_nats)) / len(counts),
     )
+
+
+OUTLIER_Z = 3.5
+"""Robust z-score beyond which a track is an outlier.
+
+Source:
+    Iglewicz and Hoaglin 1993, How to detect and handle outliers, p. 12.
+"""
+
+_NATS_SCALE = 0.05
+_SHARE_SCALE = 0.02
+"""Least scales of the scores, so that a corpus of equals has no outliers."""
+
+_MAD_TO_DEVIATION = 1.4826
+"""Median absolute deviation to standard deviation of a normal distribution."""
+
+
+class TrackMeasures(NamedTuple):
+    """One value for each track of an array, in its order."""
+
+    nats_under_unigram: Float64[np.ndarray, " B"]
+    """Mean cost of a code under the frequencies of the whole array."""
+    entropy_nats: Float64[np.ndarray, " B"]
+    """Mean entropy of the track's own codes over its columns; at most the log of its frames."""
+    repeated_share: Float64[np.ndarray, " B"]
+    """Share of the frames that are equal to an earlier frame of the track in every column."""
+    z_score: Float64[np.ndarray, " B"]
+    """The larger of the robust z-scores of cost and repetition, with its sign."""
+
+    def is_outlier(self) -> Bool[np.ndarray, " B"]:
+        """True where a track is far from the median track."""
+        return np.abs(self.z_score) > OUTLIER_Z
+
+
+def measure_tracks(array: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> TrackMeasures:
+    """Measure every track against all of them."""
+    counts = count_codes(array, codebook_size)
+    # codes that no track has are never looked up
+    costs = -np.log(np.maximum(counts, 1) / counts.sum(axis=1, keepdims=True))
+    nats, entropies, repeated = (
+        np.array(column, dtype=np.float64)
+        for column in zip(
+            *(_measure(array.codes(track), costs) for track in range(len(array.track_ids))),
+            strict=True,
+        )
+    )
+    scores = np.stack([robust_z(nats, _NATS_SCALE), robust_z(repeated, _SHARE_SCALE)])
+    largest = np.abs(scores).argmax(axis=0)
+    return TrackMeasures(nats, entropies, repeated, scores[largest, np.arange(len(nats))])
+
+
+def robust_z(values: Float64[np.ndarray, " B"], least_scale: float) -> Float64[np.ndarray, " B"]:
+    """Distance of each value from the median in robust standard deviations.
+
+    Args:
+        values: What was measured.
+        least_scale: Deviation to divide by where the values differ less than that.
+
+    Example:
+        >>> robust_z(np.array([1.0, 2.0, 3.0, 4.0, 100.0]), 0.1).round(2).tolist()
+        [-1.35, -0.67, 0.0, 0.67, 65.43]
+    """
+    distances = values - np.median(values)
+    scale = _MAD_TO_DEVIATION * float(np.median(np.abs(distances)))
+    return distances / max(scale, least_scale)
+
+
+def _measure(
+    codes: UInt16[np.ndarray, "T K"], costs: Float64[np.ndarray, "K U"]
+) -> tuple[float, float, float]:
+    T, K = codes.shape
+    columns: Int64[np.ndarray, " K"] = np.arange(K, dtype=np.int64)
+    nats = float(costs[columns, codes].mean())
+    shifted: Int64[np.ndarray, "T K"] = codes + columns * costs.shape[1]
+    counts: Int64[np.ndarray, " U"] = np.bincount(shifted.ravel(), minlength=costs.size)
+    shares: Float64[np.ndarray, " U"] = counts[counts > 0] / T
+    entropy = float(-(shares * np.log(shares)).sum()) / K
+    num_distinct = len(np.unique(np.ascontiguousarray(codes).view(f"V{2 * K}")))
+    return nats, max(entropy, 0.0), 1.0 - num_distinct / T

@@ -2,8 +2,7 @@
 
 A description stands as it is, first. A list such as `tags: folk, piano` gives one text a word, any
 other field its name and its value: `key G major`. What names a recording instead of saying how it
-sounds is never read: a model that read it could only learn the recording by heart. Any module above
-may import this file.
+sounds is never read: a model that read it could only learn the recording by heart.
 """
 
 import re

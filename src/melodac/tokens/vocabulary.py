@@ -1,4 +1,4 @@
-"""The numbers a cell of a token sequence may hold; any module may import it.
+"""The numbers a cell of a token sequence may hold.
 
 A cell holds a code of the codec or one of two special tokens. The specials lie above the codes, so
 a head that emits `CODEBOOK_SIZE` logits cannot sample one.

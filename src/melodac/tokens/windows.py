@@ -2,7 +2,7 @@
 
 A table is a pure function of the track lengths, the window length, where windows may start and, in
 training, of (seed, epoch). An empty split is refused with `EmptySplitError`, a length or window
-below one frame with `TokenError`. Training, evaluation and the index stage import this.
+below one frame with `TokenError`.
 """
 
 from collections.abc import Sequence

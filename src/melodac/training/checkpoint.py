@@ -5,8 +5,7 @@
 
 A folder is written under a temporary name, synced and renamed, so what carries a number is whole.
 "Latest" is the highest number whose hashes match, never a pointer and never a time. Tensors are
-safetensors, all else is JSON: reading one executes nothing. Training, evaluation and the pipeline
-may import this file.
+safetensors, all else is JSON: reading one executes nothing.
 """
 
 import json
@@ -21,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  untyped paths
 from torch import Tensor
 
-from melodac.durable import hash_file, sync
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, OutputError
+from melodac.files import hash_file, sync
 
 FORMAT_VERSION = 2
 """Raised whenever an older reader would misread the folder."""

@@ -2,7 +2,7 @@
 
 The model stays as it is: its blocks run another way only while `forward` runs, so checkpoints,
 averaged weights, validation and sampling never see a switch. Weights, moments and averages are
-float32 whatever the precision. Training only imports this file.
+float32 whatever the precision.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 
 from melodac.errors import CheckpointMismatchError, ConfigError, TrainingError
 from melodac.models.block import Block
-from melodac.training.sections import ComputeConfig
+from melodac.training.config import ComputeConfig
 
 Forward = Callable[..., Tensor]
 """What a module does when it is called."""

@@ -2,8 +2,7 @@
 
 Each item of each update has a generator of its own, so what is dropped, left out and shuffled is a
 pure function of seed, update and item: the same on every rank, in any micro-batch cut, after any
-stop. Validation and evaluation read all tags in their own order. Training, evaluation and the
-pipeline may import this file.
+stop. Validation and evaluation read all tags in their own order.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
 """What training reads in place of the truth: random codes, or codes the model says itself.
 
 Only what is read changes, never a target, and only in training: validation reads the truth because
-it does not know this file. Every draw is a function of seed, update and item. Only training imports
-this file.
+it does not know this file. Every draw is a function of seed, update and item.
 """
 
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 from melodac.errors import CheckpointMismatchError
 from melodac.tokens.delay import is_code
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
+from melodac.training.config import CorruptionConfig
 from melodac.training.events import Event
 from melodac.training.schedule import decayed, ramped
-from melodac.training.sections import CorruptionConfig
 from melodac.training.seeding import build_generator
 
 

@@ -3,32 +3,91 @@
 One update is the same update on any number of processes: its parts are dealt out, gradients and
 logged sums are added up, and all that is drawn is a function of the update and the part. Collective
 calls stand on the straight path that every process takes; what one process alone knows, such as a
-signal, is made common first. One process is the same code without any call. Training and the
-pipeline may import this file.
+signal, is made common first. One process is the same code without any call.
+
+A sharded model has every parameter cut along its first axis, one share a process (FSDP2), block by
+block. On disk nothing is cut: what is saved is gathered first and what is read is cut anew, so a
+checkpoint fits any number of processes and either sharding. Every function that gathers is called
+by all processes alike.
 """
+
+import copy
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeGuard, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 # torch.distributed is hardly typed
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, TypeVar, cast
-from weakref import WeakKeyDictionary
-
 import torch
 from torch import Tensor, distributed, nn
 from torch._C._distributed_c10d import GradBucket
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from melodac.errors import ConfigError, MelodacError
-from melodac.training.sharding import (
-    build_skeleton,
-    filled,
-    is_sharded,
-    shard,
-    whole_tensor,
-)
+from melodac.models.block import Block
+from melodac.training.tensors import whole_tensor
+
+
+def shard(model: nn.Module, world_size: int) -> None:
+    """Cut the parameters of a model in place; each block is gathered only while it computes.
+
+    Gradients of the processes are added, never averaged: what is backpropagated is already divided
+    by the size of the whole update.
+    """
+    mesh = init_device_mesh(next(model.parameters()).device.type, (world_size,))
+    for module in [*(m for m in model.modules() if isinstance(m, Block)), model]:
+        sharded = fully_shard(module, mesh=mesh)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(enable=True)
+    # The logits are a view of what the head returns. Writing into it would lose gradients, which is
+    # what torch warns of each time; nothing here writes into logits.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
+
+
+def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
+    """Whether `shard` cut this model."""
+    return isinstance(model, FSDPModule)
+
+
+def build_skeleton(model: nn.Module) -> nn.Module:
+    """A copy of a model that is not yet cut, without the memory of its parameters."""
+    return copy.deepcopy(model).to("meta")
+
+
+@contextmanager
+def filled(skeleton: nn.Module, model: nn.Module) -> Generator[nn.Module]:
+    """The skeleton with the parameters of a sharded model, whole, while the block runs.
+
+    It is a plain module: what is done with it needs no other process.
+    """
+    device = next(model.parameters()).device
+    whole = skeleton.to_empty(device=device)
+    with torch.no_grad():
+        for (_, target), value in zip(_tensors(whole), gathered(model), strict=True):
+            target.copy_(value)
+    try:
+        yield whole.train(model.training)
+    finally:
+        for weight in whole.parameters():
+            weight.grad = None
+        whole.to("meta")
+
+
+def gathered(model: nn.Module) -> Iterator[Tensor]:
+    """Every parameter and buffer of a sharded model, whole, one at a time."""
+    for _, tensor in _tensors(model):
+        yield whole_tensor(tensor)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
 
 Sharding = Literal["ddp", "fsdp"]
 Model = TypeVar("Model", bound=nn.Module)

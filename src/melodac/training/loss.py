@@ -1,8 +1,7 @@
 """The one loss: cross-entropy in nats per codebook, for training and for every evaluation.
 
 Unsmoothed and unweighted: what is reported is what these functions return. Targets that are not
-counted (special tokens, cells past the end) contribute exactly zero. Training and evaluation may
-import this file.
+counted (special tokens, cells past the end) contribute exactly zero.
 """
 
 import math

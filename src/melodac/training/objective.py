@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from melodac.errors import ConfigError, TrainingError
+from melodac.training.config import ObjectiveConfig
 from melodac.training.loss import UNCOUNTED, per_codebook_loss
 from melodac.training.schedule import decayed
-from melodac.training.sections import ObjectiveConfig
 
 
-class Measured(NamedTuple):
+class ObjectiveTerms(NamedTuple):
     """One micro-batch, in sums, so that parts of uneven size add up exactly."""
 
     nats: Float[Tensor, " K"]
@@ -59,7 +59,7 @@ class Objective:
         counted: Bool[Tensor, "B K S"],
         *,
         update: int,
-    ) -> Measured:
+    ) -> ObjectiveTerms:
         """The sums of one micro-batch; a cell that is not counted changes no value and no gradient.
 
         Args:
@@ -72,7 +72,7 @@ class Objective:
         usage_bonus = decayed(self._config.usage_bonus, update, self._config.usage_updates)
         if not (self._config.label_smoothing or entropy_bonus or usage_bonus):
             nats, counts = per_codebook_loss(logits, sequence, counted)
-            return Measured(nats, counts, self._weigh(nats))
+            return ObjectiveTerms(nats, counts, self._weigh(nats))
         predictions = _Predictions(logits, sequence, counted)
         nats = predictions.nats()
         followed = nats
@@ -82,7 +82,7 @@ class Objective:
             followed = followed - entropy_bonus * predictions.entropies()
         if usage_bonus:
             followed = followed - usage_bonus * predictions.usage_entropies()
-        return Measured(nats, counted.sum(dim=(0, 2)), self._weigh(followed))
+        return ObjectiveTerms(nats, counted.sum(dim=(0, 2)), self._weigh(followed))
 
     def normaliser(self, num_frames: int) -> float:
         """What the objectives of all parts of an update are divided by.

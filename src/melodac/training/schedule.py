@@ -1,7 +1,7 @@
 """Everything that changes with the update, as pure functions of its number, counted from 1.
 
 No state, so a resumed run cannot drift, and one unit: an update, never a part of one, a window or
-an epoch. Training and the pipeline may import this file.
+an epoch.
 """
 
 import math

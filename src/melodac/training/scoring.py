@@ -1,7 +1,6 @@
 """Nats of every codebook on given windows: the model run once, nothing trained, nothing drawn.
 
-Validation and evaluation both score through here, with the loss of training. Training and
-evaluation may import this file.
+Validation and evaluation both score through here, with the loss of training.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,6 @@
 
 A stream is named, so adding a new use of chance never moves an old one. The global generator of
 torch, which dropout and initialisation draw from, is lent for a block and given back untouched.
-Training, sampling and the pipeline may import this file.
 """
 
 import hashlib

@@ -1,10 +1,16 @@
-"""Everything a run must remember between two updates, and its way to disk and back.
+"""Everything a run must remember between two updates, its way to disk and back, and what is kept.
 
 Learning rate, windows and everything drawn at random are functions of the seed and the update
-number, so weights, averaged weights, moments and a few numbers are all. Only the trainer imports
-this file.
+number, so weights, averaged weights, moments and a few numbers are all. Fields that must match to
+resume a checkpoint are written with it; how often to save and what to keep may change on the way.
+
+Two checkpoints stay on disk whatever the limits say, for a damaged one needs a forerunner, and so
+does the newest healthy one: written when the last update had been accepted, the only kind worth
+going back to.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,15 +18,142 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from melodac.errors import CheckpointMismatchError, NonFiniteError
+from melodac.errors import (
+    CheckpointCorruptError,
+    CheckpointMismatchError,
+    DivergenceError,
+    NonFiniteError,
+    OutputError,
+)
 from melodac.models.language_model import LanguageModel
-from melodac.training.checkpoint import Checkpoint, write_checkpoint
+from melodac.tokens.delay import DelayPattern
+from melodac.tokens.windows import Starts
+from melodac.training.checkpoint import (
+    Checkpoint,
+    numbered_checkpoints,
+    open_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from melodac.training.config import TrainConfig
+from melodac.training.data import TrainingData
 from melodac.training.distributed import Ranks
-from melodac.training.ema import ExponentialAverage
-from melodac.training.optimizer import build_optimizer
-from melodac.training.retention import prune_checkpoints
-from melodac.training.sharding import fill, whole_tensor
+from melodac.training.optimizer import ExponentialAverage, build_optimizer
+from melodac.training.tensors import load_weights, whole_tensor
+
+_MAY_CHANGE = {"checkpoint_every", "keep_checkpoints", "keep_checkpoints_mb"}
+"""Keys of `TrainConfig` that may differ between a checkpoint and the run that resumes it."""
+
+
+def describe_identity(
+    identity: Mapping[str, Any],
+    model: LanguageModel,
+    pattern: DelayPattern,
+    *,
+    data: TrainingData,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """Everything that makes a run the run it is.
+
+    Args:
+        identity: What only the caller knows: codec, fingerprint of the data, code version.
+        model: Of which shape and code vectors are told.
+        pattern: Delay pattern of the codes.
+        data: Of which the length and the places of windows are told.
+        config: The run.
+    """
+    return {
+        **identity,
+        "model": model.config.model_dump(mode="json"),
+        "vectors_sha256": model.vectors_sha256,
+        "delay": {
+            "name": pattern.name,
+            "delays": list(pattern.delays),
+            "is_flat": pattern.is_flat,
+        },
+        "window_frames": data.window_frames,
+        "starts": _describe(data.starts),
+        "train": config.model_dump(mode="json", exclude=_MAY_CHANGE),
+    }
+
+
+def hash_identity(identity: Mapping[str, Any]) -> str:
+    """A short name of an identity, for processes to compare."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(starts: Starts) -> dict[str, Any]:
+    digest = hashlib.sha256(repr(starts.bars).encode()).hexdigest() if starts.bars else None
+    return {"is_fixed": starts.is_fixed, "bars_sha256": digest}
+
+
+ALWAYS_KEPT = 2
+"""Newest checkpoints that no limit removes."""
+
+
+def prune_checkpoints(directory: Path, *, keep: int, keep_mb: int = 0) -> None:
+    """Remove old checkpoints, oldest first, until both limits hold.
+
+    Args:
+        directory: Folder of the checkpoints.
+        keep: Most checkpoints, the newest healthy one not counted if it is older.
+        keep_mb: Most megabytes (1e6 bytes) that those older than the newest two may fill; 0 sets
+            no limit.
+
+    Raises:
+        OutputError: If an old checkpoint cannot be removed.
+    """
+    newest_first = list(reversed(numbered_checkpoints(directory)))
+    healthy = next((folder for folder in newest_first if is_healthy(folder)), None)
+    size_bytes = 0
+    try:
+        for position, folder in enumerate(newest_first):
+            if position < ALWAYS_KEPT:
+                continue
+            size_bytes += sum(path.stat().st_size for path in folder.glob("*"))
+            is_within = position < keep and (not keep_mb or size_bytes <= keep_mb * 1_000_000)
+            if not is_within and folder != healthy:
+                remove_checkpoint(folder)
+    except OSError as error:
+        raise OutputError(f"old checkpoints in {directory} cannot be removed: {error}") from error
+
+
+def choose_rollback(directory: Path, *, below: int | None = None) -> Checkpoint:
+    """The checkpoint to go back to: the newest that is valid and healthy.
+
+    Args:
+        directory: Folder of the checkpoints.
+        below: Take an older one than this update, if there is one: it was gone back to already and
+            did not help.
+
+    Raises:
+        DivergenceError: If none is both valid and healthy.
+    """
+    healthy = [folder for folder in numbered_checkpoints(directory) if is_healthy(folder)]
+    older = [folder for folder in healthy if below is None or int(folder.name) < below]
+    for folder in reversed(older or healthy[:1]):
+        try:
+            return open_checkpoint(folder)
+        except CheckpointCorruptError:
+            continue
+    raise DivergenceError(
+        f"{directory} holds no checkpoint that is valid and was written in good health, so the run "
+        "cannot go back: lower train.learning_rate and start afresh"
+    )
+
+
+def is_healthy(folder: Path) -> bool:
+    """Whether a checkpoint says that the last update before it was accepted; damaged ones do not.
+
+    Only that one entry is read: whether its bytes are the ones that were written is for
+    `open_checkpoint` to say.
+    """
+    try:
+        state: Any = json.loads((folder / "state.json").read_bytes())
+        return state["stability"]["is_healthy"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
 
 RANDOM_SCHEME = "sha256 of seed, purpose, update, item"
 """How every random number of a run is drawn; a checkpoint drawn otherwise is another run."""
@@ -170,21 +303,3 @@ class TrainState:
         for name, weight in self.model.named_parameters():
             if not bool(whole_tensor(weight.isfinite().all())):
                 yield name
-
-
-def load_weights(model: LanguageModel, checkpoint: Checkpoint, name: str) -> None:
-    """Put the weights of `<name>.safetensors` into a model, every one or none.
-
-    A tensor that is missing, left over or of another shape is `CheckpointMismatchError`.
-
-    Args:
-        model: A model of the checkpoint's config.
-        checkpoint: An opened checkpoint.
-        name: "ema" for the averaged weights, "model" for the raw ones.
-    """
-    fill(
-        model.state_dict(),
-        checkpoint.read_tensors(name),
-        misfit=f"{checkpoint.folder} does not fit this model",
-        remedy="build the model from the checkpoint's config",
-    )

@@ -1,7 +1,6 @@
 """Validation of the averaged weights: nats on every held-out frame, and signs of collapse.
 
-Nothing that only training does is here: no dropout, no smoothing, no noise. Only the trainer
-imports this file.
+Nothing that only training does is here: no dropout, no smoothing, no noise.
 """
 
 import math
@@ -16,15 +15,15 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import evaluation_windows
-from melodac.training.collapse import CollapseMonitor
-from melodac.training.collapse_probe import CollapseMetrics, GenerateCodes, choose_probe
 from melodac.training.corruption import Corruption
+from melodac.training.data import TrainingData
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event, Metrics
+from melodac.training.guards.collapse import CollapseMonitor
+from melodac.training.guards.variety import CollapseMetrics, GenerateCodes, choose_probe
 from melodac.training.loss import codebook_means, total_loss
 from melodac.training.scoring import conditions_of, score_windows
 from melodac.training.step import per_codebook
-from melodac.training.update import TrainingData
 
 
 class Validated(NamedTuple):

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from melodac.audio.metadata.collect import collect_metadata
 from melodac.audio.metadata.embedded import EmbeddedTags
-from melodac.audio.metadata.fields import Statement
-from melodac.audio.metadata.merge import TrackMetadata, merge
+from melodac.audio.metadata.fields import Statement, TrackMetadata, merge
 
 SONG = "a/song.wav"
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from mutagen import apev2, flac, id3, mp3, oggvorbis
 
-from melodac.audio.metadata import bounded_file
+from melodac.audio.metadata import embedded as bounded_file
 from melodac.audio.metadata.embedded import EmbeddedTags, read_embedded
 from tests.audio.metadata.tagged_files import (
     NOISE,

@@ -2,8 +2,8 @@
 
 import pytest
 
+from melodac.audio.metadata.fields import TrackMetadata
 from melodac.audio.metadata.filters import TagFilter
-from melodac.audio.metadata.merge import TrackMetadata
 from melodac.errors import ConfigError
 
 TRACK = TrackMetadata(

@@ -2,9 +2,8 @@
 
 import pytest
 
-from melodac.audio.metadata.fields import join_texts
-from melodac.audio.metadata.groups import group_names
-from melodac.audio.metadata.merge import TrackMetadata
+from melodac.audio.groups import group_names
+from melodac.audio.metadata.fields import TrackMetadata, join_texts
 
 ALL = ["group", "album", "artist"]
 

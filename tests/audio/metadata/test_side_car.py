@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from melodac.audio.metadata.side_car import MAX_JSON_BYTES, MAX_TEXT_BYTES, read_side_cars
+from melodac.audio.metadata.collect import MAX_JSON_BYTES, MAX_TEXT_BYTES, read_side_cars
 
 AUDIO = "a/song.wav"
 AUDIOCRAFT = {

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melodac.audio.metadata.collect import read_tables
 from melodac.audio.metadata.fields import canonical_name, clean_text
-from melodac.audio.metadata.tables import read_tables
 
 KNOWN = {"a.wav", "b/c.wav"}
 

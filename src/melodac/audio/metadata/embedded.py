@@ -2,21 +2,154 @@
 
 Only fields that describe the music are taken, by a fixed list. Comments and descriptions are not:
 encoders and download tools fill them, so they would be poor prompts. Runs in worker processes:
-light imports only, and the answer is plain data. Any module above may import it.
+light imports only, and the answer is plain data.
+
+mutagen walks every chunk a file claims to have and keeps them all: 4 million empty chunks, 32 MB,
+cost minutes and gigabytes. So it reads through a file that bounds the number and size of reads, and
+is imported only when called. Its types do not say what its tags hold, hence `Any`.
 """
 
+import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from melodac.audio.metadata.bounded_file import BoundedFile
-from melodac.audio.metadata.containers import iterate_texts
 from melodac.audio.metadata.fields import canonical_name, clean_fields, join_texts
 from melodac.errors import AudioError
+
+MAX_READS = 200_000
+MAX_BYTES = 32 << 20
+
+
+class BoundedFile(io.BufferedReader):
+    """A file opened for reading, ended by an error when its reader asks for too much."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._reads_left = MAX_READS
+        self._bytes_left = MAX_BYTES
+
+    @property
+    def name(self) -> str:
+        """Nothing, so that no parser is chosen by the extension: the same bytes say the same."""
+        return ""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes.
+
+        Raises:
+            AudioError: If it was one read or one byte too many.
+        """
+        # one more than is left, so that a header which lies about a length reserves no memory
+        allowed = self._bytes_left + 1
+        data = super().read(allowed if size is None or not 0 <= size < allowed else size)
+        self._reads_left -= 1
+        self._bytes_left -= len(data)
+        if self._reads_left < 0:
+            raise AudioError(f"more than {MAX_READS} parts, not used")
+        if self._bytes_left < 0:
+            raise AudioError(f"more than {MAX_BYTES >> 20} MB of tags, not used")
+        return data
+
+
+FREE_FORM = "----:com.apple.iTunes:"
+_MP4_PREFIXES = ("\xa9", "aART", "cprt", "tmpo")
+
+Texts = Iterator[tuple[str, list[str]]]
+
+
+def iterate_texts(tags: object) -> Texts:
+    """Each name of a tag block with its texts, in the order of the file."""
+    from mutagen._vorbis import VComment  # the one base of Ogg's, Opus' and FLAC's comments
+    from mutagen.apev2 import APEv2
+    from mutagen.asf import ASFTags
+    from mutagen.id3 import ID3
+    from mutagen.mp4 import MP4Tags
+
+    readers: list[tuple[type, Callable[[Any], Texts]]] = [
+        (ID3, _id3_texts),
+        (VComment, _vorbis_texts),
+        (MP4Tags, _mp4_texts),
+        (ASFTags, _asf_texts),
+        (APEv2, _ape_texts),
+    ]
+    for kind, read in readers:
+        if isinstance(tags, kind):
+            yield from read(tags)
+
+
+def _id3_texts(tags: Any) -> Texts:  # noqa: ANN401
+    for frame in tags.values():
+        match frame.FrameID:
+            case "TCON":
+                yield "TCON", [str(genre) for genre in frame.genres]  # some are numbers of a list
+            case "TXXX":
+                yield frame.desc, _repaired(frame)
+            case "WCOP":
+                yield "WCOP", [frame.url]
+            case "TIPL" | "TMCL":
+                pass  # pairs of job and person
+            case name if name.startswith("T"):
+                yield name, _repaired(frame)
+            case _:
+                pass
+
+
+def _repaired(frame: Any) -> list[str]:  # noqa: ANN401
+    """The texts meant where UTF-8 was filed as Latin-1, as libsndfile and LAME do."""
+    texts = [str(text) for text in frame.text]
+    return [_read_as_utf8(text) for text in texts] if frame.encoding == 0 else texts
+
+
+def _read_as_utf8(text: str) -> str:
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text  # Latin-1 indeed: its letters beyond ASCII hardly ever make valid UTF-8
+
+
+def _vorbis_texts(tags: Any) -> Texts:  # noqa: ANN401
+    # a slice is the list it is; as a mapping each look-up walks the list
+    pairs: list[tuple[str, str]] = tags[:]
+    for name, text in pairs:
+        yield name, [text]
+
+
+def _asf_texts(tags: Any) -> Texts:  # noqa: ANN401
+    pairs: list[tuple[str, Any]] = tags[:]
+    for name, attribute in pairs:
+        if isinstance(attribute.value, (str, int)):
+            yield name, [str(attribute.value)]
+
+
+def _ape_texts(tags: Any) -> Texts:  # noqa: ANN401
+    from mutagen.apev2 import APETextValue
+
+    for name, value in tags.items():
+        if isinstance(value, APETextValue):
+            yield name, [str(text) for text in value]
+
+
+def _mp4_texts(tags: Any) -> Texts:  # noqa: ANN401
+    for name, values in tags.items():
+        if name.startswith(FREE_FORM):
+            yield name.removeprefix(FREE_FORM), [_decode(bytes(value)) for value in values]
+        elif name == "trkn":
+            yield name, [str(number) for number, _ in values if number]
+        elif name.startswith(_MP4_PREFIXES):
+            yield name, [str(value) for value in values]
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""  # a binary value
+
 
 LISTS = frozenset({
     "album_artist", "artist", "composer", "genre", "instrument", "keywords", "language", "licence",

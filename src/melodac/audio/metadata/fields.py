@@ -1,14 +1,20 @@
-"""What a field is: one name, one line of inert text, one spelling for each meaning.
+"""What a field is (one name, one line of inert text, one spelling for each meaning) and a track's.
 
 Every source of metadata passes its fields through `clean_fields`, so all obey one rule and a
-complaint reads the same wherever the field came from. Any module above may import it.
+complaint reads the same wherever the field came from. JSON gives text, numbers, truth values and
+lists of them, nothing else. In `merge`, the first statement that has a field gives it; a field
+nobody has stays missing, and a file's name is never a source.
 """
 
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NoReturn, cast
 
 from melodac.audio.metadata.licences import find_licence
+from melodac.errors import AudioError
 
 FILE_NAME = "file_name"
 GROUP = "group"
@@ -145,3 +151,96 @@ def _check_tempo(value: str) -> tuple[str, str]:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+Pairs = list[tuple[str, str]]
+
+
+def parse_object(text: str) -> tuple[Pairs, list[str]]:
+    """The fields of one JSON object as text, and a complaint for each that has no text.
+
+    Raises:
+        AudioError: If the text is not one JSON object.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise AudioError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise AudioError(f"expected an object, got {type(value).__name__}")
+    pairs: Pairs = []
+    complaints: list[str] = []
+    for name, entry in cast(dict[str, object], value).items():
+        items = cast(list[object], entry) if isinstance(entry, list) else [entry]
+        texts = [_to_text(item) for item in items]
+        if None in texts:
+            complaints.append(f"{name[:40]!r} is no text, number or list of them, not used")
+        else:
+            pairs.append((name, join_texts(name, (text for text in texts if text))))
+    return pairs, complaints
+
+
+def _to_text(value: object) -> str | None:
+    """Text of a plain value, '' where it says nothing, None where it is no plain value."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("two fields have one name")
+    return fields
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a value")
+
+
+@dataclass(frozen=True)
+class TrackMetadata:
+    """What is known of one track."""
+
+    group: str = ""
+    licence: str = ""
+    """As its source spells it."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """All other fields, sorted by name."""
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    """For each tag, and for group and licence, the file it came from, or `embedded`."""
+
+    @property
+    def album(self) -> str:
+        """Title of the album; empty if unknown."""
+        return self.tags.get("album", "")
+
+    @property
+    def album_artist(self) -> str:
+        """Whose album it is; empty if unknown."""
+        return self.tags.get("album_artist", "")
+
+    @property
+    def artist(self) -> str:
+        """Who plays; empty if unknown."""
+        return self.tags.get("artist", "")
+
+    @property
+    def description(self) -> str:
+        """Text that describes the music in words; empty if unknown."""
+        return self.tags.get(DESCRIPTION, "")
+
+
+def merge(statements: Iterable[Statement]) -> TrackMetadata:
+    """All fields of the statements; of several for one field the first stands."""
+    fields: dict[str, tuple[str, str]] = {}
+    for statement in statements:
+        for name, value in statement.fields.items():
+            fields.setdefault(name, (value, statement.source))
+    sources = {name: source for name, (_, source) in sorted(fields.items())}
+    group, _ = fields.pop(GROUP, ("", ""))
+    licence, _ = fields.pop(LICENCE, ("", ""))
+    tags = {name: value for name, (value, _) in sorted(fields.items())}
+    return TrackMetadata(group, licence, tags, sources)

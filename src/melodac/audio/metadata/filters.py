@@ -1,7 +1,7 @@
 """Which tracks the tags keep in and keep out.
 
-An entry `word` finds the word in any tag, `field=word` in that field alone; words are compared
-with whole items, so `piano` does not find `no piano`. Any module above may import it.
+An entry `word` finds the word in any tag, `field=word` in that field alone; words are compared with
+whole items, so `piano` does not find `no piano`.
 """
 
 import re
@@ -9,9 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from melodac.audio.metadata.fields import GROUP, LICENCE, canonical_name, clean_text
+from melodac.audio.metadata.fields import GROUP, LICENCE, TrackMetadata, canonical_name, clean_text
 from melodac.audio.metadata.licences import canonical_licence
-from melodac.audio.metadata.merge import TrackMetadata
 from melodac.errors import ConfigError
 
 _SEPARATORS = re.compile(r"[,;/|]")
@@ -40,7 +39,7 @@ class TagFilter:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _FilterEntry:
     spelling: str
     field: str
     """Empty: any tag."""
@@ -59,12 +58,12 @@ class _Entry:
         return (metadata.tags.get(self.field, ""),)
 
 
-def _parse(entry: str, key: str) -> _Entry:
+def _parse(entry: str, key: str) -> _FilterEntry:
     field, equals, word = entry.rpartition("=") if entry.count("=") == 1 else ("", "", entry)
     malformed = entry.count("=") > 1 or not _fold(word) or (equals and not canonical_name(field))
     if malformed:
         raise ConfigError(f"{key}: expected word or field=word, got {entry!r}")
-    return _Entry(clean_text(entry), canonical_name(field), _fold(word))
+    return _FilterEntry(clean_text(entry), canonical_name(field), _fold(word))
 
 
 def _items(text: str) -> set[str]:

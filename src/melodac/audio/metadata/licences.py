@@ -1,7 +1,7 @@
 """Licences under one name each, so that a summary counts them and a filter finds them.
 
 Creative Commons licences get their SPDX identifier; what is not recognised keeps its own words,
-since guessing a licence is worse than not knowing it. Any module above may import it.
+since guessing a licence is worse than not knowing it.
 """
 
 import math

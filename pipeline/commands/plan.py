@@ -1,0 +1,93 @@
+"""`melodac plan`: what the train stage would do and take, with nothing trained and nothing written.
+
+The schedules are those of the trainer, the time is measured on real windows of the index.
+"""
+
+import torch
+
+from melodac.models.language_model import LanguageModel
+from melodac.tokens.store.header import StoreHeader
+from melodac.training.compute import Compute
+from melodac.training.data import UpdateReader
+from melodac.training.distributed import Ranks
+from melodac.training.planning.cost import PassTimes, RunShape, forecast_run, time_passes
+from melodac.training.planning.memory import memory_guard, say_what_needs_less
+from melodac.training.planning.schedule_table import (
+    format_schedule,
+    schedule_table,
+    schedule_warnings,
+)
+from melodac.training.step import GradientAccumulator
+from pipeline.experiment.dataset import read_dataset
+from pipeline.experiment.model import build_model, build_train_pattern, describe_run
+from pipeline.experiment.training_run import describe_shape, name_run_directory, read_training_data
+from pipeline.params import Params
+from pipeline.processes.devices import set_up_torch
+
+
+def plan(params: Params) -> list[str]:
+    """Lines for the terminal: schedules, what the run takes, what looks wrong.
+
+    Params or data that training would refuse are refused here with the same error.
+    """
+    device = set_up_torch(params.runtime)
+    dataset = read_dataset(params.train.layout)
+    pattern = build_train_pattern(params.train, dataset)
+    data = read_training_data(params.train, dataset)
+    config = params.train.trainer_config()
+    model = build_model(
+        params.train,
+        pattern,
+        dataset,
+        dropout=params.train.dropout,
+        seed=params.train.seed,
+    ).to(device)
+    shape = describe_shape(model.config, pattern, data, params)
+    reader = UpdateReader(
+        data, pattern, config, text_bytes=model.config.text_bytes, ranks=Ranks(), device=device
+    )
+    experiment = {**describe_run(model, dataset), "train": params.train.model_dump(mode="json")}
+    found = forecast_run(
+        shape,
+        device=device,
+        directory=name_run_directory("train", experiment),
+        times=_time(model, shape, reader, device),
+    )
+    table = schedule_table(config, data.window_frames, epoch_after=reader.order.epoch_after)
+    warnings = (
+        *schedule_warnings(config),
+        *found.warnings,
+        *_demo_warnings(params, dataset.header),
+    )
+    return [
+        *format_schedule(table).splitlines(),
+        "",
+        *found.lines,
+        *(f"warning: {line}" for line in warnings),
+    ]
+
+
+def _time(
+    model: LanguageModel, shape: RunShape, reader: UpdateReader, device: torch.device
+) -> PassTimes:
+    """Time passes in this one process; one that does not fit into memory is told as in training."""
+    compute = Compute(shape.config.compute, device)
+    gradients = GradientAccumulator(model, shape.config, ranks=Ranks(), compute=compute)
+    guard = memory_guard(
+        lambda: "a trial pass",
+        lambda: say_what_needs_less(shape.model, shape.config, num_steps=shape.num_steps),
+    )
+    with guard, compute.active():
+        return time_passes(gradients, model, reader.read(1))
+
+
+def _demo_warnings(params: Params, header: StoreHeader) -> list[str]:
+    """What demos ask of positions that training never shows."""
+    frames = round(params.demos.duration_s * header.sample_rate_hz / header.hop)
+    stages = [frames for _, frames in params.train.context] or [params.index.window_frames]
+    if frames <= max(stages):
+        return []
+    return [
+        f"demos of {params.demos.duration_s:g} s are {frames} frames, windows have {max(stages)}: "
+        "what is played after that was never trained; lengthen index.window_frames or listen for it"
+    ]

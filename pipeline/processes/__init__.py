@@ -1,0 +1,1 @@
+"""How work is run: worker processes, several training processes, stop signals, the device."""

@@ -1,0 +1,184 @@
+"""One stage in several processes: started here by torchrun, or joined where torchrun started us.
+
+`runtime.processes` above 1 makes the train stage start itself that many times, so `dvc repro` is
+all a user needs. Under a torchrun of the user's own, on one machine or several, it joins. Process 0
+is the one that holds the lock, writes, shows and reports; the others only say what is wrong. The
+exit code is that of the work, as with one process. torch is imported when it is needed: most stages
+have one process.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from melodac.errors import ConfigError, TrainingError
+from pipeline.params import RuntimeParams
+from pipeline.processes.signals import StoppedError
+
+STAGES = ("train",)
+"""Stages whose work can be shared among processes."""
+STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+GRACE_S = 300
+"""After a signal, time to finish the update and to write the checkpoint."""
+TIMEOUT_S = 1800
+"""Longest wait for another process, which may be writing a checkpoint."""
+_PR_SET_PDEATHSIG = 1
+_CPP_LOG = "TORCH_CPP_LOG_LEVEL"
+"""torch's C++ warns of names of hosts, of options that are meant: read once, when it is loaded."""
+
+log = logging.getLogger("pipeline")
+
+
+def is_launcher(stage: str, runtime: RuntimeParams) -> bool:
+    """Whether this process is to start the stage several times rather than to run it."""
+    return stage in STAGES and runtime.processes > 1 and os.environ.get(STARTED_BY_TORCHRUN) is None
+
+
+def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
+    """Run `program stage` in several processes; returns the exit code of the work.
+
+    A signal is passed on to all of them; they are given `GRACE_S` to keep their state. One that
+    dies takes the others with it. Ports are found free.
+    """
+    os.environ.setdefault(_CPP_LOG, "ERROR")
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    _hush("torch.distributed.elastic")
+    os.environ.setdefault("OMP_NUM_THREADS", str(runtime.threads or 1))
+    arguments = [
+        "--standalone",
+        f"--nproc-per-node={runtime.processes}",
+        f"--shutdown-timeout={GRACE_S}",
+        str(program),
+        stage,
+    ]
+    log.info("%s: %d processes, %s", stage, runtime.processes, runtime.sharding)
+    try:
+        torchrun.run(torchrun.parse_args(arguments))
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        return _tell_end(stage, rank, failure.exitcode)
+    return 0
+
+
+@contextmanager
+def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
+    """Join the processes that torchrun started, if it did; yields whether this is process 0.
+
+    A stage that is the work of one process, or too few devices, is refused with `ConfigError`.
+
+    Raises:
+        TrainingError: If another process ended, so that this one cannot go on.
+    """
+    if os.environ.get(STARTED_BY_TORCHRUN) is None:
+        yield True
+        return
+    rank = _join(stage, runtime)
+    try:
+        yield rank == 0
+        _take_leave()
+    except StoppedError as stopped:
+        if stopped.is_orderly:
+            _take_leave()
+        raise
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise TrainingError(
+            f"process {rank} cannot go on: another process of the run ended, see what it said; "
+            "the last checkpoint is good, start again to resume"
+        ) from error
+
+
+def _hush(package: str) -> None:
+    """What a process died of, it said itself; torchrun would add a page to it."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(package):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _tell_end(stage: str, rank: int, exit_code: int) -> int:
+    """The exit code as a shell would say it; whoever was killed could not say so itself."""
+    if exit_code > 0:
+        return exit_code
+    log.error(
+        "%s: process %d was killed by %s; the last checkpoint is good, start again to resume",
+        stage,
+        rank,
+        signal.Signals(-exit_code).name,
+    )
+    return 128 - exit_code
+
+
+def _join(stage: str, runtime: RuntimeParams) -> int:
+    os.environ.setdefault(_CPP_LOG, "ERROR")
+    import torch
+    from torch import distributed
+
+    if stage not in STAGES:
+        raise ConfigError(f"{stage} is the work of one process, start it without torchrun")
+    _end_with_the_launcher()
+    backend = "gloo"
+    if runtime.device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_device(_own_device(torch.cuda.device_count()))
+        backend = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_S))
+    rank = distributed.get_rank()
+    if rank:
+        _speak_of_trouble_only(rank)
+    return rank
+
+
+def _own_device(num_devices: int) -> int:
+    local_rank, local_size = (int(os.environ[key]) for key in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    if local_size > num_devices:
+        raise ConfigError(
+            f"{local_size} processes on a machine with {num_devices} CUDA devices: one each, lower "
+            "runtime.processes or set runtime.device to cpu"
+        )
+    return local_rank
+
+
+def _end_with_the_launcher() -> None:
+    """Be asked to stop, with the state kept, where the launcher was killed and asks nobody."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _speak_of_trouble_only(rank: int) -> None:
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(
+            logging.Formatter(
+                f"%(asctime)s %(levelname)-7s process {rank}: %(message)s", "%H:%M:%S"
+            )
+        )
+
+
+def _take_leave() -> None:
+    """Leave together: torchrun takes the first that leaves with an error for the end of all."""
+    import torch
+    from torch import distributed
+
+    try:
+        distributed.all_reduce(torch.zeros(()))
+    except RuntimeError as error:
+        log.warning("left without the other processes: %s", error)
+    distributed.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    from torch import distributed
+
+    # gloo has no class of its own for it, only the path of its source in every message
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)

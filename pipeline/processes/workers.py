@@ -1,0 +1,229 @@
+"""Running one function over many items in worker processes.
+
+Results come in the order of the items, so nothing depends on how many workers there are. A worker
+that dies (a decoder crash, the kernel's memory killer), takes too long or needs too much memory
+costs the item it held and no other. Every worker has a pipe of its own and is killed alone, which
+neither `concurrent.futures` nor a pool with shared queues can do. What runs in them: `worker.py`.
+"""
+
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any, Generic, TypeVar, overload
+
+from melodac.errors import MelodacError
+from pipeline.processes.worker import READY, OutOfMemory, Raised, work
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD_PER_WORKER = 16
+"""Results kept while an earlier item is still in work: no worker waits, and memory is bounded."""
+
+SLOW_IMPORTS = ("av", "soundfile", "pyloudnorm")
+"""What costs a worker a second to import, once in the fork server instead; nothing of ours, which
+the server would look for on its own path and not on that of this checkout."""
+
+
+@dataclass(frozen=True)
+class WorkerCrash:
+    """Stands for the result of an item that killed its worker."""
+
+
+@dataclass(frozen=True)
+class WorkerTimeout:
+    """Stands for the result of an item whose worker was killed, as it took too long."""
+
+
+@dataclass(frozen=True)
+class WorkerOutOfMemory:
+    """Stands for the result of an item that needed more memory than allowed."""
+
+
+WorkerFailure = WorkerCrash | WorkerTimeout | WorkerOutOfMemory
+
+
+def count_workers(asked: int) -> int:
+    """`runtime.workers` as a number: 0 is one for each core this process may use."""
+    return asked or len(os.sched_getaffinity(0))
+
+
+@overload
+def map_in_workers(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Iterator[Result | WorkerCrash]: ...
+@overload
+def map_in_workers(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    timeout_s: float | None = None,
+    memory_mb: int | None = None,
+) -> Iterator[Result | WorkerFailure]: ...
+def map_in_workers(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    timeout_s: float | None = None,
+    memory_mb: int | None = None,
+) -> Iterator[Result | WorkerFailure]:
+    """`function(item)` for every item, in their order.
+
+    What `function` raises is raised here.
+
+    Args:
+        function: A function of a module, or a `functools.partial` of one.
+        items: Plain data.
+        workers: Processes, at least 1.
+        timeout_s: Seconds an item may take, counted from when its worker takes it up.
+        memory_mb: Megabytes an item may need beside what its worker has loaded.
+    """
+    pool = _Pool(function, items, timeout_s=timeout_s, memory_mb=memory_mb)
+    try:
+        yield from pool.run(workers)
+    finally:
+        pool.close()
+
+
+@dataclass(frozen=True)
+class _Task(Generic[Item]):
+    number: int
+    item: Item
+
+
+@dataclass
+class _Worker(Generic[Item]):
+    process: ForkServerProcess
+    pipe: Connection
+    task: _Task[Item] | None = None
+    """What it works on, or will as soon as it has started."""
+    is_ready: bool = False
+    is_used: bool = False
+    """Whether it has finished an item, and may hold memory from then."""
+    deadline_s: float = float("inf")
+
+
+@dataclass
+class _Pool(Generic[Item, Result]):
+    function: Callable[[Item], Result]
+    items: Iterable[Item]
+    timeout_s: float | None
+    memory_mb: int | None
+    workers: list[_Worker[Item]] = field(default_factory=list[_Worker[Item]])
+    results: dict[int, Any] = field(default_factory=dict[int, Any])
+
+    def run(self, workers: int) -> Iterator[Result | WorkerFailure]:
+        waiting = (_Task(number, item) for number, item in enumerate(self.items))
+        for wanted in itertools.count():
+            while wanted not in self.results:
+                self._hand_out(waiting, workers, before=wanted + workers * AHEAD_PER_WORKER)
+                if not any(worker.task for worker in self.workers):
+                    return
+                self._listen()
+            yield self.results.pop(wanted)
+
+    def close(self) -> None:
+        """Stop every worker: the idle by closing their pipe, the busy by force."""
+        for worker in self.workers:
+            worker.pipe.close()
+            if worker.task is not None:
+                worker.process.kill()
+        for worker in self.workers:
+            worker.process.join()
+        self.workers.clear()
+
+    def _hand_out(self, waiting: Iterator[_Task[Item]], workers: int, *, before: int) -> None:
+        idle = [worker for worker in self.workers if worker.task is None]
+        for _ in range(len(idle) + workers - len(self.workers)):
+            in_work = [worker.task.number for worker in self.workers if worker.task]
+            if max([*in_work, *self.results, -1]) + 1 >= before:
+                return
+            task = next(waiting, None)
+            if task is None:
+                return
+            if idle:
+                self._give(idle.pop(), task)
+            else:
+                self._start(task)
+
+    def _start(self, task: _Task[Item]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", *SLOW_IMPORTS])
+        ours, theirs = Pipe()
+        process = context.Process(
+            target=work, args=(self.function, theirs, self.memory_mb), daemon=True
+        )
+        process.start()
+        theirs.close()
+        # the stubs also think of Windows
+        self.workers.append(_Worker(process, ours, task))  # pyright: ignore[reportArgumentType]
+
+    def _give(self, worker: _Worker[Item], task: _Task[Item]) -> None:
+        worker.task = task
+        if not worker.is_ready:
+            return
+        if self.timeout_s is not None:
+            worker.deadline_s = time.monotonic() + self.timeout_s
+        try:
+            worker.pipe.send(task.item)
+        except (
+            BrokenPipeError,
+            ConnectionResetError,
+        ):  # died while idle, which is no fault of the task's
+            self._discard(worker)
+            self._start(task)
+
+    def _listen(self) -> None:
+        """Wait until a worker says something, ends or is late."""
+        left_s = min(worker.deadline_s for worker in self.workers) - time.monotonic()
+        pipes = {worker.pipe: worker for worker in self.workers}
+        heard = wait(list(pipes), None if left_s == float("inf") else max(left_s, 0.0))
+        for pipe in heard:
+            self._hear(pipes[pipe])  # pyright: ignore[reportArgumentType]  only pipes were given
+        now_s = time.monotonic()
+        for worker in [worker for worker in self.workers if worker.deadline_s <= now_s]:
+            if not worker.pipe.poll():
+                self._lose(worker, WorkerTimeout())
+
+    def _hear(self, worker: _Worker[Item]) -> None:
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            if not worker.is_ready:
+                raise MelodacError("worker processes cannot start, see the error above") from None
+            self._lose(worker, WorkerCrash())
+            return
+        if worker.task is None:
+            return
+        if message == READY:
+            worker.is_ready = True
+            self._give(worker, worker.task)
+        elif isinstance(message, OutOfMemory):
+            self._lose(worker, WorkerOutOfMemory())
+        elif isinstance(message, Raised):
+            raise message.error
+        else:
+            self.results[worker.task.number] = message[0]
+            worker.task, worker.deadline_s, worker.is_used = None, float("inf"), True
+
+    def _lose(self, worker: _Worker[Item], failure: WorkerFailure) -> None:
+        self._discard(worker)
+        if worker.task is None:
+            return
+        if isinstance(failure, WorkerOutOfMemory) and worker.is_used:
+            self._start(worker.task)  # what earlier items left behind decides no verdict
+        else:
+            self.results[worker.task.number] = failure
+
+    def _discard(self, worker: _Worker[Item]) -> None:
+        self.workers.remove(worker)
+        worker.process.kill()  # a decoder in an endless loop heeds no other signal
+        worker.process.join()
+        worker.pipe.close()

@@ -1,0 +1,59 @@
+"""Codes from elsewhere as `ingest.source`: what `melodac import` wrote.
+
+    import.json   what the codes are, one entry a track; written last, so its presence means whole
+    tokens/       the token store
+    report.csv    one line for every file that was seen
+
+`ingest` splits the tracks; `handover.py` passes the store on.
+"""
+
+from pathlib import Path
+
+from pydantic import PositiveInt, ValidationError
+
+from melodac.config import Section
+from melodac.errors import StoreCorruptError
+from melodac.tokens.store.header import StoreHeader
+
+RECORD = "import.json"
+STORE = "tokens"
+REPORT = "report.csv"
+
+
+class ImportedTrack(Section):
+    """One track of an import."""
+
+    id: str
+    """First 16 hex digits of the file's sha256."""
+    path: str
+    """Of the file, relative to the folder of codes."""
+    codes_sha256: str
+    num_frames: PositiveInt
+    group: str
+    licence: str
+    tags: dict[str, str]
+    """With `imported_...` for what the file said of itself."""
+    tag_sources: dict[str, str]
+
+
+class ImportRecord(Section):
+    """What an import holds."""
+
+    header: StoreHeader
+    store_fingerprint: str
+    tracks: tuple[ImportedTrack, ...]
+
+
+def find_import(source: Path) -> ImportRecord | None:
+    """The record of an import, or None for a folder of music.
+
+    Raises:
+        StoreCorruptError: If the record cannot be understood.
+    """
+    path = source / RECORD
+    if not path.is_file():
+        return None
+    try:
+        return ImportRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise StoreCorruptError(f"{path} is damaged ({error}): import the codes again") from error

@@ -1,0 +1,127 @@
+"""A listing: one small file that stands for a folder of music in `ingest.source`.
+
+DVC opens every name of a folder it depends on: at a named pipe it waits for ever, at a socket, a
+link to nothing or a name that is not UTF-8 it stops. A listing holds what the scan saw, with the
+hash of all that is read, so DVC hashes one file and `ingest` meets the rest. A folder that changed
+since is refused: the listing is what DVC compares.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import NonNegativeInt, ValidationError
+
+from melodac.audio.scan import Entry, scan_folder
+from melodac.config import Section
+from melodac.errors import AudioError
+from melodac.files import hash_file
+from pipeline.logs import progress
+from pipeline.records import write_text
+
+READ_KINDS = frozenset({"audio", "metadata", "side-car"})
+NAMED = 3
+
+
+class ListedFile(Section):
+    """One name of the folder."""
+
+    kind: str
+    """What the scan says of it."""
+    size_bytes: NonNegativeInt = 0
+    sha256: str = ""
+    """Of what is read; empty for the rest."""
+
+
+class Listing(Section):
+    """What a folder held when it was scanned."""
+
+    listing_version: int = 1
+    folder: str
+    """Absolute."""
+    files: dict[str, ListedFile]
+    """By path relative to the folder."""
+
+
+def write_listing(folder: Path, output: Path) -> Listing:
+    """Scan a folder, hash what will be read, write the listing."""
+    entries = scan_folder(folder)
+    watched = progress(entries, total=len(entries), unit="file", description="scan")
+    files = {entry.path: _describe(folder, entry, with_hash=True) for entry in watched}
+    listing = Listing(folder=str(folder.resolve()), files=files)
+    write_text(output, listing.model_dump_json(indent=1) + "\n")
+    return listing
+
+
+def find_folder(source: Path) -> Path:
+    """The folder of music for which a source stands: itself, or the one that it lists."""
+    return Path(_read(source).folder) if source.is_file() else source
+
+
+def check_unchanged(source: Path, entries: list[Entry]) -> None:
+    """Compare a fresh scan with the listing, if the source is one, by names, kinds and sizes.
+
+    Raises:
+        AudioError: If the folder is not what was listed.
+    """
+    if not source.is_file():
+        return
+    listing = _read(source)
+    folder = Path(listing.folder)
+    now = {entry.path: _describe(folder, entry, with_hash=False) for entry in entries}
+    then = {path: file.model_copy(update={"sha256": ""}) for path, file in listing.files.items()}
+    changed = sorted(path for path in now.keys() | then.keys() if now.get(path) != then.get(path))
+    if changed:
+        raise AudioError(
+            f"{folder}: changed since {source} was made ({_name(changed)}): "
+            f"run `melodac scan` again"
+        )
+
+
+def find_unhashable(folder: Path) -> str:
+    """Names in a folder at which DVC stops or waits for ever, in words; empty if there are none."""
+    found = sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in _odd(folder))
+    return _name(found) if found else ""
+
+
+def _odd(folder: Path) -> Iterator[str]:
+    for root, folders, files in os.walk(folder):
+        for name in folders + files:
+            path = os.path.join(root, name)  # noqa: PTH118  a name that is not UTF-8 stays as it is
+            try:
+                path.encode()
+                mode = os.stat(path).st_mode  # noqa: PTH116
+            except (UnicodeEncodeError, OSError):
+                yield path
+                continue
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                yield path
+
+
+def _name(found: list[str]) -> str:
+    more = len(found) - NAMED
+    return ", ".join(found[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _describe(folder: Path, entry: Entry, *, with_hash: bool) -> ListedFile:
+    path = folder / entry.path
+    if entry.kind not in READ_KINDS:
+        return ListedFile(kind=entry.kind)
+    try:
+        size_bytes = path.stat().st_size
+        sha256 = hash_file(path) if with_hash else ""
+    except OSError as error:
+        # ingest will say so in its report
+        return ListedFile(kind=f"{entry.kind}: {error.strerror}")
+    return ListedFile(kind=entry.kind, size_bytes=size_bytes, sha256=sha256)
+
+
+def _read(source: Path) -> Listing:
+    try:
+        return Listing.model_validate_json(source.read_bytes())
+    except ValidationError as error:
+        raise AudioError(
+            f"{source}: neither a folder nor a listing of one: set ingest.source to a folder of "
+            "music, or to what `melodac scan FOLDER` wrote"
+        ) from error

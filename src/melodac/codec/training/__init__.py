@@ -1,4 +1,0 @@
-"""Training of codecs: crops, losses, discriminators, quantiser care, resumable loop, export.
-
-Nothing at run time of the pipeline needs this package; `pipeline/codec.py` drives it.
-"""

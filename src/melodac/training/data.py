@@ -1,0 +1,344 @@
+"""What one update reads: its windows, cut into micro-batches ("parts"), as a pure function.
+
+Everything drawn at random for an update is drawn from (seed, purpose, update, item or part), so an
+update is the same on any rank, in any micro-batch cut, and after any stop.
+
+A run has one stage of windows, or several under a context curriculum, each with epochs of its own
+from its first update on. Epochs follow one another without a gap, so an update may end one epoch
+and begin the next, and a run resumes anywhere by knowing one number. The next update is read by a
+second thread while the present one is computed, which changes nothing but time.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int32, Int64
+from torch import Tensor
+
+from melodac.errors import TrainingError
+from melodac.models.condition import Condition
+from melodac.tokens.array import TokenArray
+from melodac.tokens.batches import read_batch
+from melodac.tokens.delay import DelayPattern
+from melodac.tokens.windows import (
+    ANYWHERE,
+    Starts,
+    WindowTable,
+    num_training_windows,
+    training_windows,
+)
+from melodac.training.conditions import Tags, draw_conditions
+from melodac.training.config import TrainConfig
+from melodac.training.distributed import Ranks
+from melodac.training.schedule import context_frames_at
+from melodac.training.scoring import build_targets
+from melodac.training.seeding import derive_seed
+
+
+class UpdateWindows(NamedTuple):
+    """What one update reads."""
+
+    table: WindowTable
+    """One row for each global item."""
+    frames: int
+    """Frames of these windows."""
+
+
+class WindowCoverage(NamedTuple):
+    """What the stage in progress has read since its last epoch but one began."""
+
+    windows_read: int
+    windows_distinct: int
+    """Of these, how many differ in track or start: nearly all where windows start anywhere."""
+    frames_read_share: float
+    """Frames in at least one of them, of all training frames: 1 once an epoch is over."""
+
+
+class _Stage(NamedTuple):
+    first: int
+    """First update."""
+    frames: int
+    windows_per_epoch: int
+    seed: int
+
+
+class WindowOrder:
+    """The training windows of every update of one run."""
+
+    def __init__(
+        self, array: TokenArray, frames: int, config: TrainConfig, *, starts: Starts = ANYWHERE
+    ) -> None:
+        """Lay out the order; nothing is drawn yet.
+
+        A stage whose windows are longer than the index's is refused with `ConfigError`.
+
+        Args:
+            array: Tracks of the training split.
+            frames: Frames of the index's windows, which no stage may exceed.
+            config: The run: its curriculum, its windows an update, its seed.
+            starts: Where windows may start.
+        """
+        self._lengths = [int(length) for length in array.lengths]
+        self._starts = starts
+        self._size = config.windows_per_update
+        self._updates = config.updates
+        self._stages = [
+            self._build_stage(first, context_frames_at(first, config, frames), config.seed)
+            for first in ([first for first, _ in config.context] or [1])
+        ]
+        self._last: tuple[tuple[int, int], WindowTable] | None = None
+
+    def take(self, update: int) -> UpdateWindows:
+        """Windows of an update, across epochs where need be."""
+        stage = self._stage(update)
+        first = (update - stage.first) * self._size
+        return UpdateWindows(_join(self._read(stage, first, self._size)), stage.frames)
+
+    def epoch_after(self, update: int) -> float:
+        """Passes over the training windows that are done after an update; 0 before the first."""
+        ends = [stage.first for stage in self._stages[1:]] + [self._updates + 1]
+        return sum(
+            max(0, min(update + 1, end) - stage.first) * self._size / stage.windows_per_epoch
+            for stage, end in zip(self._stages, ends, strict=True)
+        )
+
+    def coverage_after(self, update: int) -> WindowCoverage:
+        """How much of the music, in how many different windows, was read up to an update.
+
+        Windows that always start at the same frames show as half of those read being distinct,
+        music that is never read as a share below 1.
+        """
+        stage = self._stage(update)
+        end = (update - stage.first + 1) * self._size
+        begin = max(0, (end - 1) // stage.windows_per_epoch - 1) * stage.windows_per_epoch
+        table = _join(self._read(stage, begin, end - begin))
+        offsets = np.cumsum([0, *self._lengths])
+        firsts = offsets[table.tracks] + table.starts
+        return WindowCoverage(
+            end - begin,
+            len(np.unique(firsts)),
+            _count_union(firsts, table.num_frames) / int(offsets[-1]),
+        )
+
+    def _build_stage(self, first: int, frames: int, seed: int) -> _Stage:
+        # the first stage draws what a run of one stage draws
+        place = () if first == 1 else (first,)
+        return _Stage(
+            first,
+            frames,
+            num_training_windows(self._lengths, frames, starts=self._starts),
+            derive_seed(seed, "windows", *place),
+        )
+
+    def _stage(self, update: int) -> _Stage:
+        if not 1 <= update <= self._updates:
+            raise ValueError(f"update must be between 1 and {self._updates}: got {update}")
+        return [stage for stage in self._stages if stage.first <= update][-1]
+
+    def _read(self, stage: _Stage, first: int, count: int) -> Iterator[WindowTable]:
+        while count:
+            epoch, position = divmod(first, stage.windows_per_epoch)
+            part = self._epoch(stage, epoch).take(slice(position, position + count))
+            yield part
+            first, count = first + len(part), count - len(part)
+
+    def _epoch(self, stage: _Stage, epoch: int) -> WindowTable:
+        key = (stage.first, epoch)
+        last = self._last
+        if last is None or last[0] != key:
+            table = training_windows(
+                self._lengths, stage.frames, stage.seed, epoch, starts=self._starts
+            )
+            # replaced whole and read once: updates are read ahead in another thread
+            last = self._last = (key, table)
+        return last[1]
+
+
+def _join(parts: Iterator[WindowTable]) -> WindowTable:
+    tables = list(parts)
+    return WindowTable(
+        np.concatenate([table.tracks for table in tables]),
+        np.concatenate([table.starts for table in tables]),
+        np.concatenate([table.num_frames for table in tables]),
+    )
+
+
+def _count_union(firsts: Int64[np.ndarray, " B"], sizes: Int32[np.ndarray, " B"]) -> int:
+    """Frames in at least one window; the work grows with the windows, not with the frames."""
+    order = np.argsort(firsts)
+    ends = np.maximum.accumulate((firsts + sizes)[order])
+    covered = np.concatenate([[0], ends[:-1]])
+    return int(np.maximum(ends - np.maximum(firsts[order], covered), 0).sum())
+
+
+Read = TypeVar("Read")
+
+
+class Prefetcher(Generic[Read]):
+    """Reads updates in order, some of them ahead of being asked for; a context manager."""
+
+    def __init__(
+        self, read: Callable[[int], Read], first: int, last: int, *, depth: int = 1
+    ) -> None:
+        """Start to read the first update.
+
+        Args:
+            read: Reads an update; called from one thread only, never twice at once.
+            first: Update that is asked for first.
+            last: Update after which nothing is read.
+            depth: Updates read ahead; 0 reads when asked, in the caller's thread.
+        """
+        self._read = read
+        self._last = last
+        self._next = first
+        self._unread = first
+        self._depth = depth
+        self._pending: deque[Future[Read]] = deque()
+        self._thread = ThreadPoolExecutor(1, "prefetch") if depth else None
+        self._read_ahead()
+
+    def take(self, update: int) -> Read:
+        """What `read(update)` returns; what it raises is raised here, with its own traceback.
+
+        Raises:
+            TrainingError: If it is not the update that follows the one before.
+        """
+        if not self._next == update <= self._last:
+            raise TrainingError(
+                f"update {update} was asked for where {self._next} of {self._last} follows: begin "
+                "a new Prefetcher to go elsewhere"
+            )
+        self._next += 1
+        if self._thread is None:
+            return self._read(update)
+        found = self._pending.popleft().result()
+        self._read_ahead()
+        return found
+
+    def close(self) -> None:
+        """Let what is being read come to its end and stop the thread."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> "Prefetcher[Read]":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_ahead(self) -> None:
+        while (
+            self._thread is not None
+            and len(self._pending) < self._depth
+            and self._unread <= self._last
+        ):
+            self._pending.append(self._thread.submit(self._read, self._unread))
+            self._unread += 1
+
+
+class TrainingData(NamedTuple):
+    """What is learned from, and what is held out."""
+
+    train: TokenArray
+    validation: TokenArray
+    window_frames: int
+    """Frames of a window, of training and of validation."""
+    starts: Starts = ANYWHERE
+    """Where training windows may start; validation windows lie end to end."""
+    train_tags: tuple[Tags, ...] = ()
+    """Of each training track, for a model that reads them."""
+    validation_tags: tuple[Tags, ...] = ()
+    """Of each validation track."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One micro-batch of an update."""
+
+    index: int
+    """Number of the part in its update."""
+    items: range
+    """Numbers of its windows in the update."""
+    sequence: Int64[Tensor, "B K S"]
+    """The delayed codes, which are also the targets."""
+    counted: Bool[Tensor, "B K S"]
+    condition: Condition | None = None
+    """What the model reads beside codes."""
+
+
+class UpdateInput(NamedTuple):
+    """All that one process reads for one update."""
+
+    parts: tuple[Part, ...]
+    """Those of this process."""
+    num_frames: int
+    """Counted frames of the whole update, those of other processes included."""
+
+
+class UpdateReader:
+    """Reads the windows of any update."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        pattern: DelayPattern,
+        config: TrainConfig,
+        *,
+        text_bytes: int,
+        ranks: Ranks,
+        device: torch.device,
+    ) -> None:
+        """Lay out the order; nothing is read yet.
+
+        Args:
+            data: What is learned from.
+            pattern: Delay pattern of the codes.
+            config: The run.
+            text_bytes: What the model reads of a text; 0 if it reads none.
+            ranks: The processes that share an update.
+            device: Where the model is.
+        """
+        ranks.check_share(config.windows_per_update, config.micro_batch)
+        self._data = data
+        self._pattern = pattern
+        self._config = config
+        self._text_bytes = text_bytes
+        self._ranks = ranks
+        self._device = device
+        self.window_frames = data.window_frames
+        self.order = WindowOrder(data.train, data.window_frames, config, starts=data.starts)
+
+    def read(self, update: int) -> UpdateInput:
+        """The parts of an update, counted from 1."""
+        windows = self.order.take(update)
+        num_parts = self._config.windows_per_update // self._config.micro_batch
+        parts = [self._read_part(update, windows, index) for index in self._ranks.share(num_parts)]
+        return UpdateInput(tuple(parts), int(windows.table.num_frames.sum()))
+
+    def _read_part(self, update: int, windows: UpdateWindows, index: int) -> Part:
+        size = self._config.micro_batch
+        items = range(index * size, (index + 1) * size)
+        table = windows.table.take(slice(items.start, items.stop))
+        batch = read_batch(self._data.train, table, windows.frames, self._pattern.max_delay)
+        targets = build_targets(batch, self._pattern, self._device)
+        condition = None
+        if self._text_bytes:
+            condition = draw_conditions(
+                [self._data.train_tags[int(track)] for track in table.tracks],
+                self._config,
+                update=update,
+                items=items,
+                max_bytes=self._text_bytes,
+            ).to(self._device)
+        return Part(index, items, targets.sequence, targets.counted, condition)

@@ -1,0 +1,1 @@
+"""What watches over a run: the start audit, stability of each update, output collapse."""

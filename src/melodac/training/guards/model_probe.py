@@ -1,0 +1,251 @@
+"""What goes on inside a model, seen from outside: nothing of its code is known here.
+
+Hooks see what every sublayer adds to the residual stream, a function mode sees every attention as
+it is computed, scale and mask included. So a model that is not what its description says is
+measured as it is. Sizes of gradients and weights are told by module: the embedding, each sublayer
+and norm of each block, the head. They are taken from named tensors, so a checkpoint will do too.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from melodac.models.layers import RMSNorm
+
+
+def module_of(name: str) -> str:
+    """The module that a parameter belongs to, by the parameter's name.
+
+    Example:
+        >>> [module_of(name) for name in ("blocks.3.attention.output.weight", "head.weight")]
+        ['blocks.3.attention', 'head']
+    """
+    parts = name.split(".")
+    numbered = [index for index, part in enumerate(parts[:-1]) if part.isdigit()]
+    return ".".join(parts[: numbered[0] + 2]) if numbered else parts[0]
+
+
+def norms_by_module(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Euclidean norm of each module's tensors together, in float64, in the order of the names."""
+    squares: defaultdict[str, float] = defaultdict(float)
+    for name, tensor in tensors.items():
+        squares[module_of(name)] += float(tensor.detach().double().square().sum())
+    return {name: math.sqrt(square) for name, square in squares.items()}
+
+
+def weight_norms(model: nn.Module) -> dict[str, float]:
+    """Norm of each module's weights."""
+    return norms_by_module(dict(model.named_parameters()))
+
+
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Norm of each module's gradients; a parameter that has none counts as zero."""
+    return norms_by_module({
+        name: torch.zeros(()) if weight.grad is None else weight.grad
+        for name, weight in model.named_parameters()
+    })
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now, for `update_norms`."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def update_norms(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, float]:
+    """Norm of each module's change since `copy_weights`."""
+    return norms_by_module({
+        name: weight.detach() - before[name] for name, weight in model.named_parameters()
+    })
+
+
+def ratios(part: Mapping[str, float], whole: Mapping[str, float]) -> dict[str, float]:
+    """Each module's first number over its second; 0 over 0 is 0.
+
+    Example:
+        >>> ratios({"head": 1.0, "norm": 0.0}, {"head": 4.0, "norm": 0.0})
+        {'head': 0.25, 'norm': 0.0}
+    """
+    return {
+        name: value / whole[name] if whole[name] else (math.inf if value else 0.0)
+        for name, value in part.items()
+    }
+
+
+def codebook_norms(weight: Tensor, num_codebooks: int) -> Float64[Tensor, " K"]:
+    """Norm of each codebook's rows in a table that holds one codebook after another."""
+    return weight.detach().double().view(num_codebooks, -1).square().sum(dim=1).sqrt()
+
+
+_MAX_LOGITS = 2**24
+"""Attention logits looked at in one layer; items beyond that are not."""
+
+_QUIET = (RMSNorm, nn.LayerNorm, nn.Dropout)
+"""Parts of a block that add nothing to the stream by themselves."""
+
+
+_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+"""Of torch's attention, those that may come without a name."""
+
+
+class AttentionRecord(NamedTuple):
+    """One call of attention."""
+
+    name: str
+    """Module that called it."""
+    head_dim: int
+    scale: float
+    """Factor on the dot products, as it was used."""
+    std: float
+    """Standard deviation of the logits of visible keys."""
+    largest: float
+    """Largest of them in size."""
+
+
+class SublayerRecord(NamedTuple):
+    """One sublayer of one block."""
+
+    name: str
+    rms: float
+    """Root mean square of what it adds."""
+    stream_rms: float
+    """The same of what enters its block."""
+
+    @property
+    def ratio(self) -> float:
+        """Size of what it adds beside that."""
+        return self.rms / self.stream_rms if self.stream_rms else math.inf
+
+
+@dataclass
+class ForwardRecord:
+    """What was seen in one pass, in the order of the calls."""
+
+    attention: list[AttentionRecord] = field(default_factory=list[AttentionRecord])
+    sublayers: list[SublayerRecord] = field(default_factory=list[SublayerRecord])
+    called: list[str] = field(default_factory=list[str])
+    """Names of all modules that were called."""
+
+
+@contextmanager
+def watched(model: nn.Module, seen: ForwardRecord) -> Generator[None]:
+    """See everything that the model does in a with-block; it is left without hooks."""
+    callers: list[str] = []
+    streams: dict[str, float] = {}
+    blocks = block_names(model)
+
+    def enter(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            callers.append(name)
+            seen.called.append(name)
+            if name in blocks:
+                streams[name] = root_mean_square(inputs[0])
+
+        return hook
+
+    def leave(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+            callers.pop()
+            block = name.rpartition(".")[0]
+            if block in streams and not isinstance(module, _QUIET) and isinstance(output, Tensor):
+                found = SublayerRecord(name, root_mean_square(output), streams[block])
+                seen.sublayers.append(found)
+
+        return hook
+
+    handles = [
+        handle
+        for name, module in named_modules(model)
+        for handle in (
+            module.register_forward_pre_hook(enter(name)),
+            module.register_forward_hook(leave(name)),
+        )
+    ]
+    try:
+        with _AttentionWatch(seen.attention, callers):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def block_names(model: nn.Module) -> list[str]:
+    """Names of the members of every list of modules."""
+    return [
+        f"{name}.{index}"
+        for name, module in named_modules(model)
+        if isinstance(module, nn.ModuleList)
+        for index in range(len(module))
+    ]
+
+
+def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module by name, the model itself by an empty one."""
+    return [*model.named_modules()]  # pyright: ignore[reportUnknownVariableType]  untyped in torch
+
+
+def root_mean_square(values: Tensor) -> float:
+    """In float32 whatever the type of the values."""
+    return float(values.detach().float().square().mean().sqrt())
+
+
+class _AttentionWatch(TorchFunctionMode):
+    """Measures the logits of every attention before it is computed."""
+
+    def __init__(self, found: list[AttentionRecord], callers: list[str]) -> None:
+        super().__init__()
+        self._found = found
+        self._callers = callers
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401  torch's own signature
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func is functional.scaled_dot_product_attention:
+            call = dict(zip(_ARGUMENTS, args, strict=False)) | (kwargs or {})
+            with torch.no_grad():
+                self._found.append(_measure(self._callers[-1], call))
+        return func(*args, **(kwargs or {}))
+
+
+def _measure(name: str, call: dict[str, Any]) -> AttentionRecord:
+    query: Float[Tensor, "B H S E"] = call["query"]
+    key: Float[Tensor, "B G M E"] = call["key"]
+    _, H, S, E = query.shape
+    items = max(1, _MAX_LOGITS // (H * S * key.shape[2]))
+    scale = 1 / math.sqrt(E) if call.get("scale") is None else float(call["scale"])
+    keys = key[:items].float().repeat_interleave(H // key.shape[1], dim=1)
+    logits = query[:items].float() @ keys.transpose(-1, -2) * scale
+    is_causal = bool(call.get("is_causal"))
+    shown = logits[_visible(logits, call.get("attn_mask"), is_causal=is_causal)]
+    return AttentionRecord(
+        name,
+        head_dim=E,
+        scale=scale,
+        std=float(shown.std(correction=0)),
+        largest=float(shown.abs().max()),
+    )
+
+
+def _visible(
+    logits: Float[Tensor, "B H S M"], mask: Tensor | None, *, is_causal: bool
+) -> Bool[Tensor, "B H S M"]:
+    visible = torch.ones_like(logits, dtype=torch.bool)
+    if is_causal:
+        visible = visible.tril()
+    if mask is not None:
+        items = slice(len(logits)) if mask.dim() == logits.dim() else slice(None)
+        allowed = mask if mask.dtype == torch.bool else mask > -torch.inf
+        visible &= allowed[items]
+    return visible

@@ -1,0 +1,306 @@
+"""What a model says on a few windows: how varied, how repetitive, how widely it looks.
+
+Generation comes in as a function: training and sampling do not know each other. Every number is
+taken over the same cells as that of the truth, so the two can be compared whatever the number of
+cells; alone, a count of distinct codes says how many cells there were. Cells that are not counted
+(specials, past the end) never enter.
+
+Attention entropy is a share of its maximum: a layer that looks at all visible keys alike has 1, one
+that looks at a single key has 0, however many keys there are. It starts near 1 and differs between
+layers, so it is compared with its own value before training.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor, nn
+
+from melodac.errors import NonFiniteError, TrainingError
+from melodac.models.attention import Attention
+from melodac.models.block import Block
+from melodac.models.condition import Condition
+from melodac.models.language_model import LanguageModel
+from melodac.models.layers import RotaryTable
+from melodac.tokens.batches import Batch
+from melodac.tokens.delay import DelayPattern
+from melodac.tokens.statistics import repeated_ngram_share
+from melodac.tokens.vocabulary import CODEBOOK_SIZE
+from melodac.tokens.windows import WindowTable
+from melodac.training.events import Metrics
+from melodac.training.scoring import build_targets
+from melodac.training.seeding import build_generator
+
+
+class LayerAttention(NamedTuple):
+    """Self-attention of one layer on given windows."""
+
+    entropy_share: float
+    """Entropy over ln(visible keys), averaged over heads and steps that see at least two keys."""
+    max_logit: float
+    """Largest logit of a visible key."""
+
+
+@contextmanager
+def watched_attention(model: LanguageModel) -> Generator[list[LayerAttention]]:
+    """Measure the causal self-attention of every layer that runs inside the block, in order.
+
+    The model computes as before: queries and keys are worked out a second time beside it. What
+    reads a text is not watched.
+    """
+    seen: list[LayerAttention] = []
+
+    def hook(attention: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(attention, Attention):  # for the type checker: hooks hear of any module
+            x, rotary = args[:2]
+            with torch.no_grad():
+                seen.append(_measure(attention, x, rotary))
+
+    handles = [
+        block.attention.register_forward_pre_hook(hook)
+        for block in model.blocks
+        if isinstance(block, Block)
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _measure(
+    attention: Attention, x: Float[Tensor, "B S D"], rotary: RotaryTable
+) -> LayerAttention:
+    query, key, _ = attention.project(x, rotary)
+    S = x.shape[1]
+    hidden = torch.ones(S, S, dtype=torch.bool, device=x.device).triu(1)
+    num_visible = torch.arange(2, S + 1, device=x.device)
+    shares: list[float] = []
+    largest: list[float] = []
+    for one_query, one_key in zip(query, key, strict=True):  # item by item: H S S logits at once
+        keys = one_key.repeat_interleave(attention.num_heads // attention.num_kv_heads, dim=0)
+        logits = one_query.float() @ keys.float().transpose(-1, -2) / math.sqrt(attention.head_dim)
+        logits = logits.masked_fill(hidden, -torch.inf)
+        weights = logits.softmax(dim=-1)
+        entropies = -torch.xlogy(weights, weights).sum(dim=-1)
+        shares.append(float((entropies[:, 1:] / num_visible.log()).double().mean()))
+        largest.append(float(logits.max()))
+    return LayerAttention(sum(shares) / len(shares), max(largest))
+
+
+_PROBE_SEED = 0
+"""Of the codes sampled from predictions: the same draws at every validation."""
+
+_ROUNDING_NATS = 1e-3
+"""What float32 may add to an entropy of 1024 codes, with room."""
+
+
+class CodeUse(NamedTuple):
+    """Codes of some cells, one entry per codebook."""
+
+    positions: tuple[int, ...]
+    """Cells looked at."""
+    distinct: tuple[int, ...]
+    """Codes that occur."""
+    entropy_nats: tuple[float, ...]
+    """Entropy of the codes by frequency."""
+
+
+class PredictionUse(NamedTuple):
+    """What a model says on given windows, beside what was true on the same cells."""
+
+    truth: CodeUse
+    likeliest: CodeUse
+    """The likeliest code of each cell. It falls as soon as a model learns which codes are frequent,
+    so it is shown and never judged."""
+    sampled: CodeUse
+    """One code of each cell, drawn at T = 1."""
+    entropy_nats: tuple[float, ...]
+    """Mean entropy of the predictions of each codebook."""
+
+
+def count_use(codes: Int[Tensor, "B K S"], counted: Bool[Tensor, "B K S"]) -> CodeUse:
+    """How varied the counted codes of each codebook are.
+
+    Example:
+        >>> codes = torch.tensor([[[5, 5, 7, 7], [1, 1, 1, 1025]]])
+        >>> count_use(codes, codes < 1024)
+        CodeUse(positions=(4, 3), distinct=(2, 1), entropy_nats=(0.6931471805599453, 0.0))
+    """
+    positions: list[int] = []
+    distinct: list[int] = []
+    entropy_nats: list[float] = []
+    for codebook in range(codes.shape[1]):
+        chosen = codes[:, codebook][counted[:, codebook]]
+        counts = torch.bincount(chosen, minlength=CODEBOOK_SIZE)
+        occurring = counts[counts > 0].double().cpu()
+        shares = occurring / occurring.sum()
+        positions.append(chosen.numel())
+        distinct.append(len(occurring))
+        entropy_nats.append(max(0.0, float(-(shares * shares.log()).sum())))
+    return CodeUse(tuple(positions), tuple(distinct), tuple(entropy_nats))
+
+
+def measure_predictions(
+    logits: Float[Tensor, "B K S U"],
+    sequence: Int[Tensor, "B K S"],
+    counted: Bool[Tensor, "B K S"],
+) -> PredictionUse:
+    """How varied a model's predictions are, beside the truth of the same cells.
+
+    Args:
+        logits: Prediction of every cell.
+        sequence: The delayed codes that were to be predicted.
+        counted: True where the cell is a code whose prediction counts.
+
+    Raises:
+        NonFiniteError: If a logit is not finite.
+    """
+    if not bool(logits.isfinite().all()):
+        raise NonFiniteError(
+            "a logit on the probe windows is not finite, so nothing can be said of its codes: the "
+            "weights have diverged; lower train.learning_rate and resume from an earlier checkpoint"
+        )
+    likeliest = logits.argmax(dim=-1)
+    sampled = torch.empty_like(likeliest)
+    entropies = torch.zeros(sequence.shape[:2], dtype=torch.float64)
+    for item in range(len(logits)):  # one by one: probabilities take as much memory as logits
+        log_p = logits[item].float().log_softmax(dim=-1)
+        generator = build_generator(_PROBE_SEED, "usage probe", item, device=logits.device)
+        drawn = torch.multinomial(log_p.exp().flatten(0, 1), 1, generator=generator)
+        sampled[item] = drawn.view(sampled[item].shape)
+        cells = -(log_p.exp() * log_p).sum(dim=-1)
+        entropies[item] = torch.where(counted[item], cells, 0.0).sum(dim=-1).double().cpu()
+    positions = counted.sum(dim=(0, 2)).cpu()
+    return PredictionUse(
+        truth=count_use(sequence, counted),
+        likeliest=count_use(likeliest, counted),
+        sampled=count_use(sampled, counted),
+        entropy_nats=_check_entropies(entropies.sum(dim=0), positions),
+    )
+
+
+def _check_entropies(
+    sums: Float[Tensor, " K"], positions: Int64[Tensor, " K"]
+) -> tuple[float, ...]:
+    """Mean entropies; one outside of what V codes can have is a fault of the measurement."""
+    limit = math.log(CODEBOOK_SIZE)
+    means = [float(mean) for mean in sums / positions.clamp(min=1)]
+    for codebook, mean in enumerate(means):
+        if not -_ROUNDING_NATS <= mean <= limit + _ROUNDING_NATS:
+            raise TrainingError(
+                f"predictions of codebook {codebook} have an entropy of {mean} nats, which "
+                f"{CODEBOOK_SIZE} codes cannot have (0 to {limit:.3f}): something else was measured"
+            )
+    return tuple(min(max(mean, 0.0), limit) for mean in means)
+
+
+@runtime_checkable
+class GenerateCodes(Protocol):
+    """Generation at T = 1 from nothing, with the same seeds at every call."""
+
+    def __call__(
+        self, model: LanguageModel, num_items: int, num_frames: int
+    ) -> Int64[Tensor, "B K T"]:
+        """Codes of so many clips of so many frames."""
+        ...
+
+
+@dataclass(frozen=True)
+class CollapseMetrics:
+    """What was measured on the probe windows."""
+
+    predictions: PredictionUse
+    generated: CodeUse
+    """Of as many freely generated frames as the probe windows count."""
+    generated_repeats: float | None
+    """Share of n-grams of codebook 0 heard before in their clip; None if the clips are short."""
+    truth_repeats: float | None
+    """The same of the probe windows: music repeats itself too."""
+    attention: tuple[LayerAttention, ...]
+
+    def line(self) -> Metrics:
+        """All of it by name, for the log."""
+        said = self.predictions
+        named: dict[str, Sequence[float]] = {
+            "usage_k": said.sampled.distinct,
+            "target_usage_k": said.truth.distinct,
+            "likeliest_usage_k": said.likeliest.distinct,
+            "generated_usage_k": self.generated.distinct,
+            "entropy_k": said.entropy_nats,
+            "sampled_entropy_k": said.sampled.entropy_nats,
+            "target_entropy_k": said.truth.entropy_nats,
+            "attention_entropy_l": [layer.entropy_share for layer in self.attention],
+            "attention_logit_l": [layer.max_logit for layer in self.attention],
+        }
+        line: Metrics = {"usage_positions": min(said.truth.positions)}
+        for name, values in named.items():
+            line |= {f"{name}{index}": value for index, value in enumerate(values)}
+        repeats = {
+            "generated_repeats": self.generated_repeats,
+            "target_repeats": self.truth_repeats,
+        }
+        return line | {name: share for name, share in repeats.items() if share is not None}
+
+
+def choose_probe(windows: WindowTable, count: int) -> WindowTable:
+    """Windows spread evenly over a table, longest first where they differ; fewer if it has fewer.
+
+    Args:
+        windows: Those of the validation split.
+        count: Windows wanted.
+    """
+    longest = np.flatnonzero(windows.num_frames == windows.num_frames.max())
+    candidates = longest if len(longest) >= count else np.arange(len(windows))
+    picked = np.linspace(0, len(candidates) - 1, min(count, len(candidates))).astype(np.int64)
+    return windows.take(candidates[picked])
+
+
+@torch.inference_mode()
+def probe_model(
+    model: LanguageModel,
+    pattern: DelayPattern,
+    probe: Batch,
+    *,
+    generate_codes: GenerateCodes,
+    condition: Condition | None = None,
+) -> CollapseMetrics:
+    """Look at a model, in evaluation mode; logits that are not finite are `NonFiniteError`.
+
+    Args:
+        model: The weights that are validated.
+        pattern: Delay pattern of the run.
+        probe: Windows of the validation split.
+        generate_codes: Draws clips from the model.
+        condition: Texts of the windows.
+    """
+    sequence, counted = build_targets(probe, pattern, next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
+    with watched_attention(model) as attention:
+        logits = model(sequence, condition)
+    predictions = measure_predictions(logits, sequence, counted)
+    codes = generate_codes(model, *probe.counted.shape).cpu()
+    model.train(was_training)
+    frames = probe.counted
+    return CollapseMetrics(
+        predictions=predictions,
+        generated=count_use(codes, frames.unsqueeze(1).expand(codes.shape)),
+        generated_repeats=_mean_repeats(codes, frames),
+        truth_repeats=_mean_repeats(probe.codes, frames),
+        attention=tuple(attention),
+    )
+
+
+def _mean_repeats(codes: Int[Tensor, "B K W"], frames: Bool[Tensor, "B T"]) -> float | None:
+    shares = [
+        repeated_ngram_share(clip[:, : int(counted.sum())].unsqueeze(0))
+        for clip, counted in zip(codes, frames, strict=True)
+    ]
+    measured = [share for share in shares if share is not None]
+    return sum(measured) / len(measured) if measured else None

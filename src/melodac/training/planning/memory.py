@@ -1,0 +1,219 @@
+"""What an update needs of memory, known before it is run, and what to do where it runs out.
+
+The estimate counts what the trainer holds at its two peaks: when the loss goes backwards, and when
+the size of an update is measured.
+"""
+
+import errno
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from melodac.errors import OutOfMemoryError
+from melodac.models.config import LanguageModelConfig, count_block, count_parameters
+from melodac.tokens.vocabulary import CODEBOOK_SIZE
+from melodac.training.config import TrainConfig
+from melodac.training.distributed import Sharding
+from melodac.training.planning.estimates import estimate_training_memory
+
+_ALLOCATOR_SHARE = 1.1
+"""What the allocator holds for each byte that is asked of it; measured on a CPU."""
+
+_NARROW_SHARE = 0.68
+"""What bf16 and fp16 leave of the activations: the residual stream and norms stay float32; measured
+on nano and micro."""
+
+_LOGIT_BYTES = {"fp32": 16, "bf16": 14, "fp16": 14}
+"""For each logit: itself, its log-softmax, and the gradients of both."""
+
+_RATIO_COPIES = 2
+"""Copies of the weights for a moment, while the size of an update is measured or it is saved."""
+
+_EXHAUSTED = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "ALLOC_FAILED",
+    "bad_alloc",
+)
+"""How a RuntimeError of torch says so."""
+
+
+class MemoryNeed(NamedTuple):
+    """Bytes that one process of a run holds, by cause."""
+
+    state_bytes: int
+    """Its share of weights, gradients, moments and averaged weights."""
+    gathered_bytes: int
+    """Whole weights and gradients of the parts that fsdp has gathered at one time."""
+    activation_bytes: int
+    """What is kept for the backward pass, and the narrow copies of the weights."""
+    logit_bytes: int
+    """Logits and what the loss makes of them."""
+    measuring_bytes: int
+    """Copies of the weights between two passes, when activations are gone."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is held at once, beside the process itself."""
+        passing = self.gathered_bytes + self.activation_bytes + self.logit_bytes
+        return int(_ALLOCATOR_SHARE * (self.state_bytes + max(passing, self.measuring_bytes)))
+
+
+def estimate_memory(
+    model: LanguageModelConfig,
+    config: TrainConfig,
+    *,
+    num_steps: int,
+    world_size: int = 1,
+    sharding: Sharding = "ddp",
+) -> MemoryNeed:
+    """Memory of one process of a run.
+
+    Args:
+        model: Shape of the model.
+        config: The run.
+        num_steps: Steps of its longest windows.
+        world_size: Processes that share an update.
+        sharding: How they do.
+    """
+    count = count_parameters(model)
+    by_muon = count.blocks if config.optimizer == "muon" else 0
+    is_cut = sharding == "fsdp" and world_size > 1
+    shares = world_size if is_cut else 1
+    # two blocks, as the next is gathered beside the one at work, and all that is in no block
+    whole = 2 * count_block(model) + count.total - count.blocks if is_cut else 0
+    kept, rebuilt = _activation_bytes(model, config, num_steps)
+    logit_bytes = (
+        _LOGIT_BYTES[config.compute.precision]
+        * config.micro_batch
+        * estimate_logits(model, num_steps)
+    )
+    return MemoryNeed(
+        state_bytes=4 * (5 * count.total - by_muon) // shares,
+        gathered_bytes=2 * 4 * whole,
+        activation_bytes=kept,
+        logit_bytes=max(logit_bytes, rebuilt + logit_bytes // 4),
+        measuring_bytes=_RATIO_COPIES * 4 * count.total // shares + (4 * count.total) * is_cut,
+    )
+
+
+def estimate_logits(model: LanguageModelConfig, num_steps: int) -> int:
+    """Logits of one window."""
+    one = estimate_training_memory(model, batch_size=1, num_steps=num_steps, bytes_per_number=1)
+    return one.logit_bytes // 3
+
+
+def _activation_bytes(
+    model: LanguageModelConfig, config: TrainConfig, num_steps: int
+) -> tuple[int, int]:
+    """Bytes kept from the forward pass, and those that one block makes anew in the backward one."""
+    full = estimate_training_memory(
+        model, batch_size=config.micro_batch, num_steps=num_steps
+    ).activation_bytes
+    narrow_copies = 0
+    if config.compute.precision != "fp32":
+        full = int(_NARROW_SHARE * full)
+        count = count_parameters(model)
+        head = model.num_codebooks * CODEBOOK_SIZE * model.dim  # whatever its rows are made of
+        narrow_copies = 2 * (count.blocks + count.text_encoder + count.geometry + head)
+    if not config.compute.recompute:
+        return full + narrow_copies, 0
+    stream = 4 * config.micro_batch * num_steps * (model.num_layers + 4) * model.dim
+    return stream + narrow_copies, full // model.num_layers
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that a process may still take; None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return None
+    sizes = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(sizes["MemAvailable"].split()[0]) * 1024
+
+
+def say_what_needs_less(
+    model: LanguageModelConfig,
+    config: TrainConfig,
+    *,
+    num_steps: int,
+    world_size: int = 1,
+    sharding: Sharding = "ddp",
+) -> str:
+    """The changes of params that need less memory, each with what it needs, as half a sentence.
+
+    Args:
+        model: Shape of the model.
+        config: The run.
+        num_steps: Steps of its longest windows.
+        world_size: Processes that share an update.
+        sharding: How they do.
+    """
+
+    def need(changed: TrainConfig) -> int:
+        return estimate_memory(
+            model, changed, num_steps=num_steps, world_size=world_size, sharding=sharding
+        ).peak_bytes
+
+    now = need(config)
+    changes = [(words, need(changed)) for words, changed in _thriftier(config, world_size)]
+    words = [f"{words} ({format_bytes(size)})" for words, size in changes if size < 0.9 * now]
+    return f"about {format_bytes(now)} are needed; less: " + (
+        ", or ".join(words) or "a smaller train.size or shorter windows"
+    )
+
+
+@contextmanager
+def memory_guard(where: Callable[[], str], advice: Callable[[], str]) -> Generator[None]:
+    """Turn running out of memory, on CPU or GPU, into one line that says what to change.
+
+    Args:
+        where: What was being done, such as "update 7".
+        advice: What `say_what_needs_less` says.
+
+    Raises:
+        OutOfMemoryError: In place of what torch, numpy or Python raised.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if isinstance(error, OutOfMemoryError) or not _is_exhausted(error):
+            raise
+        raise OutOfMemoryError(
+            f"{where()} ran out of memory: {advice()}; the checkpoints are as they were"
+        ) from error
+
+
+def _thriftier(config: TrainConfig, world_size: int) -> Iterator[tuple[str, TrainConfig]]:
+    for micro_batch in (config.micro_batch // 2, 1):
+        if micro_batch and config.windows_per_update % (micro_batch * world_size) == 0:
+            words = f"train.micro_batch {config.micro_batch} -> {micro_batch}"
+            yield words, config.model_copy(update={"micro_batch": micro_batch})
+            break
+    compute = config.compute
+    if not compute.recompute:
+        changed = compute.model_copy(update={"recompute": True})
+        yield "train.compute.recompute: true", config.model_copy(update={"compute": changed})
+    if compute.precision == "fp32":
+        changed = compute.model_copy(update={"precision": "bf16"})
+        yield "train.compute.precision: bf16", config.model_copy(update={"compute": changed})
+
+
+def _is_exhausted(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return any(words in str(error) for words in _EXHAUSTED)
+
+
+def format_bytes(size_bytes: int) -> str:
+    """A size as GB or MB, of 1e9 and 1e6 bytes."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"

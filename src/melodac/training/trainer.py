@@ -1,0 +1,283 @@
+"""The one trainer: windows in, an update at a time out, resumable to the bit.
+
+The whole state of a run is weights, averaged weights, moments, what its guards remember and one
+number, the updates done; learning rate, windows and all that is drawn are pure functions of it. The
+overfit gate and the real run are both this class.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from melodac.errors import AuditError, ConfigError
+from melodac.models.language_model import LanguageModel
+from melodac.tokens.delay import DelayPattern
+from melodac.training.checkpoint import check_identity, latest_checkpoint
+from melodac.training.compute import Compute
+from melodac.training.config import TrainConfig
+from melodac.training.data import Prefetcher, TrainingData, UpdateInput, UpdateReader
+from melodac.training.distributed import Ranks
+from melodac.training.events import Event, Metrics
+from melodac.training.guards.collapse import CollapseMonitor
+from melodac.training.guards.stability import StabilityController, divergence
+from melodac.training.guards.start import audit_start
+from melodac.training.guards.variety import GenerateCodes
+from melodac.training.optimizer import ExponentialAverage
+from melodac.training.planning.cost import PassTimes, time_passes
+from melodac.training.planning.memory import memory_guard, say_what_needs_less
+from melodac.training.state import (
+    Best,
+    TrainState,
+    choose_rollback,
+    describe_identity,
+    hash_identity,
+)
+from melodac.training.step import GradientAccumulator, UpdateResult, UpdateStep
+from melodac.training.validation import Validator
+
+
+class TrainResult(NamedTuple):
+    """How a run ended."""
+
+    update: int
+    best: Best | None
+    is_complete: bool
+    """False if `should_stop` ended the run before its last update."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What the caller wants to hear, how it plays, and whether it wants the run to end."""
+
+    on_update: Callable[[Metrics], None] = lambda _: None
+    on_validation: Callable[[Metrics], None] = lambda _: None
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked between updates; a run that stops has written its checkpoint."""
+    on_event: Callable[[Event], None] = lambda _: None
+    generate_codes: GenerateCodes | None = None
+    """Plays from the model; without it nothing looks for collapse."""
+
+
+class Trainer:
+    """Trains one model on one data set with one config."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        pattern: DelayPattern,
+        data: TrainingData,
+        *,
+        config: TrainConfig,
+        directory: Path | None,
+        identity: Mapping[str, Any],
+        callbacks: Callbacks = Callbacks(),
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Set up update 0; `resume` then moves on to the newest checkpoint.
+
+        Args:
+            model: On its device, built with `config.dropout`; cut in place by fsdp.
+            pattern: Delay pattern of the codes.
+            data: Windows to learn from and to validate on.
+            config: The run.
+            directory: Folder of the run's state: `checkpoints/` and `best/`; None keeps nothing.
+            identity: What else must agree before a checkpoint is resumed, as JSON values: codec,
+                fingerprint of the data, code version. Model, delay and config are added here.
+            callbacks: What the caller wants to hear.
+            ranks: The processes that share each update; by default those that were joined, with a
+                whole model each.
+
+        Raises:
+            ConfigError: If the model was built with another dropout than the config names.
+        """
+        if model.config.dropout != config.dropout:
+            raise ConfigError(
+                f"the model was built with dropout {model.config.dropout}, the config says "
+                f"{config.dropout}: build the model with the config's"
+            )
+        self.pattern = pattern
+        self.data = data
+        self.config = config
+        self.directory = directory
+        self.callbacks = callbacks
+        self.identity = describe_identity(identity, model, pattern, data=data, config=config)
+        device = next(model.parameters()).device
+        self.ranks = ranks or Ranks.current()
+        self.compute = Compute(config.compute, device)
+        self.stability = StabilityController(config.stability, clip_norm=config.clip_norm)
+        self.monitor = CollapseMonitor(config.collapse)
+        self.reader = UpdateReader(
+            data,
+            pattern,
+            config,
+            text_bytes=model.config.text_bytes,
+            ranks=self.ranks,
+            device=device,
+        )
+        # copied before fsdp cuts the model, and cut alike
+        average = ExponentialAverage(model, config.ema_decay)
+        self._gradients = GradientAccumulator(model, config, ranks=self.ranks, compute=self.compute)
+        self.ranks.wrap(average.model)
+        self.state = TrainState(
+            model,
+            average,
+            config,
+            memories={
+                "stability": self.stability,
+                "collapse": self.monitor,
+                "corruption": self._gradients.corruption,
+                "compute": self.compute,
+            },
+            ranks=self.ranks,
+        )
+        self.corruption = self._gradients.corruption
+        self._taker = UpdateStep(
+            self.state,
+            self.reader,
+            self._gradients,
+            stability=self.stability,
+            compute=self.compute,
+            config=config,
+        )
+
+    @property
+    def update(self) -> int:
+        """Updates done so far."""
+        return self.state.update
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training windows done so far."""
+        return self.reader.order.epoch_after(self.update)
+
+    def resume(self) -> tuple[str, ...]:
+        """Continue from the newest valid checkpoint, if there is one.
+
+        A checkpoint of another run is refused with `CheckpointMismatchError`, a directory whose
+        checkpoints are all damaged with `CheckpointCorruptError`.
+
+        Returns:
+            One line about each newer checkpoint that is damaged and was passed over.
+        """
+        if self.directory is None:
+            return ()
+        checkpoint, warnings = latest_checkpoint(self.directory / "checkpoints")
+        self.ranks.check_equal(hash_identity(self.identity), "identity of the run")
+        self.ranks.check_equal(checkpoint.update if checkpoint else 0, "checkpoint")
+        if checkpoint is not None:
+            check_identity(checkpoint, self.identity)
+            self.state.restore(checkpoint)
+        return warnings
+
+    def audit(self) -> dict[str, float]:
+        """Look at a model that is not trained yet; every number that was measured.
+
+        Raises:
+            AuditError: If anything is wrong with the start, which training would only hide.
+        """
+        with self.ranks.whole(self.state.model) as model:
+            parts = self.reader.read(1).parts
+            report = self.ranks.from_first(lambda: audit_start(model, parts, self.pattern))
+        if report.problems:
+            raise AuditError(
+                f"the model is not fit to be trained: {'; '.join(report.problems)}. Look at "
+                "src/melodac/models/initialization.py and at what was changed last"
+            )
+        return report.numbers
+
+    def time_passes(self) -> PassTimes:
+        """Time what an update consists of; no weight changes."""
+        with (
+            memory_guard(lambda: "a trial pass", self._say_what_needs_less),
+            self.compute.active(),
+        ):
+            return time_passes(self._gradients, self.state.model, self.reader.read(1))
+
+    def run(self) -> TrainResult:
+        """Train up to the last update, or until the caller wants to stop.
+
+        Updates whose loss or gradient is not sound are refused before they reach a weight; a run
+        that cannot go on ends with `DivergenceError`, one that says ever less with `CollapseError`.
+        """
+        validator = Validator(
+            self.data,
+            self.pattern,
+            windows_per_batch=self.config.micro_batch,
+            monitor=self.monitor,
+            corruption=self.corruption,
+            generate_codes=self.callbacks.generate_codes,
+            ranks=self.ranks,
+        )
+        with (
+            memory_guard(lambda: f"update {self.update + 1}", self._say_what_needs_less),
+            self.compute.active(),
+            Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
+        ):
+            self.monitor.refuse(is_last=self._is_complete)
+            if self.update == 0:
+                validator.begin(self.state.average.model)
+                self._save()
+            while self._goes_on():
+                self._take_update(ahead.take(self.update + 1))
+                if self._is_complete or self.update % self.config.validate_every == 0:
+                    self._validate(validator)
+                # weights that broke are found by the next loss, and the run then goes back
+                if self.update % self.config.checkpoint_every == 0 and self.state.is_finite:
+                    self._save()
+            self._save()
+        return TrainResult(self.update, self.state.best, self._is_complete)
+
+    def _say_what_needs_less(self) -> str:
+        return say_what_needs_less(
+            self.state.model.config,
+            self.config,
+            num_steps=self.pattern.num_steps(self.data.window_frames),
+            world_size=self.ranks.world_size,
+            sharding=self.ranks.sharding,
+        )
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.update == self.config.updates
+
+    def _goes_on(self) -> bool:
+        return not self.ranks.any(self._is_complete or self.callbacks.should_stop())
+
+    def _take_update(self, read: UpdateInput) -> None:
+        taken = self._taker.take(self.update + 1, read)
+        self.callbacks.on_update(taken.metrics)
+        for event in taken.events:
+            self.callbacks.on_event(event)
+        if taken.judgement.verdict in {"roll_back", "stop"}:
+            self._go_back(taken)
+
+    def _go_back(self, taken: UpdateResult) -> None:
+        if taken.judgement.verdict == "stop" or self.directory is None:
+            raise divergence(
+                self.update, taken.judgement.reason, rollbacks=self.stability.rollbacks
+            )
+        checkpoint = choose_rollback(
+            self.directory / "checkpoints", below=self.stability.rollback_below
+        )
+        self.state.restore_weights(checkpoint)
+        self.callbacks.on_event(self.stability.rolled_back(self.update, to=checkpoint.update))
+
+    def _validate(self, validator: Validator) -> None:
+        found = validator.validate(self.state.average.model, self.update)
+        is_best = self.state.best is None or found.loss < self.state.best.loss
+        if is_best:
+            self.state.best = Best(self.update, found.loss)
+            if self.directory is not None:
+                self.state.save_best(self.directory / "best", self.identity)
+        seen = self.reader.order.coverage_after(self.update)._asdict()
+        self.callbacks.on_validation({**found.metrics, **seen, "is_best": is_best})
+        for event in found.events:
+            self.callbacks.on_event(event)
+        if self.monitor.failure(is_last=self._is_complete) is not None:
+            self._save()
+            self.monitor.refuse(is_last=self._is_complete)
+
+    def _save(self) -> None:
+        if self.directory is not None:
+            self.state.save(self.directory / "checkpoints", self.identity)

@@ -1,0 +1,5 @@
+"""The tiny run is what the gate is tried on."""
+
+from tests.tiny import build_model, build_trainer, data, train_config
+
+__all__ = ["build_model", "build_trainer", "data", "train_config"]
