@@ -64,8 +64,12 @@ def ui(
 
 @app.command()
 def generate(  # noqa: PLR0917  typer takes options as plain parameters
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of each clip.")] = 7.0,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest code.")] = 1.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, max=600, help="Length of each clip; default: as demos.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 takes the likeliest code; default: as demos.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=0, help="Likeliest codes kept; 0 keeps all.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first clip.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=64, help="Clips, each with its own seed.")] = 1,
@@ -75,6 +79,7 @@ def generate(  # noqa: PLR0917  typer takes options as plain parameters
 ) -> None:
     """Play from nothing with the last checkpoint and write FLAC files.
 
+    By default clips are as long as those of the listening page and drawn at its last temperature.
     The same seed, temperature, prompt and checkpoint give the same sound. A prompt needs a
     checkpoint of train.condition=tags.
     """
@@ -88,9 +93,13 @@ def generate(  # noqa: PLR0917  typer takes options as plain parameters
     written = write_clips(
         load_instrument(params.codec.weights, set_up_torch(params.runtime)),
         STARTED_IN / output,
-        seconds=seconds,
+        seconds=params.demos.duration_s if seconds is None else seconds,
         seeds=range(seed, seed + count),
-        settings=SamplingSettings(temperature=temperature, top_k=top_k, top_p=1.0),
+        settings=SamplingSettings(
+            temperature=params.demos.temperatures[-1] if temperature is None else temperature,
+            top_k=top_k,
+            top_p=1.0,
+        ),
         request=Request(prompt, guidance),
     )
     for path in written:
