@@ -54,7 +54,9 @@ def test_crops_never_come_from_held_out_recordings(tmp_path, training_config):
         if is_held_out(f"{index}.wav"):
             samples[::2] *= -1
         soundfile.write(tmp_path / f"{index}.wav", samples, 44_100, subtype="FLOAT")
-    config = training_config.model_copy(update={"mix_probability": 0.0, "batch_size": 50})
+    config = training_config.model_copy(
+        update={"mix_probability": 0.0, "noise_probability": 0.0, "batch_size": 50}
+    )
     crops = CropSource([load_clips(tmp_path, 44_100)], config, LENGTH)
     generator = torch.Generator().manual_seed(0)
     steps = crops.draw(generator).diff(dim=-1).abs().amax(1)
@@ -65,6 +67,26 @@ def test_silence_and_clips_shorter_than_a_crop_are_drawn(tmp_path, training_conf
     soundfile.write(tmp_path / "b.wav", np.zeros(100), 44_100)
     crops = CropSource([load_clips(tmp_path, 44_100)], training_config, LENGTH)
     assert crops.draw(torch.Generator().manual_seed(0)).shape == (2, LENGTH)
+
+
+def test_a_share_of_crops_is_noise_of_the_level_of_music(training_config):
+    music = Clip("music", np.zeros(2 * LENGTH, np.float32), held_out=False)
+    config = training_config.model_copy(
+        update={
+            "mix_probability": 0.0,
+            "noise_probability": 0.25,
+            "batch_size": 200,
+            "loudness_jitter_db": (0.0, 0.0),
+        }
+    )
+    crops = CropSource([[music]], config, LENGTH).draw(torch.Generator().manual_seed(0))
+    noise = crops[crops.abs().amax(1) > 0]
+    assert 30 <= len(noise) <= 70
+    assert (noise.square().mean(1).sqrt() - 10 ** (-16 / 20)).abs().max() < 0.02
+    power = torch.fft.rfft(noise).abs().square()
+    falls_db = 10 * (power[:, 4:36].mean(1) / power[:, -512:].mean(1)).log10()
+    assert falls_db.min() < 10  # white
+    assert falls_db.max() > 25  # brown
 
 
 def test_a_folder_without_audio_is_refused(tmp_path):
@@ -123,7 +145,12 @@ def test_crops_of_stereo_are_channels_and_their_mean(training_config):
             return np.repeat(np.float32([[0.1], [0.5]]), stop - start, axis=1)
 
     config = training_config.model_copy(
-        update={"mix_probability": 0.0, "batch_size": 60, "loudness_jitter_db": (0.0, 0.0)}
+        update={
+            "mix_probability": 0.0,
+            "noise_probability": 0.0,
+            "batch_size": 60,
+            "loudness_jitter_db": (0.0, 0.0),
+        }
     )
     crops = CropSource([[Stereo()]], config, LENGTH).draw(torch.Generator().manual_seed(0))
     levels = {round(float(value), 3) for value in crops.abs().mean(1)}

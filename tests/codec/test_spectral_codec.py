@@ -15,6 +15,10 @@ from tests.codec.conftest import RATE_HZ, build_spectral, compose
 HOP = 512
 
 
+LOUDEST_LINE_DB = 14.0
+"""Above its surroundings, of white noise; a decoder that never heard noise reached 15.7."""
+
+
 def chords(channels: int, num_samples: int) -> torch.Tensor:
     return torch.stack([compose(seed, num_samples) for seed in range(channels)])
 
@@ -170,13 +174,25 @@ def test_the_bundled_codec_streams_real_music_bit_for_bit(real_music):
     assert np.array_equal(np.concatenate(pieces, axis=1), codec.decode(codes).numpy())
 
 
-def test_the_bundled_codec_adds_no_lines_of_the_frame_rate():
+@pytest.fixture(scope="module")
+def level_of_noise_db():
+    """Level of every 5.4 Hz after white noise went through the bundled codec."""
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(1, 12 * RATE_HZ, generator=generator)
     codec = load_codec("bundled")
     audio = codec.decode(codec.encode(noise))[0, RATE_HZ:]
     frames = audio.unfold(0, 16 * HOP, 4 * HOP) * torch.hann_window(16 * HOP)
     power = torch.fft.rfft(frames).abs().square().mean(0).clamp(min=1e-12)
-    levels_db = 10 * power[16:3200].log10().unflatten(0, (-1, 16)).mean(0)  # up to 17 kHz
+    return 10 * power.log10()
+
+
+def test_the_bundled_codec_adds_no_lines_of_the_frame_rate(level_of_noise_db):
+    levels_db = level_of_noise_db[16:3200].unflatten(0, (-1, 16)).mean(0)  # up to 17 kHz
     # every sixteenth bin is a multiple of the frame rate: 199 of them, each off by 5 dB at most
     assert float(levels_db[0] - levels_db[4:13].mean()) < 1.5
+
+
+def test_noise_comes_back_without_steady_lines(level_of_noise_db):
+    surroundings_db = level_of_noise_db[:3700].unfold(0, 121, 1).median(-1).values  # up to 20 kHz
+    lines_db = level_of_noise_db[60:3640] - surroundings_db
+    assert lines_db.max() < LOUDEST_LINE_DB
