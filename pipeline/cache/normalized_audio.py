@@ -24,7 +24,7 @@ from typing import Any, Literal
 import soundfile
 import soxr
 
-from melodac.audio.level.gain import Gain
+from melodac.audio.level.loudness import Gain
 from melodac.audio.level.normalize import (
     NormalizedFile,
     NormalizeJob,

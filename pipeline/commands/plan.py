@@ -12,7 +12,7 @@ from melodac.training.data import UpdateReader
 from melodac.training.distributed import Ranks
 from melodac.training.planning.cost import PassTimes, RunShape, forecast_run, time_passes
 from melodac.training.planning.memory import memory_guard, say_what_needs_less
-from melodac.training.planning.schedule_table import (
+from melodac.training.schedule import (
     format_schedule,
     schedule_table,
     schedule_warnings,

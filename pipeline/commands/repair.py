@@ -34,8 +34,7 @@ from melodac.tokens.store.manifest import (
 from melodac.tokens.store.reader import open_store, read_header
 from melodac.training.checkpoint import open_checkpoint
 from pipeline import paths
-from pipeline.cache.codes import hold_encode_scratch
-from pipeline.cache.track_encoder import TrackEncoder, choose_threads
+from pipeline.cache.codes import TrackEncoder, choose_threads, hold_encode_scratch
 from pipeline.params import Params
 from pipeline.processes.devices import set_up_torch
 from pipeline.records import NormalizedRecord, read_normalized

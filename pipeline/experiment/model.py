@@ -12,9 +12,8 @@ from melodac.models.config import Embedding, LanguageModelConfig, build_config, 
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import DelayPattern, build_pattern
 from melodac.tokens.layout import Layout
-from melodac.training.checkpoint import Checkpoint, latest_checkpoint
+from melodac.training.checkpoint import Checkpoint, latest_checkpoint, load_weights
 from melodac.training.conditions import Tags
-from melodac.training.tensors import load_weights
 from pipeline import paths
 from pipeline.experiment.dataset import Dataset
 from pipeline.identity import fingerprint_code

@@ -34,7 +34,7 @@ from melodac.training.data import TrainingData
 from melodac.training.events import Event, Metrics
 from melodac.training.guards.variety import GenerateCodes
 from melodac.training.planning.cost import RunShape, forecast_run
-from melodac.training.planning.schedule_table import schedule_warnings
+from melodac.training.schedule import schedule_warnings
 from melodac.training.trainer import Trainer
 from pipeline.experiment.dataset import Dataset
 from pipeline.experiment.model import read_tags

@@ -3,11 +3,19 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from melodac.audio.groups import Membership, form_groups, group_names
 from melodac.audio.metadata.fields import TrackMetadata
 from melodac.audio.metadata.filters import TagFilter
 from melodac.audio.near_duplicates import NearDuplicate
-from melodac.audio.split import Placed, Split, SplitPlan, check_leaks, split_groups
+from melodac.audio.split import (
+    Membership,
+    Placed,
+    Split,
+    SplitPlan,
+    check_leaks,
+    form_groups,
+    group_names,
+    split_groups,
+)
 from melodac.errors import TokenError
 from pipeline import paths
 from pipeline.params import IngestParams

@@ -11,8 +11,7 @@ from melodac.codec.exact import PAYS_FROM_S, can_compile
 from melodac.codec.load import WEIGHTS, load_codec
 from melodac.store_writer import ShardCache, write_store
 from pipeline import paths
-from pipeline.cache.codes import hold_encode_scratch
-from pipeline.cache.track_encoder import TrackEncoder, build_header, choose_threads
+from pipeline.cache.codes import TrackEncoder, build_header, choose_threads, hold_encode_scratch
 from pipeline.logs import progress
 from pipeline.params import Params
 from pipeline.processes.devices import set_up_torch

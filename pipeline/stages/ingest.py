@@ -11,13 +11,17 @@ from functools import partial
 from pathlib import Path
 
 from melodac.audio.examine import DurationLimits, Examination, Rejection
-from melodac.audio.groups import Membership, form_groups
 from melodac.audio.metadata.collect import collect_metadata
-from melodac.audio.metadata.fields import TrackMetadata
+from melodac.audio.metadata.fields import (
+    UNKNOWN_LICENCE,
+    LicenceTotal,
+    TrackMetadata,
+    summarize_licences,
+)
 from melodac.audio.metadata.filters import TagFilter
-from melodac.audio.metadata.licences import UNKNOWN_LICENCE, LicenceTotal, summarize_licences
 from melodac.audio.near_duplicates import NearDuplicate, find_near_duplicates
 from melodac.audio.scan import Entry, scan_folder
+from melodac.audio.split import Membership, form_groups
 from melodac.errors import AudioError
 from pipeline import paths
 from pipeline.cache.examinations import ExaminationCache, Examined, examine

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.audio.groups import form_groups
 from melodac.audio.near_duplicates import NearDuplicate
-from melodac.audio.split import Placed, check_leaks
+from melodac.audio.split import Placed, check_leaks, form_groups
 from melodac.errors import LeakError
 
 PATHS = [f"{number}.wav" for number in range(8)]

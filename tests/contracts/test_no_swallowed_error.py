@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(file for folder in ("src", "pipeline") for file in (ROOT / folder).rglob("*.py"))
 BROAD = {"Exception", "BaseException"}
 TOLD_OTHERWISE = {
-    "pipeline/processes/worker.py",  # sends whatever was raised to the parent process, which raises it again
+    "pipeline/processes/workers.py",  # sends whatever was raised to the parent process, which raises it again
     "pipeline/watch/tracking.py",  # warns: a run is worth more than its curves
 }
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.report.charts import BOTTOM, LEFT, RIGHT, TOP, draw_bars, draw_curve
+from melodac.report.listening_page import BOTTOM, LEFT, RIGHT, TOP, draw_bars, draw_curve
 from melodac.report.page_content import CodebookEntropy, CurvePoint
 
 nats = st.none() | st.floats(0.0, 20.0, allow_nan=False)

@@ -9,10 +9,9 @@ from melodac.errors import CheckpointMismatchError
 from melodac.models.code_tables import FIXED_TENSORS
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import build_pattern
-from melodac.training.checkpoint import latest_checkpoint, open_checkpoint
+from melodac.training.checkpoint import latest_checkpoint, load_weights, open_checkpoint
 from melodac.training.guards.start import audit_start
 from melodac.training.optimizer import block_matrices, decayed_names
-from melodac.training.tensors import load_weights
 from tests.training.guards.audited import part
 from tests.training.ranks import are_equal, largest_difference, newest, run_together, task
 

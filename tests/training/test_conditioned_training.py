@@ -14,8 +14,7 @@ from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.tokens.windows import evaluation_windows
 from melodac.training.data import TrainingData
-from melodac.training.loss import total_loss
-from melodac.training.scoring import score_windows
+from melodac.training.loss import score_windows, total_loss
 from melodac.training.seeding import seeded
 from melodac.training.trainer import Callbacks, Trainer
 from tests.tiny import FRAMES, NUM_CODEBOOKS, change_config

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from melodac.errors import ConfigError
+from melodac.training.checkpoint import own_share, whole_tensor
 from melodac.training.distributed import Ranks
-from melodac.training.tensors import own_share, whole_tensor
 from tests.training.ranks import run_together
 from tests.training.ranks_worker import Task
 

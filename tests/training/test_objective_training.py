@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from melodac.training.loss import total_loss
-from melodac.training.scoring import score_windows
+from melodac.training.loss import score_windows, total_loss
 
 EVERYTHING = {
     "objective": {

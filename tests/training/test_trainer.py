@@ -8,8 +8,7 @@ import torch
 from melodac.errors import ConfigError, DivergenceError, NonFiniteError
 from melodac.tokens.batches import Batch
 from melodac.training.checkpoint import latest_checkpoint
-from melodac.training.loss import per_codebook_loss
-from melodac.training.scoring import build_targets
+from melodac.training.loss import build_targets, per_codebook_loss
 from melodac.training.trainer import Trainer
 
 

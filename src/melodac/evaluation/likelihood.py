@@ -16,8 +16,7 @@ from melodac.tokens.array import TokenArray
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import evaluation_windows
 from melodac.training.conditions import Tags
-from melodac.training.loss import bits_per_second
-from melodac.training.scoring import score_windows
+from melodac.training.loss import bits_per_second, score_windows
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,7 @@ from melodac.training.config import (
 )
 from melodac.training.data import TrainingData
 from melodac.training.events import Event, Metrics
-from melodac.training.loss import codebook_means, per_codebook_loss
-from melodac.training.scoring import Targets, build_targets
+from melodac.training.loss import Targets, build_targets, codebook_means, per_codebook_loss
 from melodac.training.trainer import Callbacks, Trainer
 
 _WARMUP_FRAC = 0.1

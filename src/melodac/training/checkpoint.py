@@ -5,7 +5,8 @@
 
 A folder is written under a temporary name, synced and renamed, so what carries a number is whole.
 "Latest" is the highest number whose hashes match, never a pointer and never a time. Tensors are
-safetensors, all else is JSON: reading one executes nothing.
+safetensors, all else is JSON: reading one executes nothing. Weights go into a model whether it is
+whole or cut in shares; generation and evaluation need nothing else of training.
 """
 
 import json
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]  untyped paths
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, OutputError
 from melodac.files import hash_file, sync
+from melodac.models.language_model import LanguageModel
 
 FORMAT_VERSION = 2
 """Raised whenever an older reader would misread the folder."""
@@ -290,3 +294,62 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401  an
     for key, item in cast("dict[str, Any]", value).items():
         flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
     return flat
+
+
+def load_weights(model: LanguageModel, checkpoint: Checkpoint, name: str) -> None:
+    """Put the weights of `<name>.safetensors` into a model, every one or none.
+
+    A tensor that is missing, left over or of another shape is `CheckpointMismatchError`.
+
+    Args:
+        model: A model of the checkpoint's config.
+        checkpoint: An opened checkpoint.
+        name: "ema" for the averaged weights, "model" for the raw ones.
+    """
+    fill(
+        model.state_dict(),
+        checkpoint.read_tensors(name),
+        misfit=f"{checkpoint.folder} does not fit this model",
+        remedy="build the model from the checkpoint's config",
+    )
+
+
+@torch.no_grad()
+def fill(
+    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], *, misfit: str, remedy: str
+) -> None:
+    """Put whole tensors into others of the same names, each cut as it is; all of them or none.
+
+    Args:
+        wanted: What is to be filled.
+        found: What a checkpoint holds.
+        misfit: What does not fit what, as a sentence.
+        remedy: What to do then.
+
+    Raises:
+        CheckpointMismatchError: If a tensor is missing, left over or of another shape.
+    """
+    differing = sorted(
+        key
+        for key in found.keys() | wanted.keys()
+        if key not in found or key not in wanted or found[key].shape != wanted[key].shape
+    )
+    if differing:
+        raise CheckpointMismatchError(
+            f"{misfit}: {len(differing)} tensors differ, the first is {differing[0]!r}; {remedy}"
+        )
+    for key, value in wanted.items():
+        value.copy_(own_share(found[key], value))
+
+
+def own_share(found: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor cut as `like` is; needs no other process."""
+    if not isinstance(like, DTensor):
+        return found
+    value = found.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """The tensor itself, or the whole of which it is this process's share."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()

@@ -36,8 +36,8 @@ from melodac.tokens.windows import (
 from melodac.training.conditions import Tags, draw_conditions
 from melodac.training.config import TrainConfig
 from melodac.training.distributed import Ranks
+from melodac.training.loss import build_targets
 from melodac.training.schedule import context_frames_at
-from melodac.training.scoring import build_targets
 from melodac.training.seeding import derive_seed
 
 

@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from melodac.errors import ConfigError, MelodacError
 from melodac.models.block import Block
-from melodac.training.tensors import whole_tensor
+from melodac.training.checkpoint import whole_tensor
 
 
 def shard(model: nn.Module, world_size: int) -> None:

@@ -23,8 +23,8 @@ from melodac.models.attention import Attention, CrossAttention
 from melodac.models.block import Block
 from melodac.models.language_model import LanguageModel
 from melodac.models.layers import FeedForward
+from melodac.training.checkpoint import fill
 from melodac.training.config import TrainConfig
-from melodac.training.tensors import fill
 
 MOMENTUM = 0.95
 """Memory of the gradient.

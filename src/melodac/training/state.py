@@ -30,16 +30,17 @@ from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import Starts
 from melodac.training.checkpoint import (
     Checkpoint,
+    load_weights,
     numbered_checkpoints,
     open_checkpoint,
     remove_checkpoint,
+    whole_tensor,
     write_checkpoint,
 )
 from melodac.training.config import TrainConfig
 from melodac.training.data import TrainingData
 from melodac.training.distributed import Ranks
 from melodac.training.optimizer import ExponentialAverage, build_optimizer
-from melodac.training.tensors import load_weights, whole_tensor
 
 _MAY_CHANGE = {"checkpoint_every", "keep_checkpoints", "keep_checkpoints_mb"}
 """Keys of `TrainConfig` that may differ between a checkpoint and the run that resumes it."""

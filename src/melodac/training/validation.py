@@ -21,8 +21,7 @@ from melodac.training.distributed import Ranks
 from melodac.training.events import Event, Metrics
 from melodac.training.guards.collapse import CollapseMonitor
 from melodac.training.guards.variety import CollapseMetrics, GenerateCodes, choose_probe
-from melodac.training.loss import codebook_means, total_loss
-from melodac.training.scoring import conditions_of, score_windows
+from melodac.training.loss import codebook_means, conditions_of, score_windows, total_loss
 from melodac.training.step import per_codebook
 
 

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.level.gain import TruePeakMeter, choose_gain
-from melodac.audio.level.loudness import LoudnessMeter, measure_loudness
+from melodac.audio.level.loudness import LoudnessMeter, TruePeakMeter, choose_gain, measure_loudness
 from melodac.errors import AudioError
 from tests.audio.sounds import RATE_HZ, music
 

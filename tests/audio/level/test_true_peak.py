@@ -6,8 +6,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.audio.level import gain as true_peak
-from melodac.audio.level.gain import TruePeakMeter
+from melodac.audio.level import loudness as true_peak
+from melodac.audio.level.loudness import TruePeakMeter
 from tests.audio.sounds import cut, music
 from tests.reference.true_peak import draw_all
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from melodac.audio.groups import group_names
 from melodac.audio.metadata.fields import TrackMetadata, join_texts
+from melodac.audio.split import group_names
 
 ALL = ["group", "album", "artist"]
 

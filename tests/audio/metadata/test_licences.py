@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.audio.metadata.licences import (
+from melodac.audio.metadata.fields import (
     LicenceTotal,
     canonical_licence,
     find_licence,

@@ -8,7 +8,7 @@ import pytest
 from melodac.audio.scan import scan_folder
 from melodac.errors import AudioError, UnreadableAudioError
 from pipeline.source.listing import check_unchanged, find_folder, find_unhashable, write_listing
-from pipeline.watch import check_request as preflight
+from pipeline.watch import flows as preflight
 from tests.pipeline.watch.test_check_request import params_only  # noqa: F401  a fixture
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from melodac.errors import ConfigError, UnreadableAudioError
-from pipeline.watch import check_request as preflight
+from pipeline.watch import flows as preflight
 from tests.pipeline.real_prefect import ROOT, melodac
 
 

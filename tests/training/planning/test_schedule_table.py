@@ -3,12 +3,13 @@
 import pytest
 
 from melodac.training.config import TrainConfig
-from melodac.training.planning.schedule_table import (
+from melodac.training.schedule import (
+    context_frames_at,
     format_schedule,
+    learning_rate_at,
     schedule_table,
     schedule_warnings,
 )
-from melodac.training.schedule import context_frames_at, learning_rate_at
 
 BUSY = {
     "updates": 600,

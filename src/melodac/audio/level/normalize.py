@@ -17,8 +17,7 @@ from scipy import signal  # pyright: ignore[reportMissingTypeStubs]  it has none
 from melodac.audio.files.read import AudioFile, open_audio
 from melodac.audio.files.write import Spool, open_flac
 from melodac.audio.level.convert import ChannelPolicy, Resampler, count_mixed, mix
-from melodac.audio.level.gain import Gain, TruePeakMeter, choose_gain
-from melodac.audio.level.loudness import LoudnessMeter
+from melodac.audio.level.loudness import Gain, LoudnessMeter, TruePeakMeter, choose_gain
 from melodac.errors import AudioError
 from melodac.files import hash_file
 

@@ -9,8 +9,14 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from melodac.audio.metadata.fields import GROUP, LICENCE, TrackMetadata, canonical_name, clean_text
-from melodac.audio.metadata.licences import canonical_licence
+from melodac.audio.metadata.fields import (
+    GROUP,
+    LICENCE,
+    TrackMetadata,
+    canonical_licence,
+    canonical_name,
+    clean_text,
+)
 from melodac.errors import ConfigError
 
 _SEPARATORS = re.compile(r"[,;/|]")

@@ -33,7 +33,7 @@ from melodac.tokens.statistics import repeated_ngram_share
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.tokens.windows import WindowTable
 from melodac.training.events import Metrics
-from melodac.training.scoring import build_targets
+from melodac.training.loss import build_targets
 from melodac.training.seeding import build_generator
 
 
