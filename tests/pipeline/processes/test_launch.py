@@ -91,7 +91,8 @@ import logging, sys
 sys.path[:0] = [{root!r}, {root!r} + "/src"]
 from pathlib import Path
 from melodac.errors import MelodacError
-from pipeline import launch, logs
+from pipeline import logs
+from pipeline.processes import launch
 from pipeline.params import load_params
 logs.set_up_logging()
 runtime = load_params(Path({root!r}) / "params.yaml").runtime.model_copy(

@@ -243,7 +243,7 @@ def test_a_parent_that_cannot_be_joined_is_a_warning(prefect, monkeypatch, caplo
 
 def test_prefect_itself_is_never_imported(prefect):
     code = (
-        "import sys; from pipeline import bridge; from pipeline.records import Outcome\n"
+        "import sys; from pipeline.watch import bridge; from pipeline.records import Outcome\n"
         "bridge.run_stage('train', lambda: Outcome({}))\n"
         "sys.exit('prefect' in sys.modules or 'httpx' in sys.modules)"
     )
@@ -256,7 +256,7 @@ def test_prefect_itself_is_never_imported(prefect):
 def test_the_process_ends_soon_beside_a_silent_server(prefect):
     prefect.mood = "silent"
     code = (
-        "import sys; from pipeline import bridge; from pipeline.records import Outcome\n"
+        "import sys; from pipeline.watch import bridge; from pipeline.records import Outcome\n"
         "bridge.run_stage('train', lambda: Outcome({}))\n"
         "print('done'); sys.exit(7)"
     )

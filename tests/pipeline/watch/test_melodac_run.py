@@ -16,7 +16,7 @@ from tests.pipeline.real_prefect import COMMAND, ROOT, environment, melodac, rea
 STAGE = """\
 import os, sys, time
 from pathlib import Path
-from pipeline import bridge
+from pipeline.watch import bridge
 from pipeline.records import Outcome
 
 def work():
