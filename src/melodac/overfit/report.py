@@ -6,6 +6,7 @@ reaches never learns, whatever the loss does.
 """
 
 import math
+import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from melodac.training.step import GradientAccumulator
 _UPDATES_SEARCHED = 20
 """Updates among which one is looked for that reads a text: each item's may be dropped."""
 
-_TEXT = "text_encoder"
+_TEXT = re.compile(r"text_encoder|cross_attention_norm")
+"""What only a text teaches: where all keys are the null vector, no query changes anything."""
 
 
 class FirstGradients(NamedTuple):
@@ -44,7 +46,7 @@ class FirstGradients(NamedTuple):
         return [
             module
             for module, norm in self.norms.items()
-            if norm == 0 and (self.has_text or not module.startswith(_TEXT))
+            if norm == 0 and (self.has_text or not _TEXT.search(module))
         ]
 
 
