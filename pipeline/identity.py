@@ -1,4 +1,4 @@
-"""What a run was made of: code version, code and input fingerprints.
+"""Fingerprints of a run: the version of the code, hashes of code and inputs.
 
 A result is only worth what can be said about where it came from, so every stage logs these first
 and the checkpoint carries them.

@@ -1,7 +1,7 @@
 """params.yaml -> `Params`, strict and typed; the only reader of the file.
 
 Every error is collected and told at once: key, value, what is allowed. No default stands here: the
-file is the whole truth of an experiment. What a value means is said in params.yaml beside it. It is
+file is the whole truth of an experiment. Comments in params.yaml say what each value means. It is
 read with the parser DVC uses, so both see the same values. YAML is a larger language than a
 parameter file needs: aliases, other encodings and huge files are refused, each with one line.
 """
@@ -104,7 +104,7 @@ class IngestParams(Section):
 
 
 class NormalizeParams(Section):
-    """What the codec hears."""
+    """Level, length and channels of the audio that the codec is given."""
 
     target_lufs: Annotated[float, Field(ge=-40.0, le=-6.0)]
     max_gain_db: Annotated[float, Field(ge=0.0, le=60.0)]
@@ -137,14 +137,13 @@ class IndexParams(Section):
 
 
 class TrainParams(TrainConfig):
-    """What is trained and how; the trainer's own keys are in `TrainConfig`."""
+    """Model, delay pattern and training data; the trainer's own keys are in `TrainConfig`."""
 
     delay: Delay
     layout: Literal["concatenated", "interleaved", "mid_side"]
     size: str
     embedding: Literal["codec", "learned"]
-    """What the model knows of its codes at the start: what they sound like to the codec, or
-    nothing."""
+    """Rows of the embedding and the head: built from the codec's code vectors, or learned alone."""
 
     def trainer_config(self) -> TrainConfig:
         """The trainer's own keys, without those that build the model and the pattern."""
@@ -165,7 +164,7 @@ class EvaluateParams(Section):
 
 
 class DemosParams(Section):
-    """What is rendered for listening."""
+    """Number, length and sampling settings of the clips on the listening page."""
 
     tracks: PositiveInt
     duration_s: Annotated[float, Field(gt=0.0, le=600.0)]
@@ -197,7 +196,7 @@ class RuntimeParams(Section):
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """The whole of params.yaml, one field for each section."""
 
     ingest: IngestParams
     normalize: NormalizeParams

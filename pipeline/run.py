@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
 os.environ.setdefault("DO_NOT_TRACK", "1")  # before anything that could call home is imported
 # Threads that wait must sleep, not spin: on two shared cores spinning made an update of the nano
-# model 13 times slower (1.15 s beside 0.09 s). OpenMP reads this once, when torch is loaded.
+# model 13 times slower (1.15 s instead of 0.09 s). OpenMP reads this once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # matplotlib makes a folder in the user's home by being imported; ours stays in the checkout
 os.environ.setdefault("MPLCONFIGDIR", str(CHECKOUT / ".scratch" / "matplotlib"))

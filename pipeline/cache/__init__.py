@@ -1,1 +1,1 @@
-"""What was computed before, found by what it was made of: examinations, audio, codes."""
+"""Content-addressed caches of earlier work: examinations of files, normalised audio, codes."""

@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 DEFAULT_STATE = CHECKOUT / ".scratch" / "codec"
 DEFAULT_MUSIC = (CHECKOUT / ".scratch" / "practice", CHECKOUT / "data" / "sample")
 """Practice music (`make codec` composes it) and sample music, as far as they are there."""
-SOURCES_OF_BUNDLED = (
-    "practice and sample music composed for melodac (CC0, played with the MIT soundfonts Fluid R3 "
-    "and MuseScore General), and recordings (CC0, CC BY 3.0, public domain)"
-)
 
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the resumable state.")]
 Sources = Annotated[
@@ -139,7 +135,7 @@ def export(
             state / STATE_FILE,
             target,
             name="bundled" if folder is None else folder.name,
-            sources=sources or (SOURCES_OF_BUNDLED if folder is None else _folders_of(state)),
+            sources=sources or _folders_of(state),
         )
     typer.echo(f"{target}: update {config.training['updates']}, {config.decoder_sha256}")
 

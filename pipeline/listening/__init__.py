@@ -1,1 +1,1 @@
-"""What a trained model sounds like: sampled clips, their page, and their distance to real music."""
+"""Sampled clips of a trained model, the listening page, and the distance to real music."""

@@ -194,13 +194,14 @@ class TruePeakMeter:
             self._peak = max(self._peak, self._draw(samples, drawn))
 
     def _draw(self, samples: Float32[np.ndarray, " N"], groups: np.ndarray) -> float:
-        # always as many rows, since the rounding of a matrix product depends on its shape
-        starts = np.resize(groups, GROUPS_DRAWN) * GROUP
-        points = samples[starts[:, None] + np.arange(len(self._filter))] @ self._filter
-        return float(np.abs(points).max())
+        starts = groups * GROUP
+        rows = samples[starts[:, None] + np.arange(len(self._filter))].astype(np.float64)
+        # How a matrix product rounds depends on its shape and on a row's place in it. In float64
+        # that lies far below the float32 step to which the highest point is rounded.
+        return float(np.float32(np.abs(rows @ self._filter).max()))
 
 
-def _interpolation_filter() -> Float32[np.ndarray, "..."]:
+def _interpolation_filter() -> Float64[np.ndarray, "..."]:
     """From the samples of a group and those it reaches into to all points of the group.
 
     A windowed sinc as `scipy.signal.resample_poly` designs it.
@@ -210,8 +211,8 @@ def _interpolation_filter() -> Float32[np.ndarray, "..."]:
     )
     # the taps of one point lie eight apart, the latest sample first
     phases = [OVERSAMPLING * taps[phase::OVERSAMPLING][::-1] for phase in range(1, OVERSAMPLING)]
-    of_gap = np.array(phases, np.float32).T
-    of_group = np.zeros((GROUP + TAPS - 1, GROUP, OVERSAMPLING - 1), np.float32)
+    of_gap = np.array(phases).T
+    of_group = np.zeros((GROUP + TAPS - 1, GROUP, OVERSAMPLING - 1))
     for gap in range(GROUP):
         of_group[gap : gap + TAPS, gap] = of_gap
     return of_group.reshape(len(of_group), -1)
