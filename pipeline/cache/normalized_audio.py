@@ -35,7 +35,7 @@ from melodac.audio.level.normalize import (
 from melodac.errors import OutputError
 from melodac.files import hash_file, sync
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """To be raised with every change of `melodac.audio` after which a track is not the same bytes."""
 LIBRARIES = ("av", "numpy", "pyloudnorm", "scipy", "soundfile", "soxr")
 OLD_RECIPES_KEPT = 1
