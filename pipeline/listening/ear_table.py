@@ -3,13 +3,19 @@
 import csv
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from melodac.errors import MelodacError
 from melodac.evaluation.bootstrap import Bootstrap
-from melodac.evaluation.proxies import ClipSet, Proxy, describe_clip, measure_distance
+from melodac.evaluation.proxies import (
+    ClipSet,
+    Proxy,
+    describe_clip,
+    measure_distance,
+    measure_margin,
+)
 from pipeline.listening.ear import BROKEN, SAMPLED, EarStudy, RowName, Sound
 
 log = logging.getLogger(__name__)
@@ -25,6 +31,9 @@ class EarCell(NamedTuple):
     high: float | None = None
     mean: float | None = None
     """Mean of the row's clips, of a proxy that is one number."""
+    margin: float | None = None
+    """Of a row that the model plays: by how much it is nearer to the truth than the nearest row
+    that is broken on purpose, the lower end of the 95 % interval of that difference."""
     clips: int = 0
     recordings: int = 0
     missing: str = ""
@@ -38,8 +47,8 @@ class EarTable(NamedTuple):
     def counts(self) -> dict[str, int | None]:
         """On how many proxies the model is nearer to the truth than what is broken on purpose.
 
-        Nearer than each of shuffled frames, unigram samples and white noise; apart if its whole
-        interval lies below theirs. None where a distance is missing.
+        Nearer than each of shuffled frames, unigram samples and white noise; apart if the interval
+        of the difference to each of them lies above 0. None where a distance is missing.
         """
         found: dict[str, int | None] = {}
         for name in SAMPLED:
@@ -47,14 +56,11 @@ class EarTable(NamedTuple):
             if any(cell.distance is None for row in rows for cell in row):
                 found |= {f"ear_{name}_nearer": None, f"ear_{name}_apart": None}
                 continue
-            columns = list(zip(*rows, strict=True))
             nearer = sum(
                 _is_below(mine.distance, [other.distance for other in broken])
-                for mine, *broken in columns
+                for mine, *broken in zip(*rows, strict=True)
             )
-            apart = sum(
-                _is_below(mine.high, [other.low for other in broken]) for mine, *broken in columns
-            )
+            apart = sum(mine.margin is not None and mine.margin > 0 for mine in rows[0])
             found |= {f"ear_{name}_nearer": nearer, f"ear_{name}_apart": apart}
         return found
 
@@ -95,15 +101,32 @@ def compare_by_ear(study: EarStudy, bootstrap: Bootstrap) -> EarTable:
     except MelodacError as error:
         log.warning("the proxies of the ear are missing: %s", error)
         return missing_table(str(error))
-    cells: list[EarCell] = []
+    described: dict[RowName, ClipSet] = {}
+    cells: dict[RowName, list[EarCell]] = {}
     for name in RowName:
         try:
-            clips = _describe(study.sounds(name), rate_hz)
-            cells += _measure_row(name, clips, truth, bootstrap)
+            described[name] = _describe(study.sounds(name), rate_hz)
+            cells[name] = _measure_row(name, described[name], truth, bootstrap)
         except MelodacError as error:
             log.warning("the ear's row %s is missing: %s", name, error)
-            cells += _missing_row(name, str(error))
-    return EarTable(tuple(cells))
+            cells[name] = _missing_row(name, str(error))
+    if set(BROKEN) <= set(described):
+        for name in set(SAMPLED) & set(described):
+            cells[name] = [
+                cell._replace(margin=_least_margin(cell, described, truth, bootstrap))
+                for cell in cells[name]
+            ]
+    return EarTable(tuple(cell for row in cells.values() for cell in row))
+
+
+def _least_margin(
+    cell: EarCell, described: Mapping[RowName, ClipSet], truth: ClipSet, bootstrap: Bootstrap
+) -> float:
+    proxy, clips = Proxy(cell.proxy), described[RowName(cell.row)]
+    margins = [
+        measure_margin(proxy, clips, truth, bootstrap, others=described[name]) for name in BROKEN
+    ]
+    return round(min(margin.low for margin in margins if margin.low is not None), 5)
 
 
 def _describe(sounds: Iterable[Sound], rate_hz: int) -> ClipSet:

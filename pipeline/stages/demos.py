@@ -105,7 +105,7 @@ def _summarise_ear(evaluation: dict[str, Any]) -> str:
         if nearer is not None:
             told.append(
                 f"{name.replace('_', ' ').capitalize()} are nearer to it than shuffled frames, "
-                f"unigram samples and noise on {nearer} of 6, with the intervals apart on {apart}."
+                f"unigram samples and noise on {nearer} of 6, by more than chance on {apart}."
             )
     return " ".join(told)
 

@@ -3,7 +3,14 @@ import pytest
 
 from melodac.errors import EvaluationError
 from melodac.evaluation.bootstrap import Bootstrap
-from melodac.evaluation.proxies import SHORTEST_S, ClipSet, Proxy, describe_clip, measure_distance
+from melodac.evaluation.proxies import (
+    SHORTEST_S,
+    ClipSet,
+    Proxy,
+    describe_clip,
+    measure_distance,
+    measure_margin,
+)
 from tests.evaluation.sounds import RATE_HZ, band, drone, noise, shuffle_frames, tone
 
 BOOTSTRAP = Bootstrap(samples=300, seed=0)
@@ -98,6 +105,28 @@ def test_the_interval_covers_the_true_distance_as_often_as_it_says():
         )
         covered += low <= true <= high
     assert covered >= 0.85 * 200
+
+
+def test_a_margin_sees_what_two_intervals_cannot():
+    """Both sets are compared with the same few clips, so their distances rise and fall together."""
+    generator = np.random.default_rng(0)
+    units = [f"recording {n}" for n in range(12)]
+    truth = generator.normal(0, 1, 12)
+    near, far = (numbers((truth + shift).tolist(), units) for shift in (0.9, 1.2))
+    real = numbers(truth.tolist(), units)
+    first, second = (measure_distance(Proxy.HOLD, part, real, BOOTSTRAP) for part in (near, far))
+    margin = measure_margin(Proxy.HOLD, near, real, BOOTSTRAP, others=far)
+    assert first.high > second.low
+    assert margin.low > 0
+    assert margin.value == pytest.approx(second.value - first.value)
+
+
+def test_a_margin_between_equal_kinds_lies_above_zero_as_seldom_as_it_says():
+    generator, above = np.random.default_rng(0), 0
+    for _ in range(200):
+        first, second, truth = (numbers(generator.normal(size=24).tolist()) for _ in range(3))
+        above += measure_margin(Proxy.HOLD, first, truth, BOOTSTRAP, others=second).low > 0
+    assert above <= 0.05 * 200
 
 
 def test_equal_distributions_are_at_zero_on_average_also_with_few_clips():

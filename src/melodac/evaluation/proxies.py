@@ -112,17 +112,36 @@ def measure_distance(
     Sets from fewer than two units, or with a number that is not finite, are refused with
     `EvaluationError`.
     """
+    distances = _resample(proxy, clips, truth, bootstrap)
+    return Estimate(float(distances[0]), *interval(distances[1:]))
+
+
+def measure_margin(
+    proxy: Proxy, clips: ClipSet, truth: ClipSet, bootstrap: Bootstrap, *, others: ClipSet
+) -> Estimate:
+    """Measure by how much clips are nearer to the truth than others; above 0 if they are.
+
+    Both distances are drawn with the same resamples of the truth, so what they share cancels: two
+    intervals may overlap where the interval of the difference is clear of 0.
+    """
+    margins = _resample(proxy, others, truth, bootstrap) - _resample(proxy, clips, truth, bootstrap)
+    return Estimate(float(margins[0]), *interval(margins[1:]))
+
+
+def _resample(
+    proxy: Proxy, clips: ClipSet, truth: ClipSet, bootstrap: Bootstrap
+) -> Float64[np.ndarray, " _"]:
+    """Return the distance as it is, then that of every resample."""
     rows, columns = (_matrix(proxy, part) for part in (clips, truth))
     # what comes from the same recordings is drawn together with them
     stream = 0 if set(clips.units) == set(truth.units) else 1
     of_truth = _draw_weights(truth.units, bootstrap, stream=0)
     of_clips = _draw_weights(clips.units, bootstrap, stream=stream)
-    distances = (
+    return (
         2 * _mean_over_pairs(cdist(rows, columns), of_clips, of_truth, _differ(clips, truth))
         - _mean_over_pairs(cdist(rows, rows), of_clips, of_clips, _differ(clips, clips))
         - _mean_over_pairs(cdist(columns, columns), of_truth, of_truth, _differ(truth, truth))
     )
-    return Estimate(float(distances[0]), *interval(distances[1:]))
 
 
 def _matrix(proxy: Proxy, clips: ClipSet) -> Float64[np.ndarray, "B _"]:

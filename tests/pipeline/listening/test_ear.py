@@ -16,7 +16,7 @@ from melodac.tokens.delay import build_pattern
 from pipeline import paths
 from pipeline.experiment.dataset import read_dataset
 from pipeline.experiment.model import Trained
-from pipeline.listening.ear import EarStudy, RowName
+from pipeline.listening.ear import BROKEN, SAMPLED, EarStudy, RowName
 from pipeline.listening.ear_table import EarCell, EarTable, compare_by_ear, missing_table
 from pipeline.listening.instrument import Instrument
 from pipeline.params import EvaluateParams
@@ -185,28 +185,38 @@ def test_a_codec_that_is_not_there_is_the_reason_of_every_row(monkeypatch, caplo
     assert "codes of another codec" in caplog.text
 
 
-def cells(row, distance, half=0.1):
-    return [
-        EarCell(row.value, proxy.value, distance, distance - half, distance + half)
-        for proxy in Proxy
-    ]
-
-
-def make_table(model, broken=1.0, half=0.1):
-    rows = dict.fromkeys(RowName, broken) | {RowName.FREE_RUNS: model}
-    return EarTable(tuple(c for row, value in rows.items() for c in cells(row, value, half)))
+def make_table(model, margin, broken=1.0):
+    rows = dict.fromkeys(RowName, (broken, None)) | {RowName.FREE_RUNS: (model, margin)}
+    return EarTable(
+        tuple(
+            EarCell(row.value, proxy.value, distance, distance - 0.1, distance + 0.1, margin=margin)
+            for row, (distance, margin) in rows.items()
+            for proxy in Proxy
+        )
+    )
 
 
 @pytest.mark.parametrize(
-    ("model", "nearer", "apart"), [(0.5, 6, 6), (0.9, 6, 0), (1.0, 0, 0), (1.5, 0, 0)]
+    ("model", "margin", "nearer", "apart"),
+    [(0.5, 0.3, 6, 6), (0.9, 0.01, 6, 6), (0.9, -0.05, 6, 0), (1.0, -0.1, 0, 0), (1.5, None, 0, 0)],
 )
-def test_nearer_is_a_smaller_distance_and_apart_a_whole_interval(model, nearer, apart):
-    counts = make_table(model).counts()
+def test_nearer_is_a_smaller_distance_and_apart_a_margin_above_zero(model, margin, nearer, apart):
+    counts = make_table(model, margin).counts()
     assert (counts["ear_free_runs_nearer"], counts["ear_free_runs_apart"]) == (nearer, apart)
+
+
+def test_the_margin_is_over_the_nearest_broken_row_and_of_what_the_model_plays_alone(make_study):
+    table = compare_by_ear(make_study(), BOOTSTRAP)
+    distances = table.distances()
+    for cell in table.cells:
+        assert (cell.margin is not None) == (cell.row in SAMPLED), cell
+        if cell.margin is not None:
+            least = min(distances[row][cell.proxy] for row in BROKEN) - cell.distance
+            assert cell.margin <= least + 1e-4, cell
 
 
 def test_a_missing_table_has_no_number_anywhere():
     table = missing_table("why")
     assert len(table.cells) == len(RowName) * len(Proxy)
     assert {cell.distance for cell in table.cells} == {None}
-    assert table.as_csv().splitlines()[1] == "continuations,log_mel,,,,,0,0,why"
+    assert table.as_csv().splitlines()[1] == "continuations,log_mel,,,,,,0,0,why"
