@@ -6,8 +6,14 @@ import torch
 from torch.testing import assert_close
 
 from melodac.errors import CheckpointMismatchError
+from melodac.models.config import build_config
+from melodac.models.language_model import LanguageModel
+from melodac.tokens.array import array_of_tracks
+from melodac.tokens.delay import build_pattern
+from melodac.training.data import TrainingData
 from melodac.training.schedule import context_frames_at, learning_rate_at
-from melodac.training.trainer import Callbacks
+from melodac.training.seeding import seeded
+from melodac.training.trainer import Callbacks, Trainer
 
 STAGES = ((1, 4), (4, 8), (9, 6))
 PLAIN = {"dropout": 0.0}
@@ -229,3 +235,28 @@ def test_a_run_that_stops_between_updates_has_taken_whole_ones(build_trainer):
     trainer.callbacks = Callbacks(should_stop=lambda: trainer.update == 5)
     result = trainer.run()
     assert (result.update, result.is_complete) == (5, False)
+
+
+def test_one_thread_and_two_train_the_same_weights(train_config):
+    """At the size of the default model: smaller matrices never leave the first thread."""
+    draw = np.random.default_rng(0)
+    tracks = array_of_tracks([("t0", draw.integers(0, 1024, (400, 9)).astype(np.uint16))])
+    pattern = build_pattern("musicgen", 9)
+    config = train_config.model_copy(
+        update={"updates": 2, "windows_per_update": 2, "micro_batch": 2, "warmup_updates": 1}
+    )
+
+    def train(threads):
+        torch.set_num_threads(threads)
+        with seeded(0, "initialisation"):
+            model = LanguageModel(build_config("nano", num_codebooks=9, dropout=config.dropout))
+        data = TrainingData(tracks, tracks, 256)
+        Trainer(model, pattern, data, config=config, directory=None, identity={}).run()
+        return model.state_dict()
+
+    before = torch.get_num_threads()
+    try:
+        one, two = train(1), train(2)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one[name], two[name]) for name in one)
