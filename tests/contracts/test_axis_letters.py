@@ -39,7 +39,9 @@ def test_every_axis_letter_is_in_the_legend():
             assert not strangers(shape), f"{file.name}: {shape!r} uses {strangers(shape)}"
 
 
-def test_readme_prints_the_same_legend():
-    readme = (ROOT / "README.md").read_text()
-    rows = re.findall(r"\| `([A-Z])` \|", readme)
+def test_the_notation_page_prints_the_same_legend():
+    page = (ROOT / "docs" / "notation.md").read_text()
+    rows = dict(re.findall(r"\| `([A-Z])` \| ([^|]+?) (?=\|)", page))
     assert set(rows) == LEGEND
+    for letter, meaning in rows.items():
+        assert f"{letter} {meaning}" in (melodac.__doc__ or "")

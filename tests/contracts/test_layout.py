@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
     "pyproject.toml", "README.md", "dvc.yaml", "params.yaml", "Makefile", "constraints.txt",
-    "prefect.toml", "pipeline", "src", "data", "tests", "docs",
+    "prefect.toml", "pipeline", "src", "data", "tests", "docs", "CONTRIBUTING.md", "CHANGELOG.md",
 }  # fmt: skip
 MAX_LINES = 450
 
