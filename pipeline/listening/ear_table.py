@@ -1,4 +1,4 @@
-"""The table of the ear: how far every row is from the truth, by every proxy, or why not."""
+"""Table of the comparison by ear: distance of every row from the truth, by proxy, or a reason."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class EarCell(NamedTuple):
-    """One distance; or no distance and the reason."""
+    """One distance, or the reason why it is missing."""
 
     row: str
     proxy: str
@@ -24,22 +24,22 @@ class EarCell(NamedTuple):
     low: float | None = None
     high: float | None = None
     mean: float | None = None
-    """Mean of the row's clips, of a proxy that is one number."""
+    """Mean over the row's clips, for a proxy that is one number."""
     clips: int = 0
     recordings: int = 0
     missing: str = ""
 
 
 class EarTable(NamedTuple):
-    """Every row by every proxy."""
+    """Distances of every row by every proxy."""
 
     cells: tuple[EarCell, ...]
 
     def counts(self) -> dict[str, int | None]:
-        """On how many proxies the model is nearer to the truth than what is broken on purpose.
+        """Count the proxies by which the model is nearer to the truth than the broken rows.
 
-        Nearer than each of shuffled frames, unigram samples and white noise; apart if its whole
-        interval lies below theirs. None where a distance is missing.
+        `nearer`: than each of shuffled frames, unigram samples and white noise; `apart`: with its
+        whole interval below theirs. None if a distance is missing.
         """
         found: dict[str, int | None] = {}
         for name in SAMPLED:
@@ -59,15 +59,15 @@ class EarTable(NamedTuple):
         return found
 
     def distances(self) -> dict[str, dict[str, float | None]]:
-        """Distances by row and proxy."""
+        """Return the distances by row and proxy."""
         return {name: {cell.proxy: cell.distance for cell in self._row(name)} for name in RowName}
 
     def reasons(self) -> dict[str, str]:
-        """Why rows are missing; empty if none is."""
+        """Return the reasons why rows are missing; empty if none is."""
         return {cell.row: cell.missing for cell in self.cells if cell.missing}
 
     def as_csv(self) -> str:
-        """The table as text, one line a distance; empty cells were not measured."""
+        """Format the table as CSV, one line per distance; empty cells were not measured."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(EarCell._fields)
@@ -75,7 +75,7 @@ class EarTable(NamedTuple):
         return text.getvalue()
 
     def as_records(self) -> list[dict[str, Any]]:
-        """The table for JSON."""
+        """Return the table for JSON."""
         return [cell._asdict() for cell in self.cells]
 
     def _row(self, name: RowName) -> list[EarCell]:
@@ -83,12 +83,12 @@ class EarTable(NamedTuple):
 
 
 def missing_table(reason: str) -> EarTable:
-    """The table where nothing could be heard."""
+    """Return a table in which every row is missing."""
     return EarTable(tuple(cell for name in RowName for cell in _missing_row(name, reason)))
 
 
 def compare_by_ear(study: EarStudy, bootstrap: Bootstrap) -> EarTable:
-    """Measure every row; one that cannot be made is missing with its reason, the others stand."""
+    """Measure every row; a row that fails is missing with its reason, the others stand."""
     rate_hz = study.instrument.codec.sample_rate_hz
     try:
         truth = _describe(study.truth(), rate_hz)
