@@ -119,7 +119,7 @@ def _describe_present() -> Present:
 
 
 def _read_unigram(config: Mapping[str, Any]) -> list[float] | None:
-    """Return held-out baselines in the order of the run's columns, if they are of the run's data."""
+    """Return held-out baselines in the order of the run's columns, if they are of its data."""
     if not (paths.BASELINES.exists() and paths.INDEX.exists() and "layout" in config):
         return None
     if read_json(paths.INDEX)["fingerprint"] != config.get("data_fingerprint"):

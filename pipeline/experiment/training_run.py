@@ -54,6 +54,7 @@ def name_run_directory(purpose: str, identity: Mapping[str, Any]) -> Path:
 @contextmanager
 def hold_run_directory(directory: Path) -> Iterator[None]:
     """Create the directory of a run and lock it for a with-block.
+
     The lock belongs to the process and ends with it, so a killed run leaves nothing to clean up.
 
     Raises:
