@@ -196,7 +196,7 @@ class RuntimeParams(Section):
 
 
 class Params(Section):
-    """All of params.yaml, one field for each section."""
+    """Content of params.yaml, one field for each section."""
 
     ingest: IngestParams
     normalize: NormalizeParams
@@ -258,7 +258,7 @@ def load_params(path: Path) -> Params:
 
 
 def hash_params(params: Params) -> str:
-    """Return twelve hex digits that name an experiment, `runtime` left out as it changes no result."""
+    """Return twelve hex digits over all params but `runtime`, which changes no result."""
     text = json.dumps(params.model_dump(mode="json", exclude={"runtime"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

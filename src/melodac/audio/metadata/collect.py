@@ -1,4 +1,4 @@
-"""All metadata of a folder of music, and the precedence of their sources.
+"""Metadata of a folder of music, and the precedence of their sources.
 
     nearest table > tables above it > song.json > song_prompt.txt > song.txt > embedded tags
 

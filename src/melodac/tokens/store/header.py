@@ -91,7 +91,7 @@ class TrackCodes(NamedTuple):
 
     id: str
     codes: UInt16[np.ndarray, "K T"]
-    """All columns, channel after channel."""
+    """Codes of every column, channel after channel."""
 
 
 _TENSOR = "code_vectors"

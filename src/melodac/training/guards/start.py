@@ -233,7 +233,7 @@ class AuditLimits:
     total_loss: float = 0.25
     """Nats between the first loss and that of a uniform guess, over all codebooks."""
     codebook_loss: float = 0.5
-    """The same for one codebook, which may hold a single code over and over."""
+    """Limit of that difference for one codebook, which may hold a single code over and over."""
     item_difference: float = 1e-3
     """Largest change of an item's logits when the other items of its batch change."""
 
