@@ -84,6 +84,7 @@ def _read_bars(tags: Mapping[str, str], start_s: float, frame_rate_hz: float) ->
     if quarters is None:
         return f"{TIME_SIGNATURE} is not like 4/4"
     bar_s = quarters * 60.0 / tempo_bpm
+    # the first bar line at or after the first kept sample
     first_s = math.ceil(start_s / bar_s - _ALMOST) * bar_s - start_s
     return Bars(max(first_s, 0.0) * frame_rate_hz, bar_s * frame_rate_hz)
 

@@ -264,6 +264,7 @@ def hash_params(params: Params) -> str:
 
 
 def _explain(details: ErrorDetails) -> str:
+    # pydantic adds the tried branch of a union to the path, which is no key of params.yaml
     where = tuple(part for part in details["loc"] if part not in {"str", "list[NonNegativeInt]"})
     key = ".".join(str(part) for part in where)
     if details["type"] == "extra_forbidden":

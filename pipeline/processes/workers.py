@@ -218,6 +218,8 @@ class _Pool(Generic[Item, Result]):
     def _hand_out(self, waiting: Iterator[_Task[Item]], workers: int, *, before: int) -> None:
         idle = [worker for worker in self.workers if worker.task is None]
         for _ in range(len(idle) + workers - len(self.workers)):
+            # nothing is started too far ahead of the result that is waited for: finished results
+            # would pile up in memory
             in_work = [worker.task.number for worker in self.workers if worker.task]
             if max([*in_work, *self.results, -1]) + 1 >= before:
                 return

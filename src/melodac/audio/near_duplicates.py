@@ -255,6 +255,7 @@ def _choose_keys(words: Words) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarra
         words[heard].astype(np.uint64) & mask | (i << NUM_BITS) for i, mask in enumerate(MASKS)
     ]
     keys, first_at = np.unique(np.concatenate(masked), return_index=True)
+    # chosen by hash, so that two versions of a recording choose the same keys
     hashes = keys * _HASH_FACTOR
     hashes ^= hashes >> np.uint64(NUM_BITS)
     chosen = np.argsort(hashes, kind="stable")[:KEYS_PER_TRACK]

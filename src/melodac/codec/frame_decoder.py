@@ -187,6 +187,7 @@ def _follow_peaks(
     tonal: Float[Tensor, "B T F"],
 ) -> tuple[Int64[Tensor, "B T F"], Float[Tensor, "B T F"], Float[Tensor, "B T F"]]:
     """Find for every bin the nearest peak, its phase advance per hop in turns, and its tonality."""
+    # all frames as one line; edge bins are never peaks, so no peak or neighbour crosses a frame
     levels = tonal.flatten()
     is_rise = levels.diff() > 0
     is_peak = functional.pad(is_rise[:-1] & ~is_rise[1:], (1, 1)).view(-1, NUM_BINS)

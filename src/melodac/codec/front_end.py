@@ -98,6 +98,7 @@ class FrontEnd(nn.Module):
             squares = torch.view_as_real(spectrum[..., bins]).square()
             return (squares[..., 0] + squares[..., 1]).sqrt()  # three times faster than abs()
 
+        # bins 0 and 1 lie below 20 Hz and are left out
         low = magnitudes(LONG, hop, slice(2, 2 + self.shape.num_low_bins))
         high = magnitudes(MIDDLE, hop, slice(None)) @ bands.T
         slices = magnitudes(SHORT, hop // NUM_SLICES, slice(None)) @ slice_bands.T

@@ -57,6 +57,7 @@ class Adversary:
         of_fake = self.discriminator(fake.detach(), judges)
         loss = real.new_zeros(())
         for ours, theirs in zip(of_fake, of_real, strict=True):
+            # least squares: the target is 0 for a reconstruction and 1 for real audio
             loss = loss + ours[-1].square().mean() + (1 - theirs[-1]).square().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # pyright: ignore[reportUnknownMemberType]  untyped in torch

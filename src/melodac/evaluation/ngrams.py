@@ -178,5 +178,6 @@ def _interpolate(
     discount: float,
     concentration: float,
 ) -> Float64[np.ndarray, "..."]:
+    # the mass taken from every seen pair, plus the concentration, goes to the unigram
     given = (concentration + discount * kinds) * unigram
     return (np.maximum(pairs - discount, 0.0) + given) / (totals + concentration)

@@ -146,6 +146,7 @@ class LanguageModel(nn.Module):
         """Return the sum of the embeddings of a step's codes, as one look-up in one table."""
         table = (tables or self.tables()).embedding
         rows = (cells + self.offsets.unsqueeze(1)).transpose(1, 2)
+        # one kernel that looks up and sums, without a tensor of every single embedding
         summed = functional.embedding_bag(rows.flatten(0, 1), table, mode="sum")
         return self.dropout(summed.view(*rows.shape[:2], -1))
 

@@ -146,6 +146,7 @@ def _conditions_to_run(voice: Guided) -> tuple[Condition, int]:
     if voice.scale == 1:
         return voice.condition, 1
     dropped = voice.condition.dropped()
+    # at scale 0 the text has no effect, so a single pass under the null condition is enough
     if voice.scale == 0:
         return dropped, 1
     return Condition(torch.cat([voice.condition.text, dropped.text])), 2

@@ -60,6 +60,7 @@ def sample_codes(
     # The largest becomes 0 before the division, so that no temperature can overflow.
     logits = (logits - largest.unsqueeze(-1)) / temperature
     kept = keep_top_p(keep_top_k(logits, top_k), top_p)
+    # one generator per item, on the CPU: the numbers depend neither on the batch nor on the device
     uniforms = torch.stack([
         torch.rand(K, generator=generator, dtype=torch.float64) for generator in generators
     ])

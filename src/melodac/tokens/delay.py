@@ -155,6 +155,7 @@ def cell_frames(pattern: DelayPattern, num_frames: int) -> Int64[Tensor, "S K"]:
     if pattern.is_flat:
         turns = steps % pattern.num_codebooks == torch.arange(pattern.num_codebooks)
         return torch.where(turns, steps // pattern.num_codebooks, HOLE)
+    # any frame before 0 is the same special cell, so all of them become -1
     return (steps - torch.tensor(pattern.delays)).clamp(min=BEFORE)
 
 

@@ -348,6 +348,7 @@ def own_share(found: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return found
     value = found.to(like.device)
+    # src_data_rank=None: each process cuts its share out of its own copy, without communication
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 

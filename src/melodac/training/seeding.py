@@ -20,6 +20,7 @@ def derive_seed(seed: int, purpose: str, *indices: int) -> int:
         indices: Further coordinates, such as an epoch or an item.
     """
     text = "/".join([str(seed), purpose, *map(str, indices)])
+    # >> 1: the seed fits a signed 64-bit integer
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

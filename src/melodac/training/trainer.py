@@ -214,6 +214,7 @@ class Trainer:
             self.compute.active(),
             Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
         ):
+            # a run resumed from a checkpoint after output collapse ends here
             self.monitor.refuse(is_last=self._is_complete)
             if self.update == 0:
                 validator.begin(self.state.average.model)

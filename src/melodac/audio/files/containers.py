@@ -199,6 +199,7 @@ def _indexed_bytes(box: bytes) -> int:
     fields = 12 + 8 + (16 if is_long else 8)  # up to the count of references
     first_offset = int.from_bytes(box[fields - (8 if is_long else 4) : fields])
     references = box[fields + 4 :]
+    # 12 bytes per reference, the size in the lower 31 bits of the first four
     sizes = (references[at : at + 4] for at in range(0, len(references) - 11, 12))
     return first_offset + sum(int.from_bytes(size) & 0x7FFF_FFFF for size in sizes)
 

@@ -120,6 +120,8 @@ def read_mpeg_header(header: bytes) -> Frame | None:
     """Parse the header of an MPEG frame; None if it is none, or gives no length."""
     if len(header) < HEADER_BYTES or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
+    # the layer is stored as 4 - layer; version 3 is MPEG-1, 2 is MPEG-2, 0 is MPEG-2.5, 1 is
+    # reserved
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
     bit_rate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
     if version == 1 or layer > _LAYER_3 or bit_rate in {0, 15} or rate == 3:
@@ -165,6 +167,7 @@ class _InfoHeader:
         num_frames = int.from_bytes(frame[offset + 8 : offset + 12], "big") if flags & 1 else 0
         sizes = (4, 4, 100, 4)  # frames, bytes, table of contents, quality
         encoder = offset + 8 + sum(size for bit, size in enumerate(sizes) if flags >> bit & 1)
+        # encoder delay and padding in samples, 12 bits each
         gap = int.from_bytes(frame[encoder + 21 : encoder + 24], "big")
         is_told = frame[encoder : encoder + 4] in {b"LAME", b"Lavf", b"Lavc"}
         return cls(num_frames, (gap >> 12) + (gap & 0xFFF) if is_told else 0)

@@ -79,6 +79,7 @@ class LoudnessMeter:
         power = np.concatenate([self._pending, power])
         first = len(self._step_energies)
         start = self._edge(first)
+        # the last step whose edge is within the samples so far: inverts the rounding in `_edge`
         last = ((start + len(power) + 1) * STEPS_PER_SECOND - 1) // self._rate_hz
         edges = [self._edge(step) - start for step in range(first, last + 1)]
         if len(edges) > 1:

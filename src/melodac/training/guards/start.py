@@ -196,6 +196,7 @@ def _rows(model: LanguageModel, part: Part) -> Iterator[str]:
 
 def _matters(counted: Bool[Tensor, "B K S"]) -> Bool[Tensor, "B S"]:
     """Return True for the steps at which or after which a counted cell lies."""
+    # a running "or" from the last step backwards
     return counted.any(dim=1).flip(-1).cummax(dim=-1).values.flip(-1)
 
 

@@ -79,6 +79,7 @@ def _measure(
     query, key, _ = attention.project(x, rotary)
     S = x.shape[1]
     hidden = torch.ones(S, S, dtype=torch.bool, device=x.device).triu(1)
+    # from 2 on: the first step sees a single key, and ln(1) = 0 would be the divisor
     num_visible = torch.arange(2, S + 1, device=x.device)
     shares: list[float] = []
     largest: list[float] = []

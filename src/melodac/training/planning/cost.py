@@ -133,6 +133,7 @@ def estimate_disk(shape: RunShape) -> int:
     """Return the most bytes of checkpoints and best weights, one in writing included."""
     config, count = shape.config, count_parameters(shape.model)
     moments = 2 * count.total - (count.blocks if config.optimizer == "muon" else 0)
+    # float32: weights, EMA weights and optimizer state
     checkpoint = 4 * (2 * count.total + moments)
     kept = config.keep_checkpoints
     if config.keep_checkpoints_mb:
