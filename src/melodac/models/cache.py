@@ -55,7 +55,7 @@ class KeyValueCache:
             batch_size: Items.
             capacity: Steps of each item.
             dtype: Type of the model's activations.
-            device: Where the model is.
+            device: Device of the model.
             memory: Encoded texts of the items, as `LanguageModel.read` returns them; None is the
                 null condition of all items.
         """

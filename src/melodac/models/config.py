@@ -251,7 +251,7 @@ def build_config(
         size: A name of `SIZES`.
         num_codebooks: Rows of a sequence: codebooks times channels.
         dropout: Share of activations dropped in training.
-        reads_text: Whether the model has a text encoder and cross-attention.
+        reads_text: True for a model with a text encoder and cross-attention.
         embedding: Source of the rows of codes.
         vector_dim: Width of a code's vector, with embedding codec.
 

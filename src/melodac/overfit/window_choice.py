@@ -37,7 +37,7 @@ class GateWindows(NamedTuple):
     config: OverfitConfig
     """Config with the windows, frames and prefix that were found."""
     notes: tuple[str, ...]
-    """One sentence for each of these that differs from the config."""
+    """One sentence for each of these settings that differs from the requested config."""
 
 
 def choose_windows(data: TrainingData, pattern: DelayPattern, config: OverfitConfig) -> GateWindows:

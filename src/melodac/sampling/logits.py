@@ -105,7 +105,7 @@ def keep_top_p(logits: Float[Tensor, "... U"], top_p: float) -> Float[Tensor, ".
 def draw(logits: Float[Tensor, "... U"], uniforms: Float64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     """Return the code at which the cumulative probability passes a uniform number.
 
-    A logit that is NaN or plus infinity is refused with `SamplingError`.
+    A logit that is NaN or plus infinity raises `SamplingError`.
 
     Args:
         logits: Not normalised; minus infinity is never drawn.

@@ -99,7 +99,7 @@ def training_windows(
         frames: Frames of a window.
         seed: Seed of the run, >= 0.
         epoch: Number of the pass over the data, from 0.
-        starts: Where windows may start.
+        starts: Starts allowed for windows.
 
     Raises:
         TokenError: If `seed` or `epoch` is negative.
@@ -160,7 +160,7 @@ def coverage(
         tables: Windows, for example those of several epochs.
         lengths: Frames of each track.
         frames: Frames of a window.
-        starts: Where windows may start.
+        starts: Starts allowed for windows.
     """
     grid = _lay_grid(lengths, frames, starts)
     ends = np.cumsum(grid.sizes)

@@ -82,7 +82,7 @@ class WindowOrder:
             array: Tracks of the training split.
             frames: Frames of the index's windows, which no stage may exceed.
             config: Config of the run: its curriculum, windows per update and seed.
-            starts: Where windows may start.
+            starts: Starts allowed for windows.
         """
         self._lengths = [int(length) for length in array.lengths]
         self._starts = starts
