@@ -1,1 +1,1 @@
-"""Everything that touches files, DVC or Prefect; imports `melodac`, never the reverse."""
+"""Pipeline around the library: files, DVC and Prefect; imports `melodac`, never the reverse."""

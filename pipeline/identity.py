@@ -1,7 +1,7 @@
 """Fingerprints of a run: the version of the code, hashes of code and inputs.
 
-A result is only worth what can be said about where it came from, so every stage logs these first
-and the checkpoint carries them.
+A result is only worth what is known about its origin, so every stage logs these first and the
+checkpoint contains them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ WHOLE_CONTENT_LIMIT_BYTES = 1_048_576
 
 
 def code_version() -> str:
-    """Package version and git commit, `+dirty` when the tree differs from it."""
+    """Return package version and git commit, with `+dirty` if the tree differs from it."""
     release = version("melodac")
     try:
         commit = _git("rev-parse", "--short=10", "HEAD")
@@ -26,7 +26,7 @@ def code_version() -> str:
 
 
 def fingerprint_code(packages: Iterable[str]) -> str:
-    """Twelve hex digits over the source text of library packages, e.g. `training`."""
+    """Return twelve hex digits over the source text of library packages, such as `training`."""
     root = Path(__file__).resolve().parents[1] / "src" / "melodac"
     digest = hashlib.sha256()
     for package in sorted(packages):
@@ -37,10 +37,10 @@ def fingerprint_code(packages: Iterable[str]) -> str:
 
 
 def fingerprint_inputs(paths: Iterable[Path]) -> str:
-    """Twelve hex digits over files and folders: names and sizes, and the content of small files.
+    """Return twelve hex digits over names and sizes, and over the content of small files.
 
-    Large files are told apart by size only: hashing a terabyte of music to print one log line would
-    be absurd, and what must be exact (store, checkpoint, weights) has manifests of its own.
+    Large files are identified by size only: hashing a terabyte of music for one log line would be
+    absurd, and store, checkpoint and weights have manifests of their own.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -49,7 +49,7 @@ def fingerprint_inputs(paths: Iterable[Path]) -> str:
             if not file.is_file():
                 continue
             size_bytes = file.stat().st_size
-            # as bytes: a name need not be UTF-8
+            # as bytes, since a name need not be UTF-8
             name = os.fsencode(file.relative_to(path) if path.is_dir() else file.name)
             digest.update(name + f"\0{size_bytes}\0".encode())
             if size_bytes <= WHOLE_CONTENT_LIMIT_BYTES and os.access(file, os.R_OK):

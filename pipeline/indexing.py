@@ -1,9 +1,9 @@
-"""What the index stage makes of tags and tells about the data: bar lines, and tables of tracks.
+"""Bar lines from tags, and tables of the tracks and the model sizes, for the index stage.
 
-A bar is counted from the first sample of the recording as it was ingested: where silence was cut
-off, the first bar line lies earlier than the first frame and the next one is taken. Nothing is
-guessed: a track without a usable tempo has no bars, and the reason is told. The tables say what
-each track is like beside the others, and how much the data is for a model of each size.
+Bars are counted from the first sample of the recording as ingested: if silence was cut off, the
+first bar line lies before the first frame and the next one is taken. Nothing is guessed: a track
+without a usable tempo has no bars, and the reason is reported. The tables compare each track with
+the others, and the amount of data with the size of each model.
 """
 
 import csv
@@ -23,24 +23,24 @@ from melodac.training.planning.estimates import codes_per_parameter
 from pipeline.records import TrackRecord
 
 TEMPO = "tempo_bpm"
-"""Tag: quarter notes a minute."""
+"""Tag with the quarter notes per minute."""
 TIME_SIGNATURE = "time_signature"
-"""Tag: `3/4`, or the quarter notes of a bar alone; 4/4 where a track has none."""
+"""Tag with the time signature: `3/4`, or the quarter notes of a bar; 4/4 if a track has none."""
 
 MIN_TEMPO_BPM, MAX_TEMPO_BPM = 20.0, 400.0
 NO_TEMPO = "no tempo_bpm"
 _SIGNATURE = re.compile(r"(\d{1,2})(?:/(1|2|4|8|16))?")
 _ALMOST = 1e-6
-"""Bars by which a line may lie before the first sample and still be on it."""
+"""Bars by which a line may lie before the first sample and still count as on it."""
 
 
 class FoundBars(NamedTuple):
-    """Bars by track, and for every reason the tracks that have none."""
+    """Bars by track, and the tracks without bars by reason."""
 
     bars: dict[str, Bars]
     without: dict[str, list[str]]
     num_assumed: int
-    """Tracks with a tempo and no time signature, which are taken to be in 4/4."""
+    """Number of tracks with a tempo but no time signature, which are assumed to be in 4/4."""
 
 
 def find_bars(
@@ -50,12 +50,12 @@ def find_bars(
     start_samples: Mapping[str, int],
     num_frames: Mapping[str, int],
 ) -> FoundBars:
-    """The bars of each track.
+    """Compute the bars of each track.
 
     Args:
         tracks: Tracks with their tags.
-        header: The store's, for rate and hop.
-        start_samples: First kept sample of a track; 0 where none is given.
+        header: Header of the store, for rate and hop.
+        start_samples: First kept sample of each track; 0 where none is given.
         num_frames: Frames of each track.
     """
     bars: dict[str, Bars] = {}
@@ -84,6 +84,7 @@ def _read_bars(tags: Mapping[str, str], start_s: float, frame_rate_hz: float) ->
     if quarters is None:
         return f"{TIME_SIGNATURE} is not like 4/4"
     bar_s = quarters * 60.0 / tempo_bpm
+    # the first bar line at or after the first kept sample
     first_s = math.ceil(start_s / bar_s - _ALMOST) * bar_s - start_s
     return Bars(max(first_s, 0.0) * frame_rate_hz, bar_s * frame_rate_hz)
 
@@ -108,14 +109,14 @@ OUTLIERS_LOGGED = 5
 
 
 class TrackRow(NamedTuple):
-    """One line of the table of tracks."""
+    """Line of the table of tracks."""
 
     id: str
     path: str
     split: str
     frames: int
     windows: int
-    """In one epoch; 0 for a track that is too short."""
+    """Windows in one epoch; 0 for a track that is too short."""
     nats_under_unigram: float
     entropy_nats: float
     repeated_share: float
@@ -126,10 +127,10 @@ class TrackRow(NamedTuple):
 def tabulate_tracks(
     tracks: Sequence[TrackRecord], codes: TokenArray, windows: Mapping[str, int]
 ) -> list[TrackRow]:
-    """Every track that has codes, in the order given.
+    """Describe every track that has codes, in the order given.
 
     Args:
-        tracks: What is in the table.
+        tracks: Tracks of the table.
         codes: Codes of these tracks.
         windows: Windows of each track in one epoch; a track without an entry has none.
     """
@@ -149,7 +150,7 @@ def tabulate_tracks(
 
 
 def log_outliers(rows: Sequence[TrackRow]) -> int:
-    """Name the tracks that are farthest from the others; returns how many are outliers."""
+    """Log the most extreme outliers among the tracks; return the number of outliers."""
     outliers = sorted((row for row in rows if row.is_outlier), key=lambda row: -abs(row.z_score))
     for row in outliers[:OUTLIERS_LOGGED]:
         log.warning(
@@ -166,7 +167,7 @@ def log_outliers(rows: Sequence[TrackRow]) -> int:
 
 
 def as_csv(rows: Sequence[TrackRow]) -> str:
-    """The table as text, the same bytes for the same tracks."""
+    """Format the table as CSV; equal tracks give equal bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(TrackRow._fields)
@@ -177,12 +178,12 @@ def as_csv(rows: Sequence[TrackRow]) -> str:
 def describe_sizes(
     num_frames: int, num_codebooks: int, vectors: CodeVectors | None
 ) -> dict[str, dict[str, Any]]:
-    """For every named model: its parameters, and the training codes that each of them has.
+    """Return parameters, and training codes per parameter, for every named size.
 
     Args:
         num_frames: Frames of the training split.
         num_codebooks: Columns that a model reads.
-        vectors: What the codes sound like, which `train.embedding: codec` builds on.
+        vectors: Code vectors, on which `train.embedding: codec` builds; None if unknown.
     """
     width = 0 if vectors is None else vector_dim(vectors.shape[-1])
     configs = {

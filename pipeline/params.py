@@ -1,9 +1,9 @@
 """params.yaml -> `Params`, strict and typed; the only reader of the file.
 
-Every error is collected and told at once: key, value, what is allowed. No default stands here: the
-file is the whole truth of an experiment. Comments in params.yaml say what each value means. It is
-read with the parser DVC uses, so both see the same values. YAML is a larger language than a
-parameter file needs: aliases, other encodings and huge files are refused, each with one line.
+Every error is collected and reported at once: key, value, what is allowed. There are no defaults:
+the file is the whole truth of an experiment. Comments in params.yaml explain the values. It is read
+with the parser DVC uses, so both see the same values. YAML is a larger language than a parameter
+file needs: aliases, other encodings and huge files are refused, each with one line.
 """
 
 import difflib
@@ -37,7 +37,7 @@ MAX_SIZE_BYTES = 65_536
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping a YAML file holds.
+    """Read the mapping in a YAML file.
 
     Raises:
         ConfigError: If the file is missing, too large, not UTF-8, not YAML or not a mapping.
@@ -77,7 +77,7 @@ Delay = str | Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
 class IngestParams(Section):
-    """Which files become tracks, and how tracks are split."""
+    """Selection of files that become tracks, and their split."""
 
     source: Annotated[str, Field(min_length=1)]
     min_duration_s: PositiveFloat
@@ -115,20 +115,20 @@ class NormalizeParams(Section):
 
 
 class CodecParams(Section):
-    """Which codec turns sound into codes and back."""
+    """Codec that turns audio into codes and back."""
 
     weights: Literal["bundled", "44khz"]
 
 
 class EncodeParams(Section):
-    """How the token store is laid out."""
+    """Layout of the token store."""
 
     frames_per_shard: Annotated[int, Field(ge=4096, multiple_of=4096)]
     stereo: Literal["left_right", "mid_side", "both"]
 
 
 class IndexParams(Section):
-    """The only place where cropping is decided."""
+    """Windows: the only place where cropping is decided."""
 
     window_frames: Annotated[int, Field(ge=16, le=16384)]
     min_track_frames: PositiveInt
@@ -143,15 +143,15 @@ class TrainParams(TrainConfig):
     layout: Literal["concatenated", "interleaved", "mid_side"]
     size: str
     embedding: Literal["codec", "learned"]
-    """Rows of the embedding and the head: built from the codec's code vectors, or learned alone."""
+    """Source of the rows of embedding and head: the codec's code vectors, or learned rows only."""
 
     def trainer_config(self) -> TrainConfig:
-        """The trainer's own keys, without those that build the model and the pattern."""
+        """Return the trainer's own keys, without those of the model and the pattern."""
         return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
 
 
 class EvaluateParams(Section):
-    """How the checkpoint is measured."""
+    """Settings for measuring the checkpoint."""
 
     windows_per_batch: PositiveInt
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)]
@@ -185,7 +185,7 @@ class DemosParams(Section):
 
 
 class RuntimeParams(Section):
-    """How, not what: no stage depends on this section, no result changes with it."""
+    """Settings of execution: no stage depends on this section, no result changes with it."""
 
     device: Literal["auto", "cpu", "cuda"]
     workers: NonNegativeInt
@@ -196,7 +196,7 @@ class RuntimeParams(Section):
 
 
 class Params(Section):
-    """The whole of params.yaml, one field for each section."""
+    """Content of params.yaml, one field for each section."""
 
     ingest: IngestParams
     normalize: NormalizeParams
@@ -241,14 +241,14 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """The validated parameters.
+    """Read and validate the parameters.
 
     Raises:
         ConfigError: With one line for each wrong key.
     """
     raw = read_yaml(path)
     try:
-        # JSON mode: strict, yet a YAML list is still accepted where a tuple is meant
+        # JSON mode, since strict Python mode would reject YAML's lists for tuples
         return Params.model_validate_json(json.dumps(raw))
     except (TypeError, ValueError) as error:
         if isinstance(error, ValidationError):
@@ -258,12 +258,13 @@ def load_params(path: Path) -> Params:
 
 
 def hash_params(params: Params) -> str:
-    """Twelve hex digits that name an experiment; `runtime` is left out, it changes no result."""
+    """Return twelve hex digits over all params but `runtime`, which changes no result."""
     text = json.dumps(params.model_dump(mode="json", exclude={"runtime"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _explain(details: ErrorDetails) -> str:
+    # pydantic adds the tried branch of a union to the path, which is no key of params.yaml
     where = tuple(part for part in details["loc"] if part not in {"str", "list[NonNegativeInt]"})
     key = ".".join(str(part) for part in where)
     if details["type"] == "extra_forbidden":

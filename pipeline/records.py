@@ -1,6 +1,6 @@
-"""What stages hand each other on disk, typed: the catalogue, the normalised table, JSON, outcomes.
+"""Records that stages exchange on disk: catalogue, normalised table, JSON, and stage outcomes.
 
-Every file is written whole under a temporary name and then renamed, so a reader never meets half.
+Every file is written under a temporary name and then renamed, so a reader never sees half of it.
 """
 
 import json
@@ -20,62 +20,63 @@ Split = Literal["train", "validation", "test"]
 
 
 class TrackRecord(Section):
-    """One accepted track of the catalogue."""
+    """Accepted track of the catalogue."""
 
     id: str
     """First 16 hex digits of the file's sha256."""
     path: str
-    """Relative to the source folder, with forward slashes."""
+    """Path relative to the source folder, with forward slashes."""
     group: str
-    """Recordings that must not be parted by a split."""
+    """Group: recordings that a split must not divide."""
     split: Split
     duration_s: float
-    """Measured from decoded samples."""
+    """Duration measured from decoded samples."""
     sample_rate_hz: int
     num_channels: int
     decoder: str
-    """libsndfile or FFmpeg."""
+    """Decoder: libsndfile or FFmpeg."""
     audio_sha256: str
-    """Of the decoded samples: the same recording in another lossless container has the same."""
+    """Hash of the decoded samples: the same recording in another lossless container has the same.
+    """
     loudness_lufs: float | None
-    """None for codes that came without sound."""
+    """Loudness; None for codes without audio."""
     peak_dbfs: float | None
     tags: dict[str, str]
     tag_sources: dict[str, str]
-    """For each tag the file it came from."""
+    """Source file of each tag."""
     licence: str
-    """Empty if unknown."""
+    """Licence; empty if unknown."""
 
 
 class NormalizedRecord(Section):
-    """What normalisation did to one track."""
+    """Result of normalisation for one track."""
 
     id: str
     sha256: str
-    """Of the FLAC file's bytes."""
+    """Hash of the FLAC file's bytes."""
     num_samples: int
-    """Per channel, at the codec's rate, without the silence cut from the ends."""
+    """Samples per channel at the codec's rate, without the silence cut from the ends."""
     num_channels: int
     start_sample: int
-    """The first that was kept, counted in the whole track at the codec's rate."""
+    """First sample kept, counted in the whole track at the codec's rate."""
     gain_db: float
     loudness_before_lufs: float
-    """Measured with the peak at full scale, so that a quiet recording is not gated as silence."""
+    """Loudness before, measured at a full-scale peak so that a quiet recording passes the gate."""
     loudness_after_lufs: float
     peak_dbtp: float
-    """True peak afterwards."""
+    """True peak after the gain."""
     is_gain_capped: bool
-    """True where the peak ceiling or the gain cap kept the target out of reach."""
+    """True if the peak ceiling or the gain cap kept the track below the target."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage did: counts for the log line, numbers for `dvc metrics`."""
+    """Result of a stage: counts for the log line, numbers for `dvc metrics`."""
 
     counts: Mapping[str, int]
-    """In reading order, e.g. tracks in, tracks out."""
+    """Counts in reading order, such as tracks in, tracks out."""
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
-    """For each reason, how many were left out."""
+    """Number of items left out, by reason."""
     metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -83,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all.
 
     Raises:
-        OutputError: If the place cannot be written.
+        OutputError: If the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -98,12 +99,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON that is the same bytes for the same value; NaN is refused, write None instead."""
+    """Write JSON, with equal bytes for equal values; NaN raises, so write None instead."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  JSON may hold anything
-    """The value a JSON file of an earlier stage holds."""
+    """Read the value in a JSON file of an earlier stage."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -113,7 +114,7 @@ def write_catalogue(path: Path, tracks: Sequence[TrackRecord]) -> None:
 
 
 def read_catalogue(path: Path) -> list[TrackRecord]:
-    """The accepted tracks, sorted by path."""
+    """Read the accepted tracks, sorted by path."""
     return [TrackRecord.model_validate(row) for row in _read_rows(path)]
 
 
@@ -123,7 +124,7 @@ def write_normalized(path: Path, rows: Sequence[NormalizedRecord]) -> None:
 
 
 def read_normalized(path: Path) -> list[NormalizedRecord]:
-    """The normalised tracks, sorted by id."""
+    """Read the normalised tracks, sorted by id."""
     return [NormalizedRecord.model_validate(row) for row in _read_rows(path)]
 
 
@@ -143,7 +144,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return [{key: _unflatten(key, value) for key, value in row.items()} for row in rows]
 
 
-# Tags differ from track to track; parquet wants one schema, so mappings travel as JSON text.
+# Tags differ from track to track, but parquet needs one schema, so mappings become JSON text.
 _MAPPINGS = frozenset({"tags", "tag_sources"})
 
 

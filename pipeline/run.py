@@ -1,8 +1,8 @@
-"""Start one stage: `python pipeline/run.py <stage>`. This is the `cmd` of every stage in dvc.yaml.
+"""Run one stage: `python pipeline/run.py <stage>`. This is the `cmd` of every stage in dvc.yaml.
 
-A file path, not a module name or console script, so that the copies which queued and temporary
-experiments run in execute their own code: this file puts its own checkout first on sys.path. The
-exit code is the work's: 0 done, 1 failed with one clear line, 2 wrong parameters, 130/143 stopped.
+It is a file path, not a module name or console script, so that the copies in which queued and
+temporary experiments run execute their own code: this file puts its own checkout first on sys.path.
+The exit code: 0 done, 1 failed with one clear line, 2 wrong parameters, 130/143 stopped.
 """
 
 import logging
@@ -14,11 +14,11 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
-os.environ.setdefault("DO_NOT_TRACK", "1")  # before anything that could call home is imported
+os.environ.setdefault("DO_NOT_TRACK", "1")  # before any import that could send telemetry
 # Threads that wait must sleep, not spin: on two shared cores spinning made an update of the nano
 # model 13 times slower (1.15 s instead of 0.09 s). OpenMP reads this once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# matplotlib makes a folder in the user's home by being imported; ours stays in the checkout
+# on import matplotlib creates a folder in the user's home; this keeps it in the checkout
 os.environ.setdefault("MPLCONFIGDIR", str(CHECKOUT / ".scratch" / "matplotlib"))
 
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  needs the path above
@@ -63,7 +63,7 @@ def run_stage(stage: str, params: Params) -> Outcome:
 
 
 def _run(stage: str, params: Params, *, is_first: bool) -> None:
-    """The work of this process; what is shown, written and counted is that of the first one."""
+    """Run the work of this process; only the first one is shown, written and counted."""
     if is_first:
         bridge.run_stage(stage, lambda: run_stage(stage, params))
     else:
@@ -71,7 +71,7 @@ def _run(stage: str, params: Params, *, is_first: bool) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Validate, run, and turn errors into one line and an exit code."""
+    """Validate params, run the stage, and turn errors into one line and an exit code."""
     logs.set_up_logging()
     if len(arguments) != 1 or arguments[0] not in STAGES:
         log.error("usage: python pipeline/run.py <stage>, one of: %s", ", ".join(STAGES))

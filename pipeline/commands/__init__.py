@@ -1,1 +1,1 @@
-"""The `melodac` command and `codec.py`: what a person starts that is no stage of the DAG."""
+"""Commands that are no stage of the DAG: the `melodac` command and `codec.py`."""

@@ -1,6 +1,6 @@
-"""The `melodac` command. DVC needs none of it: `dvc repro` does all the work alone.
+"""The `melodac` command. DVC does not need it: `dvc repro` does all the work alone.
 
-Only light imports up here: what a command needs is imported when that command is called.
+Only light imports are at the top: each command imports what it needs when it is called.
 """
 
 import os
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 STARTED_IN = Path.cwd()
-"""Where the user is; commands then go to the root of the checkout."""
+"""Folder in which the user started; commands then change to the root of the checkout."""
 REJECTED_SHOWN = 10
 
 
@@ -242,6 +242,7 @@ def export(
 @app.callback()
 def enter_checkout() -> None:
     """Go to the root of the checkout: every path of the pipeline is relative to it."""
+    # --help must work outside of a checkout too
     if any(word in {"-h", "--help"} for word in sys.argv[1:]):
         return
     from pipeline.dag import find_checkout
@@ -254,7 +255,7 @@ def enter_checkout() -> None:
 def main() -> None:
     """Run the command; errors become one clear line each, exit 2 for wrong parameters, else 1."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in run.py
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see run.py
     from melodac.errors import ConfigError, MelodacError
 
     try:

@@ -1,8 +1,7 @@
 """Train, measure and export a codec: `make codec`, or `python pipeline/commands/codec.py --help`.
 
-No DVC stage: the result is committed with the package and changes a few times in the project's
-life. Training goes on where it stopped, for as many minutes as it is given; settings and music may
-change from one run to the next.
+It is no DVC stage: the result is committed with the package and rarely changes. Training resumes
+where it stopped, for a given number of minutes; settings and music may change from run to run.
 """
 
 import csv
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STATE = CHECKOUT / ".scratch" / "codec"
 DEFAULT_MUSIC = (CHECKOUT / ".scratch" / "practice", CHECKOUT / "data" / "sample")
-"""Practice music (`make codec` composes it) and sample music, as far as they are there."""
+"""Practice music (composed by `make codec`) and sample music; folders that exist are used."""
 
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the resumable state.")]
 Sources = Annotated[
@@ -70,7 +69,7 @@ def train(
     ] = None,
     setting: Settings = None,
 ) -> None:
-    """Train a codec from nothing, or go on where the state folder stands."""
+    """Train a codec, or resume from the state folder."""
     from melodac.codec.front_end import HALO
     from melodac.codec.spectral_codec import SpectralArchitecture
     from melodac.codec.weights import read_weights_folder
@@ -124,7 +123,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write the quantizer and the averaged decoder of the state folder as a codec."""
+    """Write the quantizer and the EMA weights of the decoder in the state folder as a codec."""
     from melodac.codec.load import BUNDLED_FOLDER
     from melodac.codec_training.loop import STATE_FILE
     from melodac.codec_training.state import export_state
@@ -146,7 +145,7 @@ def evaluate(
     source: Sources = None,
     weights: Annotated[Path | None, typer.Option(help="By default those in the package.")] = None,
 ) -> None:
-    """Measure a codec on held-out music; writes report.csv and codebooks.csv beside its weights."""
+    """Measure a codec on held-out music; write report.csv and codebooks.csv next to its weights."""
     from melodac.codec.load import BUNDLED_FOLDER, load_codec_folder
     from melodac.codec_training.measure import measure_codec
     from pipeline.commands.codec_sources import held_out_clips, open_source
@@ -177,7 +176,7 @@ def evaluate(
 
 
 def _folders_of(state: Path) -> str:
-    """The names, not the places, of the folders of all runs."""
+    """Return the names, without their paths, of the folders of all runs."""
     path = state / "runs.jsonl"
     if not path.is_file():
         raise ConfigError(f"{path} is missing: nothing was trained there so far")
@@ -196,7 +195,7 @@ def _file_row(report: "ClipReport") -> dict[str, Any]:
 
 
 def _config(settings: list[str] | None) -> "CodecTrainingConfig":
-    """Lay `a.b=value` settings over the defaults; validated like any config."""
+    """Return the defaults with `a.b=value` settings applied, validated like any config."""
     from melodac.codec_training.config import CodecTrainingConfig
 
     values = CodecTrainingConfig().model_dump(mode="json")
@@ -205,12 +204,12 @@ def _config(settings: list[str] | None) -> "CodecTrainingConfig":
             key, _, text = setting.partition("=")
             _set(values, key.split("."), json.loads(text))
         return CodecTrainingConfig.model_validate_json(json.dumps(values))
-    except ValueError as error:  # of JSON, of a key, or of the config
+    except ValueError as error:  # malformed JSON, unknown key, or a value out of range
         raise typer.BadParameter(f"{settings}: {error}", param_hint="--set") from error
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:  # noqa: ANN401  any JSON
-    """Replace one value of nested sections; a section is laid over, key by key."""
+    """Set one value in nested sections; a mapping is merged into its section."""
     if keys[0] not in values:
         raise ConfigError(f"{keys[0]} is no setting; known here: {', '.join(values)}")
     if len(keys) == 1 and not isinstance(value, dict):
@@ -229,7 +228,7 @@ def _sources(given: list[Path] | None) -> list[Path]:
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """End with one line instead of a traceback."""
+    """Turn errors into one line and an exit code, for a with-block."""
     from pipeline.processes.signals import StoppedError
 
     try:

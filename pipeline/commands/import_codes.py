@@ -1,8 +1,8 @@
-"""`melodac import` and `melodac export`: codes from elsewhere into a store, a store into files.
+"""`melodac import`: codes from elsewhere into a token store.
 
 An import is a folder that `ingest.source` may name. Nothing is guessed: the user names the codec,
-and what a file claims of itself (rate, vocabulary, hash, format) is kept in the tags of its track.
-A file that cannot be used gets its line in report.csv; files that do not go together are refused.
+and a file's claims (rate, vocabulary, hash, format) are kept in the tags of its track. An unusable
+file gets its line in report.csv; usable files that do not fit each other are refused.
 """
 
 import hashlib
@@ -36,18 +36,18 @@ log = logging.getLogger(__name__)
 METADATA = "metadata.json"
 MAX_METADATA_BYTES = 2**28
 SAMPLE_RATE_HZ, HOP, NUM_CODEBOOKS = 44_100, 512, 9
-"""Of every codec whose codes can be read."""
+"""Sample rate, hop and codebooks of every codec whose codes can be imported."""
 RATE_TOLERANCE = 0.005
 UNKNOWN_WEIGHTS = "unknown"
 IMPORTED = "imported_"
-"""Begins the tags that say what a file claims of itself."""
+"""Prefix of tags that keep the claims of a file of codes."""
 
 Shape = tuple[tuple[Channel, ...], tuple[int, ...]]
-"""Channels, and codebooks of each."""
+"""Channels, and the codebooks of each."""
 
 
 class Imported(NamedTuple):
-    """What came of an import."""
+    """Result of an import."""
 
     record: ImportRecord
     verdicts: tuple[Verdict, ...]
@@ -60,16 +60,16 @@ class _Usable(NamedTuple):
 
 
 def import_codes(folder: Path, output: Path, codec: str) -> Imported:
-    """Make an import of every file of codes in a folder and its subfolders.
+    """Import every file of codes in a folder and its subfolders.
 
     Args:
-        folder: `.npq`, `.npy` and `.pt` files, and perhaps `metadata.json`.
+        folder: Folder of `.npq`, `.npy` and `.pt` files and, optionally, `metadata.json`.
         output: Folder of the import; an older import there is replaced.
-        codec: Codec that made the codes: a name, or a folder of weights as `melodac codec` writes.
+        codec: Codec that made the codes: a name, or a folder of weights written by `codec.py`.
 
     Raises:
-        TokenError: If no file can be used, or usable ones differ in channels or codebooks, or the
-            codec is none whose codes can be read.
+        TokenError: If no file can be used, if usable ones differ in channels or codebooks, or if
+            the codec is none whose codes can be imported.
         OutputError: If something else is already at `output`.
     """
     if output.exists() and any(output.iterdir()) and not (output / RECORD).is_file():
@@ -121,7 +121,7 @@ def _examine(
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """Files of codes, sorted by name; folders behind links are not entered.
+    """List files of codes, sorted by name; linked folders are not entered.
 
     Raises:
         TokenError: If there is none.
@@ -169,7 +169,7 @@ def _examine_file(path: Path, name: str, metadata: Mapping[str, Any]) -> _Usable
 def _understand(
     path: Path, content: NpqTokens | UInt16[np.ndarray, "K T"], metadata: Mapping[str, Any]
 ) -> tuple[Shape, dict[str, str]]:
-    """Channels and codebooks of a file, and what it claims of itself."""
+    """Return channels and codebooks of a file, and its claims."""
     if isinstance(content, NpqTokens):
         _check_rate(path, content)
         num_first = len(content.codes) - content.num_side
@@ -197,9 +197,9 @@ def _understand(
 def _split_columns(
     path: Path, num_columns: int, num_channels: object
 ) -> tuple[tuple[Channel, ...], tuple[int, ...]]:
-    """Channels of a table: left and right if so is said, or if mono cannot be so wide."""
+    """Return the channels of a table: stereo if declared so, or if mono cannot be that wide."""
     is_stereo = num_channels == 2 or (num_channels is None and num_columns == 2 * NUM_CODEBOOKS)
-    # a mono recording was doubled to stereo before it was encoded: eighteen columns of one channel
+    # one channel with eighteen columns: mono that was doubled to stereo before encoding
     if num_channels == 1 and num_columns == 2 * NUM_CODEBOOKS:
         is_stereo = True
     if not is_stereo:
@@ -210,7 +210,7 @@ def _split_columns(
 
 
 def _check_rate(path: Path, tokens: NpqTokens) -> None:
-    """Raise `TokenError` for frames of another rate; a short file is late by a frame at its end."""
+    """Check the frame rate of a file; its last, partial frame may shift it by one frame."""
     num_frames = tokens.codes.shape[1]
     expected = SAMPLE_RATE_HZ / HOP
     claimed = num_frames * expected / tokens.rate_hz
@@ -221,7 +221,7 @@ def _check_rate(path: Path, tokens: NpqTokens) -> None:
 
 
 def _check_claims(path: Path, num_frames: int, metadata: Mapping[str, Any]) -> None:
-    """Raise `TokenError` where `metadata.json` speaks of another file."""
+    """Check that `metadata.json` describes this file; else `TokenError`."""
     rate, length = metadata.get("sr"), metadata.get("length")
     if rate is not None and rate != SAMPLE_RATE_HZ:
         raise TokenError(f"{path}: {METADATA} says {rate} Hz, the codec has {SAMPLE_RATE_HZ}")
@@ -232,10 +232,10 @@ def _check_claims(path: Path, num_frames: int, metadata: Mapping[str, Any]) -> N
 
 
 def _read_metadata(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """What `metadata.json` says of each file; nothing if there is none.
+    """Read the fields of each file from `metadata.json`; empty without one.
 
     Raises:
-        TokenError: If it is no mapping of files to fields.
+        TokenError: If it is not a mapping of files to fields.
     """
     path = folder / METADATA
     if not path.is_file() or path.is_symlink():
@@ -269,13 +269,13 @@ def _explain_shapes(folder: Path, usable: Sequence[_Usable], verdicts: Sequence[
 
 
 def find_codec(codec: str) -> Codec | None:
-    """The codec that made the codes, if its weights are on this machine; nothing is downloaded.
+    """Load the codec that made the codes, if its weights are on this machine; never download.
 
     Args:
-        codec: A name of `load_codec`, a folder of weights, or a name that nobody knows here.
+        codec: A name of `load_codec`, a folder of weights, or the name of an unknown codec.
 
     Raises:
-        TokenError: If the codec of a folder has frames of another length or other codes.
+        TokenError: If the codec of a folder has another frame length or codebook size.
     """
     if codec == "44khz" and not has_official_weights():
         found = None

@@ -1,9 +1,9 @@
-"""`melodac verify` and `melodac repair`: say what is damaged, and make the token store whole again.
+"""`melodac verify` and `melodac repair`: find damage, and restore the token store.
 
-`verify` reads back every byte that carries a hash. `repair` writes damaged shards anew from the
-codes of their tracks, which come from the cache or are encoded again. Where it is not known what
-the store held (its manifest, its table of tracks or its header is damaged), all of it is written
-anew, which is what the encode stage does.
+`verify` reads back every byte that has a hash. `repair` rewrites damaged shards from the codes of
+their tracks, taken from the cache or encoded again. If the content of the store is unknown (its
+manifest, its table of tracks or its header is damaged), the whole store is written again, as by the
+encode stage.
 """
 
 import logging
@@ -41,13 +41,13 @@ from pipeline.records import NormalizedRecord, read_normalized
 from pipeline.stages import encode
 
 Found = tuple[str, list[str]]
-"""What was checked, in words, and each damage."""
+"""Description of what was checked, and each damage."""
 
 
 def verify() -> tuple[list[str], list[str]]:
-    """What is whole and what is not, one line each.
+    """Return one line for each intact and for each damaged part.
 
-    Normalised audio is only checked where it is: the stages after `encode` do without.
+    Normalised audio is checked only if present: the stages after `encode` do not need it.
     """
     whole: list[str] = []
     damaged: list[str] = []
@@ -88,7 +88,7 @@ def _check_store(path: Path) -> Found:
     if files.damage:
         return "", [f"{path}/{line}; run `melodac repair`" for line in files.describe()]
     num_frames = 0
-    for track in open_store(path).tracks():  # decodes all, and refuses what is no code
+    for track in open_store(path).tracks():  # decodes everything and checks the range of codes
         num_frames += track.codes.shape[1]
     table = files.table
     return f"{len(table.ids)} tracks, {num_frames} frames, {table.num_shards()} shards", []
@@ -106,10 +106,10 @@ log = logging.getLogger(__name__)
 
 
 def repair(params: Params) -> list[str]:
-    """Repair the token store and read it back; returns what was done, one line each.
+    """Repair the token store and read it back; return what was done, one line each.
 
-    What cannot be encoded again, because its audio is gone or damaged, ends it with an error that
-    names it; the store is then as it was.
+    A track that cannot be encoded again, because its audio is missing or damaged, raises an error
+    that names it; the store is then unchanged.
     """
     try:
         files = inspect_store(paths.TOKENS)
@@ -131,7 +131,7 @@ def _rebuild(params: Params, reason: str) -> list[str]:
     folder = paths.TOKENS
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
     if names and names <= {ARRAY, TRACKS, VECTORS}:
-        (folder / MANIFEST).touch()  # so that the writer takes it for the store it was
+        (folder / MANIFEST).touch()  # so that the writer accepts it as a store to replace
     outcome = encode.run(params)
     return [reason, f"written anew from all {outcome.counts['tracks out']} tracks"]
 

@@ -1,1 +1,1 @@
-"""One experiment: its data, its model, the directory and the log of its training, its health."""
+"""Experiment: its data, model, run directory, training log and health."""

@@ -1,8 +1,8 @@
-"""The training log as small tables that `dvc plots` draws, one file a concern.
+"""Tables of the training log for `dvc plots`, one file per concern.
 
-A cell is empty where nothing was measured or what was measured is not finite, never 0. The files
-and their columns depend on the number of codebooks and layers alone, so that plots of any two runs
-can be laid over each other. The train stage writes them, nobody reads them here.
+A cell is empty if the value was not measured or is not finite, never 0. Files and columns depend on
+the number of codebooks and layers only, so that plots of any two runs can be overlaid. The train
+stage writes them.
 """
 
 import csv
@@ -15,7 +15,7 @@ from pipeline.experiment.train_log import TRAIN, UPDATE, VALIDATION, Line
 from pipeline.records import write_text
 
 MAX_ROWS = 1000
-"""Most rows of a table of updates; beyond that a row is the mean of several updates."""
+"""Most rows of a table of updates; beyond it each row is the mean of several updates."""
 
 Row = dict[str, float | int | None]
 
@@ -29,10 +29,10 @@ _OF_CODEBOOKS = {
 
 
 def write_curves(folder: Path, lines: Sequence[Line]) -> None:
-    """Write every table into a folder, also those without rows.
+    """Write every table into a folder, including those without rows.
 
     Args:
-        folder: Made if missing.
+        folder: Folder of the tables; created if missing.
         lines: The whole training log, in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_curves(folder: Path, lines: Sequence[Line]) -> None:
 
 
 def build_tables(lines: Sequence[Line]) -> dict[str, tuple[list[str], list[Row]]]:
-    """Columns and rows of each table, by file name without suffix."""
+    """Return columns and rows of each table, by file name without suffix."""
     updates = [line for line in lines if line["kind"] == TRAIN]
     validations = [line for line in lines if line["kind"] == VALIDATION]
     num_codebooks = _count(lines, "loss_k")
@@ -60,21 +60,21 @@ def build_tables(lines: Sequence[Line]) -> dict[str, tuple[list[str], list[Row]]
 
 
 def _thin(updates: list[Line]) -> list[Row]:
-    """Means of as many neighbours as it takes to stay within the most rows."""
+    """Average groups of neighbouring updates so that the rows stay within the limit."""
     size = max(1, math.ceil(len(updates) / MAX_ROWS))
     rows: list[Row] = []
     for first in range(0, len(updates), size):
         group = updates[first : first + size]
         row: Row = {UPDATE: group[-1][UPDATE]}
         row |= {name: _mean(group, name) for name in (*_OF_UPDATES, *_OF_SPEED)}
-        # a spike of one update must not vanish in a mean
+        # the largest value is kept too, so that a spike of one update does not vanish in the mean
         row[_LARGEST] = max(_numbers(group, "grad_norm"), default=None)
         rows.append(row)
     return rows
 
 
 def _between(lines: Sequence[Line], columns: list[str]) -> list[Row]:
-    """At each validation, the means of the updates since the one before."""
+    """Return, at each validation, the means of the updates since the last one."""
     rows: list[Row] = []
     group: list[Line] = []
     for line in lines:
@@ -107,7 +107,7 @@ def _columns(kinds: Sequence[str], num_codebooks: int) -> list[str]:
 
 
 def _count(lines: Sequence[Line], prefix: str) -> int:
-    """How many codebooks or layers the log speaks of."""
+    """Count the codebooks or layers in the log."""
     found = {name.removeprefix(prefix) for line in lines for name in line if prefix in name}
     return max((int(number) + 1 for number in found if number.isdecimal()), default=0)
 

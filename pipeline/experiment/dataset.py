@@ -1,4 +1,4 @@
-"""Codes and tags of one split, as the stages after `index` read them, and what identifies them."""
+"""Dataset: codes and tags of the splits, as the stages after `index` read them, with identity."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,25 +19,25 @@ from pipeline.records import Split, read_json
 
 
 class IndexRecord(Section):
-    """What the index stage decided: which tracks give windows to which split, and from where."""
+    """Record of the index stage: tracks of each split, and where their windows may start."""
 
     window_frames: int
     offsets: Literal["random", "fixed"]
-    """Whether training windows start anew in each epoch."""
+    """Starts of training windows: drawn anew in each epoch, or fixed."""
     bars: dict[str, tuple[float, float]]
-    """For each track whose training windows start on bars: frame of its first bar line, frames a
-    bar."""
+    """Bars of each track whose training windows start on bars: frame of the first bar line, and
+    frames per bar."""
     store_fingerprint: str
-    """Fingerprint of the token store that was indexed."""
+    """Fingerprint of the indexed token store."""
     splits: dict[Split, tuple[str, ...]]
     """Ids of the tracks of each split, in the order that windows number them."""
     coverage: dict[Split, dict[str, int]]
     """Frames, windows and distinct starts of each split in one epoch."""
     fingerprint: str
-    """Of codes, splits and windows: runs are comparable only where it is equal."""
+    """Fingerprint of codes, splits and windows; runs are comparable only if it is equal."""
 
     def starts(self, split: Split) -> Starts:
-        """Where training windows of a split may start."""
+        """Return where training windows of a split may start."""
         ids = self.splits[split]
         bars = tuple(Bars(*self.bars[name]) if name in self.bars else None for name in ids)
         return Starts(is_fixed=self.offsets == "fixed", bars=bars if any(bars) else ())
@@ -45,27 +45,27 @@ class IndexRecord(Section):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Every code in memory, in the order in which a model reads them, and how it is split."""
+    """Codes of all splits in memory, in the order in which a model reads them."""
 
     index: IndexRecord
     header: StoreHeader
     layout: Layout
     codes: TokenArray
     store_vectors: CodeVectors | None
-    """What each code of the store's codec sounds like; None if nobody knows."""
+    """Code vectors of the store's codec; None if unknown."""
 
     @property
     def vectors(self) -> CodeVectors | None:
-        """What each code sounds like that a model reads: a codebook for each of its columns."""
+        """Code vectors of the columns that a model reads, one codebook per column."""
         if self.store_vectors is None:
             return None
         return self.store_vectors[list(self.layout.codebooks)]
 
     def split(self, name: Split) -> TokenArray:
-        """Codes of one split.
+        """Return the codes of one split.
 
         Raises:
-            EmptySplitError: If no track of the split is long enough to give a window.
+            EmptySplitError: If no track of the split is long enough for a window.
         """
         ids = self.index.splits[name]
         if not ids:
@@ -75,7 +75,7 @@ class Dataset:
         return self.codes.select(ids)
 
     def heard(self, name: Split) -> Bool[np.ndarray, "K U"]:
-        """Which codes of each codebook occur in a split."""
+        """Return which codes of each codebook occur in a split."""
         tracks = self.split(name)
         heard = np.zeros((tracks.values.shape[1], CODEBOOK_SIZE), dtype=np.bool_)
         for track in range(len(tracks.track_ids)):
@@ -84,10 +84,10 @@ class Dataset:
         return heard
 
     def tags(self, name: Split) -> tuple[tuple[str, ...], ...]:
-        """What each track of a split is said to be, as texts, in the split's order.
+        """Return the tag texts of each track of a split, in the split's order.
 
         Raises:
-            StoreCorruptError: If the index stage left no tags of a track of the split.
+            StoreCorruptError: If the index stage left no tags for a track of the split.
         """
         texts: dict[str, list[str]] = read_json(paths.INDEX_TAGS)
         missing = [track for track in self.index.splits[name] if track not in texts]
@@ -100,12 +100,12 @@ class Dataset:
 
 
 def read_dataset(layout: LayoutName | Layout) -> Dataset:
-    """The token store and its index, checked to belong together.
+    """Read the token store and its index, and check that they belong together.
 
-    A store that lacks a channel of the layout is refused with `ConfigError`.
+    A store that lacks a channel of the layout raises `ConfigError`.
 
     Args:
-        layout: The name that params give, or what a checkpoint was trained with.
+        layout: Name from params, or the layout of a checkpoint.
 
     Raises:
         StoreCorruptError: If the index was made from another store.

@@ -1,7 +1,7 @@
-"""`melodac doctor`: what the checkpoints and the log of a run say about its health.
+"""`melodac doctor`: examination of a run by its checkpoints and its log.
 
-Takes the finished run, the state of a run that is going on, a folder of checkpoints or one of them.
-The train stage leaves the same report before it drops the state of the optimizer.
+It takes a finished run, the state of a running one, a folder of checkpoints or one checkpoint. The
+train stage writes the same report before it deletes the optimizer state.
 """
 
 import logging
@@ -23,17 +23,17 @@ from pipeline.records import read_json, write_json
 log = logging.getLogger(__name__)
 
 _FOLDERS = ("checkpoints", "best", "checkpoint")
-"""Where a run keeps checkpoints: of its updates, its best, and what a finished run left."""
+"""Folders of checkpoints in a run: of its updates, its best, and that of a finished run."""
 _LOG = "log.jsonl"
 _LEVELS = {"failure": logging.ERROR, "warning": logging.WARNING}
 
 
 def examine_path(path: Path, against: Path | None = None) -> Report:
-    """Examine a run by its folder; `CheckpointCorruptError` if no checkpoint there is whole.
+    """Examine a run by its folder; `CheckpointCorruptError` without an intact checkpoint.
 
     Args:
-        path: A run, a folder of checkpoints, or one checkpoint.
-        against: Another one, to say by how many decisions the two differ.
+        path: Run, folder of checkpoints, or checkpoint.
+        against: Another one, to count the decisions by which the two differ.
     """
     patient = find_patient(path)
     return examine(
@@ -45,10 +45,10 @@ def examine_path(path: Path, against: Path | None = None) -> Report:
 
 
 def leave_report(directory: Path, target: Path) -> Report:
-    """Examine a run that has just ended, write the report as JSON, and log what is not well.
+    """Examine a run that has just ended, write the report as JSON, and log bad findings.
 
     Args:
-        directory: Of the run, with the state of its optimizer.
+        directory: Directory of the run, with its optimizer state.
         target: File of the report.
     """
     report = examine_path(directory)
@@ -61,15 +61,15 @@ def leave_report(directory: Path, target: Path) -> Report:
 
 
 def write_report(target: Path, report: Report) -> None:
-    """Write a report as JSON: what is not finite or was not measured is null."""
+    """Write a report as JSON; values that are not finite or not measured are null."""
     write_json(target, {**_plain(vars(report)), "exit_code": report.exit_code()})
 
 
 def find_patient(path: Path) -> Patient:
-    """Whatever of a run lies in a folder.
+    """Collect the checkpoints and the log of a run from a folder.
 
     Raises:
-        CheckpointCorruptError: If there is no checkpoint, or none is whole.
+        CheckpointCorruptError: If there is no checkpoint, or none is intact.
     """
     folders, log_path = _locate(path)
     checkpoints: list[Checkpoint] = []
@@ -78,7 +78,7 @@ def find_patient(path: Path) -> Patient:
         try:
             checkpoints.append(open_checkpoint(folder))
         except CheckpointCorruptError as error:
-            if folder.exists():  # else a run that goes on has just dropped it
+            if folder.exists():  # otherwise a running training has just removed it
                 damaged.append(str(error))
     if not checkpoints:
         raise CheckpointCorruptError(
@@ -91,7 +91,7 @@ def find_patient(path: Path) -> Patient:
 
 
 def _locate(path: Path) -> tuple[list[Path], Path]:
-    """Folders that should be checkpoints, and the log of their run."""
+    """Return the folders that should be checkpoints, and the log of their run."""
     if (path / "manifest.json").is_file() or path.name.isdecimal():
         return [path] if path.is_dir() else [], path.parent.parent / _LOG
     inside = [folder for name in _FOLDERS for folder in numbered_checkpoints(path / name)]
@@ -103,7 +103,7 @@ def _locate(path: Path) -> tuple[list[Path], Path]:
 def _read_lines(log_path: Path, folders: list[Path], path: Path) -> list[Line]:
     try:
         lines = read_log(log_path)
-        # one checkpoint is judged by what had happened when it was written
+        # a single checkpoint is judged by the log up to its own update
         last = int(path.name) if folders == [path] else None
         return [line for line in lines if last is None or line[UPDATE] <= last]
     except (ValueError, KeyError) as error:
@@ -119,7 +119,7 @@ def _describe_present() -> Present:
 
 
 def _read_unigram(config: Mapping[str, Any]) -> list[float] | None:
-    """Held-out baselines in the order of the run's columns, if they are of the run's data."""
+    """Return held-out baselines in the order of the run's columns, if they are of its data."""
     if not (paths.BASELINES.exists() and paths.INDEX.exists() and "layout" in config):
         return None
     if read_json(paths.INDEX)["fingerprint"] != config.get("data_fingerprint"):

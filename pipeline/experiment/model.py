@@ -1,4 +1,4 @@
-"""Model, pattern and identity of an experiment, from params or read back from a checkpoint."""
+"""Model, delay pattern and identity of an experiment, from params or from a checkpoint."""
 
 import hashlib
 import json
@@ -22,32 +22,32 @@ from pipeline.records import Split
 
 log = logging.getLogger(__name__)
 TRAINING_CODE = ("models", "tokens", "training")
-"""Packages of which any change makes another training run."""
+"""Packages in which any change makes another training run."""
 
 
 class Trained(NamedTuple):
-    """What a checkpoint holds, ready to use."""
+    """Content of a checkpoint, ready to use."""
 
     model: LanguageModel
-    """With the averaged weights, which are those that were validated."""
+    """Model with the EMA weights, which are those that were validated."""
     pattern: DelayPattern
     layout: Layout
-    """Order of the columns it was trained on."""
+    """Layout of the columns it was trained on."""
     checkpoint: Checkpoint
 
     @property
     def reads_text(self) -> bool:
-        """Whether the model plays to texts."""
+        """True if the model is conditioned on text."""
         return self.model.text_encoder is not None
 
     @property
     def has_trained_null(self) -> bool:
-        """Whether it learned to play without a text too, or never could do otherwise."""
+        """True if the null condition was trained, or the model has no other."""
         return not self.reads_text or self.checkpoint.config["train"]["unconditional_frac"] > 0
 
 
 def build_train_pattern(train: TrainParams, dataset: Dataset) -> DelayPattern:
-    """The delay pattern that params name, for the columns in the order of the layout."""
+    """Build the delay pattern of the params for the columns of the layout."""
     layout = dataset.layout
     return build_pattern(train.delay, layout.num_codebooks, layout.codebooks)
 
@@ -60,15 +60,15 @@ def build_model(
     dropout: float,
     seed: int,
 ) -> LanguageModel:
-    """A fresh model; the same seed gives the same weights.
+    """Build a fresh model; the same seed gives the same weights.
 
     Args:
-        train: Its size and kind.
-        pattern: Of its codebooks.
-        dataset: What it will be trained on. Where nobody knows what its codes sound like, one table
-            for both ends of the model makes up for `train.embedding: codec`.
+        train: Params of the model.
+        pattern: Delay pattern, which gives the number of codebooks.
+        dataset: Data it will be trained on. If the code vectors are unknown, one tied table for
+            both ends of the model replaces `train.embedding: codec`.
         dropout: Share of activations dropped in training.
-        seed: Of its weights.
+        seed: Seed of its weights.
     """
     embedding: Embedding = train.embedding
     vectors = dataset.vectors
@@ -98,10 +98,10 @@ def build_model(
 
 
 def read_tags(train: TrainParams, dataset: Dataset, split: Split) -> tuple[Tags, ...]:
-    """Tags of every track of a split, or none at all where the model reads none.
+    """Return the tags of every track of a split; empty for a model without text.
 
     Raises:
-        ConfigError: If tags are to be read and no track of the split has one.
+        ConfigError: If the model reads text and no track of the split has tags.
     """
     if train.condition == "none":
         return ()
@@ -115,7 +115,7 @@ def read_tags(train: TrainParams, dataset: Dataset, split: Split) -> tuple[Tags,
 
 
 def describe_run(model: LanguageModel, dataset: Dataset) -> dict[str, Any]:
-    """What must agree before a checkpoint is resumed, beyond what the trainer adds by itself."""
+    """Return the fields that must match to resume a checkpoint, except those the trainer adds."""
     return {
         "model": model.config.model_dump(mode="json"),
         "layout": dataset.layout.model_dump(mode="json"),
@@ -132,7 +132,7 @@ def _hash_tags(dataset: Dataset) -> str:
 
 
 def load_trained(device: torch.device) -> Trained:
-    """The checkpoint that the train stage left.
+    """Load the checkpoint of the train stage.
 
     Raises:
         CheckpointCorruptError: If there is none or it is damaged.
@@ -147,7 +147,7 @@ def load_trained(device: torch.device) -> Trained:
     load_weights(model, found.checkpoint, "ema")
     delay = config["delay"]
     pattern = DelayPattern(delay["name"], tuple(delay["delays"]), is_flat=delay["is_flat"])
-    # JSON mode: strict, yet a list is what JSON has for a tuple
+    # JSON mode, since strict Python mode would reject JSON's lists for tuples
     layout = Layout.model_validate_json(json.dumps(config["layout"]))
     model = model.to(device).eval().requires_grad_(False)
     return Trained(model, pattern, layout, found.checkpoint)

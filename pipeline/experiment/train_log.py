@@ -1,7 +1,7 @@
-"""The training log: one JSON line an update, and the curve that DVC plots from it.
+"""The training log: one JSON line per update, and the curve that DVC plots from it.
 
-Lines are appended as the run goes on; a resumed run first drops those beyond its checkpoint, so the
-finished log reads as if nothing had happened.
+Lines are appended during the run. A resumed run first drops those beyond its checkpoint, so the
+finished log reads as if the run had never stopped.
 """
 
 import csv
@@ -22,22 +22,22 @@ UPDATE = "update"
 
 
 class TrainLog:
-    """Appends to a JSONL file."""
+    """Writer of a log in JSONL."""
 
     def __init__(self, path: Path, resumed_update: int) -> None:
-        """Open the log of a run that stands at `resumed_update`."""
+        """Open the log of a run at `resumed_update`, dropping later lines."""
         self.path = path
         kept = [line for line in read_log(path) if line[UPDATE] <= resumed_update]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, kind: str, metrics: Mapping[str, Any]) -> None:
-        """Append one line, whole: what is read back never ends in the middle."""
+        """Append one complete line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **metrics}) + "\n")
 
 
 def read_log(path: Path) -> list[Line]:
-    """Every complete line; a last line that a kill cut short is left out."""
+    """Read every complete line; a last line truncated by a kill is left out."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def read_log(path: Path) -> list[Line]:
 
 
 def curve(lines: list[Line]) -> list[dict[str, float]]:
-    """For each validation: its loss, and the mean training loss of the updates since the last."""
+    """Return, for each validation, its loss and the mean training loss since the last one."""
     rows: list[dict[str, float]] = []
     losses: list[float] = []
     for line in lines:
@@ -64,7 +64,7 @@ def curve(lines: list[Line]) -> list[dict[str, float]]:
 
 
 def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write the curve as the CSV that `dvc plots` reads; what is not known is an empty cell."""
+    """Write the curve as the CSV that `dvc plots` reads; unknown values are empty cells."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [UPDATE, "train_nats", "validation_nats"], lineterminator="\n")
     writer.writeheader()
@@ -75,7 +75,7 @@ def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The curve of a finished run; NaN where a cell is empty."""
+    """Read the curve of a finished run; empty cells become NaN."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             {key: float(value or "nan") for key, value in row.items()}

@@ -1,12 +1,12 @@
-"""One training run as the train stage and its watchers see it: directory, data, what it says.
+"""Training run, as seen by the train stage and its watchers: directory, data, reports.
 
-The stage puts the pieces together; what the trainer says goes from here to the log, the tracker,
-the progress bar and the terminal.
+The stage assembles the pieces; the trainer's callbacks go from here to the log, the tracker, the
+progress bar and the terminal.
 
-What a run needs to resume lies in `.scratch/<purpose>/<fingerprint>`. DVC deletes a stage's outputs
-before it runs, and a persisted output would mix old weights with new params. So resumable state
-lives outside the outputs, under a name made of everything that changes the run: another value,
-another directory. One process at a time may hold it.
+Resumable state is in `.scratch/<purpose>/<fingerprint>`. DVC deletes a stage's outputs before it
+runs, and a persisted output would mix old weights with new params. So the state is outside of the
+outputs, under a hash of everything that changes the run: another value, another directory. One
+process at a time may hold it.
 """
 
 import fcntl
@@ -46,19 +46,19 @@ from pipeline.watch.tracking import Tracker
 
 
 def name_run_directory(purpose: str, identity: Mapping[str, Any]) -> Path:
-    """The directory of the run that `identity` describes; it need not be there yet."""
+    """Return the directory of the run that `identity` describes; it need not exist yet."""
     text = json.dumps(identity, sort_keys=True)
     return scratch(purpose) / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager
 def hold_run_directory(directory: Path) -> Iterator[None]:
-    """Make the directory of a run and lock it while the block runs.
+    """Create the directory of a run and lock it for a with-block.
 
     The lock belongs to the process and ends with it, so a killed run leaves nothing to clean up.
 
     Raises:
-        OutputError: If it cannot be made, or another process holds it.
+        OutputError: If it cannot be created, or another process holds it.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def hold_run_directory(directory: Path) -> Iterator[None]:
 
 
 def remove_run_directory(directory: Path) -> None:
-    """Drop the state of a run that is finished and whose results are in place."""
+    """Delete the state of a run that is finished and whose results are in place."""
     shutil.rmtree(directory)
 
 
@@ -95,7 +95,7 @@ PLAIN = SamplingSettings(temperature=1.0, top_k=0, top_p=1.0)
 
 
 def read_training_data(train: TrainParams, dataset: Dataset) -> TrainingData:
-    """Both splits that training reads, with their tags where the model reads those."""
+    """Return both splits for training, with their tags if the model reads text."""
     return TrainingData(
         dataset.split("train"),
         dataset.split("validation"),
@@ -107,7 +107,7 @@ def read_training_data(train: TrainParams, dataset: Dataset) -> TrainingData:
 
 
 def announce_run(trainer: Trainer, params: Params) -> None:
-    """Say what the run will take, and refuse it where its checkpoints cannot fit on the disk."""
+    """Log the forecast of a run; refuse it if its checkpoints do not fit on the disk."""
     model, data = trainer.state.model.config, trainer.data
     shape = describe_shape(model, trainer.pattern, data, params)
     times = trainer.time_passes()
@@ -135,7 +135,7 @@ def announce_run(trainer: Trainer, params: Params) -> None:
 def describe_shape(
     model: LanguageModelConfig, pattern: DelayPattern, data: TrainingData, params: Params
 ) -> RunShape:
-    """Everything about the run of these params that decides what it takes."""
+    """Collect everything about a run that decides its cost."""
     return RunShape(
         model,
         params.train.trainer_config(),
@@ -149,7 +149,7 @@ def describe_shape(
 
 
 def probe_generator(pattern: DelayPattern) -> GenerateCodes:
-    """Plays from nothing at T = 1 with the same seeds each time, to see how varied a model is."""
+    """Return a generator of clips at T = 1 with fixed seeds, for the collapse monitor."""
 
     def play(model: LanguageModel, num_items: int, num_frames: int) -> Int64[Tensor, "B K T"]:
         return generate(
@@ -160,7 +160,7 @@ def probe_generator(pattern: DelayPattern) -> GenerateCodes:
 
 
 class RunWatcher:
-    """Hands what the trainer says to the log, the tracker and the progress bar."""
+    """Callbacks of the trainer that feed the log, the tracker and the progress bar."""
 
     def __init__(self, train_log: TrainLog, tracker: Tracker, advance: Advance) -> None:
         self.train_log = train_log
@@ -173,18 +173,18 @@ class RunWatcher:
         self.advance(f"loss {_short(metrics['loss'])}, {metrics['frames_per_s']:.0f} frames/s")
 
     def on_validation(self, metrics: Metrics) -> None:
-        """Record one validation and say it."""
+        """Record one validation and log it."""
         self._record(VALIDATION, metrics)
         log.info("update %d: validation %.4f nats per code", metrics["update"], metrics["loss"])
 
     def on_event(self, event: Event) -> None:
-        """Record what somebody should read, and warn of it."""
+        """Record an event and log it as a warning."""
         self.train_log.write(EVENT, event.line())
         self.tracker.log_event(event.name, event.reason, event.update)
         log.warning("update %d: %s", event.update, event.reason)
 
     def on_audit(self, event: Event) -> None:
-        """Record the numbers of a sound start."""
+        """Record the numbers of a passed start audit."""
         self._record(EVENT, event.line())
         log.info("start audit: %s, %d numbers in the log", event.reason, len(event.values))
 

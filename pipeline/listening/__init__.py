@@ -1,1 +1,1 @@
-"""Sampled clips of a trained model, the listening page, and the distance to real music."""
+"""Listening: sampled clips of a trained model, the listening page, the distance to real music."""

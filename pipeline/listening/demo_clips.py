@@ -1,4 +1,4 @@
-"""The clips of the listening page: sound, picture and verdict of each, written beside the page."""
+"""Clips of the listening page: audio, spectrogram and verdict of each, written to its folder."""
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -24,11 +24,11 @@ from pipeline.watch.tracking import Tracker
 
 FREE_RUN_LABEL = "no prompt"
 PEAK_CEILING = 0.98
-"""Highest sample of a clip; louder ones are turned down as a whole."""
+"""Largest sample of a clip; louder clips are scaled down as a whole."""
 
 
 class ClipWriter:
-    """Writes clips into the page's folder and collects them by rung."""
+    """Writer of clips into the page's folder, collected by rung."""
 
     def __init__(self, folder: Path, instrument: Instrument) -> None:
         self.folder = folder
@@ -50,22 +50,22 @@ class ClipWriter:
         prefix_s: float | None = None,
         **shown: str | float | int | None,
     ) -> None:
-        """Write one clip; detectors judge what follows its real beginning.
+        """Write one clip; detectors judge the part after its real prefix.
 
         Args:
-            kind: Its rung.
-            audio: The whole clip.
-            codes: The codes that were made, without those of the real beginning.
-            asked_s: Duration that was asked for, real beginning included.
+            kind: Rung of the clip.
+            audio: Samples of the whole clip.
+            codes: Generated codes, without those of the prefix.
+            asked_s: Requested duration, prefix included.
             label: Name of the track or of the condition.
-            prefix_s: Length of the real beginning.
-            **shown: What else the page says of it.
+            prefix_s: Duration of the real prefix.
+            **shown: Further fields of `DemoClip`.
         """
         rate_hz = self.instrument.codec.sample_rate_hz
         name = f"{kind.value}-{len(self.clips[kind]):02d}"
         sound = PurePosixPath("audio") / f"{name}.flac"
         picture = PurePosixPath("pictures") / f"{name}.png"
-        # other phases than the recording's make other peaks: turned down, since clipping is heard
+        # the codec's phases give other peaks than the recording's; scaled, as clipping is audible
         audible = audio * min(1.0, PEAK_CEILING / max(float(np.abs(audio).max()), 1e-9))
         write_flac(self.folder / sound, audible, rate_hz, subtype="PCM_16")
         write_spectrogram(self.folder / picture, audible, rate_hz=rate_hz)
@@ -93,7 +93,7 @@ class ClipWriter:
         self.on_clip(kind.value)
 
     def _by_channel(self, codes: Int[Tensor, "K T"]) -> Int[Tensor, "C K T"]:
-        """The codebooks that all channels have, as detectors look at them."""
+        """Return the codebooks that all channels have, by channel, for the detectors."""
         channels = self.instrument.trained.layout.split_channels(codes).values()
         shared = min(len(rows) for rows in channels)
         return torch.stack([rows[:shared] for rows in channels])
@@ -107,7 +107,7 @@ def render_track(
     *,
     has_original: bool,
 ) -> None:
-    """Original if there is one, round trip and continuations of one test track, to its tags."""
+    """Write original (if there is one), round trip and continuations of one test track."""
     instrument = writer.instrument
     codec = instrument.codec
     num_frames = instrument.frames_in(demos.duration_s)
@@ -121,7 +121,7 @@ def render_track(
             paths.NORMALIZED_AUDIO / f"{record.id}.flac", max_duration_s=record.duration_s + 1
         )
         original = original[:, : codes.shape[-1] * codec.hop]
-        # the last frame is padded with silence when the recording ends inside it
+        # the last frame is padded with silence if the recording ends inside it
         original_s = original.shape[-1] / codec.sample_rate_hz
         writer.add(RungKind.ORIGINAL, original, codes=None, asked_s=original_s, **told)
     writer.add(RungKind.ROUND_TRIP, instrument.decode(codes), codes=codes, asked_s=asked_s, **told)
@@ -149,7 +149,7 @@ def render_track(
 
 
 def render_free_runs(writer: ClipWriter, demos: DemosParams, record: TrackRecord | None) -> None:
-    """What the model plays from no beginning, to the tags of a track if there is one."""
+    """Write free runs of the model without a prefix, to the tags of a track if there is one."""
     instrument = writer.instrument
     request, label = NOTHING, FREE_RUN_LABEL
     if record is not None:
@@ -175,9 +175,9 @@ def render_free_runs(writer: ClipWriter, demos: DemosParams, record: TrackRecord
 
 
 def request_of(instrument: Instrument, record: TrackRecord, demos: DemosParams) -> Request:
-    """The tags of a track as a request; nothing without tags, or for a model that reads none.
+    """Return the tags of a track as a request; no text without tags or text encoder.
 
-    What is played to nothing has no guidance: it would be compared with itself.
+    Without text there is no guidance: the null condition would be compared with itself.
     """
     text = instrument.text_of(tag_texts(record.tags, record.path))
     return Request(text, demos.guidance) if text else NOTHING

@@ -1,1 +1,1 @@
-"""How work is run: worker processes, several training processes, stop signals, the device."""
+"""Execution of work: worker processes, data-parallel processes, stop signals, the device."""

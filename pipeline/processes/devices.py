@@ -1,4 +1,4 @@
-"""Where torch runs and on how many threads, from the `runtime` section."""
+"""Device and threads of torch, from the `runtime` section."""
 
 import os
 
@@ -9,12 +9,12 @@ from pipeline.params import RuntimeParams
 
 
 def set_up_torch(runtime: RuntimeParams) -> torch.device:
-    """Set the thread count and say which device to use.
+    """Set the number of threads and return the device to use.
 
     Raises:
-        ConfigError: If CUDA is asked for and not there.
+        ConfigError: If CUDA is asked for but not available.
     """
-    # torchrun's own variable: processes on one machine share its cores
+    # set by torchrun: processes on one machine share its cores
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(runtime.threads or max(1, (os.cpu_count() or 1) // num_processes))
     has_cuda = torch.cuda.is_available()

@@ -1,10 +1,9 @@
-"""One stage in several processes: started here by torchrun, or joined where torchrun started us.
+"""One stage in several processes: started here through torchrun, or joined if torchrun started us.
 
 `runtime.processes` above 1 makes the train stage start itself that many times, so `dvc repro` is
-all a user needs. Under a torchrun of the user's own, on one machine or several, it joins. Process 0
-is the one that holds the lock, writes, shows and reports; the others only say what is wrong. The
-exit code is that of the work, as with one process. torch is imported when it is needed: most stages
-have one process.
+all a user needs. Under a user's own torchrun, on one machine or several, it joins. Process 0 holds
+the lock, writes, shows and reports; the others only log trouble. The exit code is that of the work,
+as with one process. torch is imported only when needed, since most stages have one process.
 """
 
 import ctypes
@@ -22,29 +21,29 @@ from pipeline.params import RuntimeParams
 from pipeline.processes.signals import StoppedError
 
 STAGES = ("train",)
-"""Stages whose work can be shared among processes."""
+"""Stages that can run in several processes."""
 STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 GRACE_S = 300
-"""After a signal, time to finish the update and to write the checkpoint."""
+"""Seconds after a signal to finish the update and write the checkpoint."""
 TIMEOUT_S = 1800
-"""Longest wait for another process, which may be writing a checkpoint."""
+"""Longest wait for another process in seconds; it may be writing a checkpoint."""
 _PR_SET_PDEATHSIG = 1
 _CPP_LOG = "TORCH_CPP_LOG_LEVEL"
-"""torch's C++ warns of names of hosts, of options that are meant: read once, when it is loaded."""
+"""Log level of torch's C++, read when it loads: it warns of host names and intended options."""
 
 log = logging.getLogger("pipeline")
 
 
 def is_launcher(stage: str, runtime: RuntimeParams) -> bool:
-    """Whether this process is to start the stage several times rather than to run it."""
+    """Check if this process is to start the stage several times instead of running it."""
     return stage in STAGES and runtime.processes > 1 and os.environ.get(STARTED_BY_TORCHRUN) is None
 
 
 def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
-    """Run `program stage` in several processes; returns the exit code of the work.
+    """Run `program stage` in several processes; return the exit code of the work.
 
-    A signal is passed on to all of them; they are given `GRACE_S` to keep their state. One that
-    dies takes the others with it. Ports are found free.
+    A signal is passed on to all of them; they get `GRACE_S` to save their state. If one dies, the
+    others are ended. Free ports are chosen.
     """
     os.environ.setdefault(_CPP_LOG, "ERROR")
     from torch.distributed import run as torchrun
@@ -73,12 +72,12 @@ def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
 
 @contextmanager
 def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
-    """Join the processes that torchrun started, if it did; yields whether this is process 0.
+    """Join the processes that torchrun started, if it did; yield True in process 0.
 
-    A stage that is the work of one process, or too few devices, is refused with `ConfigError`.
+    A stage for one process only, or too few devices, raises `ConfigError`.
 
     Raises:
-        TrainingError: If another process ended, so that this one cannot go on.
+        TrainingError: If another process ended, so that this one cannot continue.
     """
     if os.environ.get(STARTED_BY_TORCHRUN) is None:
         yield True
@@ -101,14 +100,14 @@ def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
 
 
 def _hush(package: str) -> None:
-    """What a process died of, it said itself; torchrun would add a page to it."""
+    """Silence torchrun's report of failed processes, as each has logged its own error."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(package):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _tell_end(stage: str, rank: int, exit_code: int) -> int:
-    """The exit code as a shell would say it; whoever was killed could not say so itself."""
+    """Return the exit code as a shell would; log a kill, which the process itself could not."""
     if exit_code > 0:
         return exit_code
     log.error(
@@ -150,7 +149,7 @@ def _own_device(num_devices: int) -> int:
 
 
 def _end_with_the_launcher() -> None:
-    """Be asked to stop, with the state kept, where the launcher was killed and asks nobody."""
+    """Request SIGTERM when the launcher dies, so that this process still saves its state."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -166,7 +165,7 @@ def _speak_of_trouble_only(rank: int) -> None:
 
 
 def _take_leave() -> None:
-    """Leave together: torchrun takes the first that leaves with an error for the end of all."""
+    """Leave together: torchrun takes the first to leave with an error as the end of all."""
     import torch
     from torch import distributed
 
@@ -180,5 +179,5 @@ def _take_leave() -> None:
 def _is_lost_connection(error: RuntimeError) -> bool:
     from torch import distributed
 
-    # gloo has no class of its own for it, only the path of its source in every message
+    # gloo has no exception class for it, only the path of its source in every message
     return isinstance(error, distributed.DistError) or "gloo" in str(error)

@@ -1,10 +1,10 @@
-"""Running one function over many items in worker processes.
+"""Parallel map of one function over many items in worker processes.
 
-Results come in the order of the items, so nothing depends on how many workers there are. A worker
-that dies (a decoder crash, the kernel's memory killer), takes too long or needs too much memory
-costs the item it held and no other. Every worker has a pipe of its own and is killed alone, which
-neither `concurrent.futures` nor a pool with shared queues can do. `work` is what runs inside one;
-its process loads this file, so imports are light.
+Results come in the order of the items, so nothing depends on the number of workers. A worker that
+dies (a decoder crash, the kernel's out-of-memory killer), takes too long or needs too much memory
+costs its present item and no other. Every worker has its own pipe and is killed alone, which
+neither `concurrent.futures` nor a pool with shared queues can do. Worker processes load this module
+and call `work`, so its imports are light.
 """
 
 import itertools
@@ -31,19 +31,19 @@ STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Raised:
-    """Carries an error to the parent."""
+    """Message to the parent: an error."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """Says that the limit was reached."""
+    """Message to the parent: the memory limit was reached."""
 
 
 def work(function: Callable[[Any], Any], pipe: Connection, memory_mb: int | None) -> None:
-    """Answer each item that comes through the pipe, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
+    """Process each item that comes through the pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory_mb is not None:
         _limit_memory(_written_bytes() + (memory_mb << 20))
@@ -59,7 +59,7 @@ def _answer(function: Callable[[Any], Any], item: object) -> object:
     try:
         return (function(item),)
     except MemoryError:
-        _limit_memory(None)  # the answer itself needs some
+        _limit_memory(None)  # sending the answer needs memory too
         return OutOfMemory()
     except Exception as error:  # noqa: BLE001  raised again where the results are read
         error.add_note(f"in a worker process:\n{traceback.format_exc()}")
@@ -82,7 +82,7 @@ def _limit_memory(limit_bytes: int | None) -> None:
 
 
 def _written_bytes() -> int:
-    """What RLIMIT_DATA counts of this process now."""
+    """Return the present size of this process as RLIMIT_DATA counts it."""
     lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     kibibytes = next(line.split()[1] for line in lines if line.startswith("VmData:"))
     return int(kibibytes) << 10
@@ -99,33 +99,33 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD_PER_WORKER = 16
-"""Results kept while an earlier item is still in work: no worker waits, and memory is bounded."""
+"""Results per worker kept while an earlier item is not done: keeps workers busy, bounds memory."""
 
 SLOW_IMPORTS = ("av", "soundfile", "pyloudnorm")
-"""What costs a worker a second to import, once in the fork server instead; nothing of ours, which
-the server would look for on its own path and not on that of this checkout."""
+"""Modules imported once in the fork server, since each costs a worker up to a second. None of ours:
+the server would look for them on its own path, not on that of this checkout."""
 
 
 @dataclass(frozen=True)
 class WorkerCrash:
-    """Stands for the result of an item that killed its worker."""
+    """Result of an item that killed its worker."""
 
 
 @dataclass(frozen=True)
 class WorkerTimeout:
-    """Stands for the result of an item whose worker was killed, as it took too long."""
+    """Result of an item that took too long, so that its worker was killed."""
 
 
 @dataclass(frozen=True)
 class WorkerOutOfMemory:
-    """Stands for the result of an item that needed more memory than allowed."""
+    """Result of an item that needed more memory than allowed."""
 
 
 WorkerFailure = WorkerCrash | WorkerTimeout | WorkerOutOfMemory
 
 
 def count_workers(asked: int) -> int:
-    """`runtime.workers` as a number: 0 is one for each core this process may use."""
+    """Return `runtime.workers` as a number: 0 means one for each core this process may use."""
     return asked or len(os.sched_getaffinity(0))
 
 
@@ -150,16 +150,16 @@ def map_in_workers(
     timeout_s: float | None = None,
     memory_mb: int | None = None,
 ) -> Iterator[Result | WorkerFailure]:
-    """`function(item)` for every item, in their order.
+    """Yield `function(item)` for every item, in order.
 
-    What `function` raises is raised here.
+    Errors raised by `function` are raised here.
 
     Args:
         function: A function of a module, or a `functools.partial` of one.
         items: Plain data.
         workers: Processes, at least 1.
-        timeout_s: Seconds an item may take, counted from when its worker takes it up.
-        memory_mb: Megabytes an item may need beside what its worker has loaded.
+        timeout_s: Longest time for an item in seconds, counted from when its worker takes it up.
+        memory_mb: Megabytes an item may need on top of what its worker has loaded.
     """
     pool = _Pool(function, items, timeout_s=timeout_s, memory_mb=memory_mb)
     try:
@@ -179,10 +179,10 @@ class _Worker(Generic[Item]):
     process: ForkServerProcess
     pipe: Connection
     task: _Task[Item] | None = None
-    """What it works on, or will as soon as it has started."""
+    """Present task, or the first one if the worker has not started yet."""
     is_ready: bool = False
     is_used: bool = False
-    """Whether it has finished an item, and may hold memory from then."""
+    """True once it has finished an item, which may have left memory allocated."""
     deadline_s: float = float("inf")
 
 
@@ -206,7 +206,7 @@ class _Pool(Generic[Item, Result]):
             yield self.results.pop(wanted)
 
     def close(self) -> None:
-        """Stop every worker: the idle by closing their pipe, the busy by force."""
+        """Stop every worker: idle ones by closing their pipe, busy ones by force."""
         for worker in self.workers:
             worker.pipe.close()
             if worker.task is not None:
@@ -218,6 +218,8 @@ class _Pool(Generic[Item, Result]):
     def _hand_out(self, waiting: Iterator[_Task[Item]], workers: int, *, before: int) -> None:
         idle = [worker for worker in self.workers if worker.task is None]
         for _ in range(len(idle) + workers - len(self.workers)):
+            # nothing is started too far ahead of the result that is waited for: finished results
+            # would pile up in memory
             in_work = [worker.task.number for worker in self.workers if worker.task]
             if max([*in_work, *self.results, -1]) + 1 >= before:
                 return
@@ -252,12 +254,12 @@ class _Pool(Generic[Item, Result]):
         except (
             BrokenPipeError,
             ConnectionResetError,
-        ):  # died while idle, which is no fault of the task's
+        ):  # died while idle, which is not the task's fault
             self._discard(worker)
             self._start(task)
 
     def _listen(self) -> None:
-        """Wait until a worker says something, ends or is late."""
+        """Wait until a worker sends a message, ends or exceeds its time."""
         left_s = min(worker.deadline_s for worker in self.workers) - time.monotonic()
         pipes = {worker.pipe: worker for worker in self.workers}
         heard = wait(list(pipes), None if left_s == float("inf") else max(left_s, 0.0))
@@ -294,12 +296,12 @@ class _Pool(Generic[Item, Result]):
         if worker.task is None:
             return
         if isinstance(failure, WorkerOutOfMemory) and worker.is_used:
-            self._start(worker.task)  # what earlier items left behind decides no verdict
+            self._start(worker.task)  # again in a fresh worker, without leftovers of earlier items
         else:
             self.results[worker.task.number] = failure
 
     def _discard(self, worker: _Worker[Item]) -> None:
         self.workers.remove(worker)
-        worker.process.kill()  # a decoder in an endless loop heeds no other signal
+        worker.process.kill()  # SIGKILL, as a decoder in an endless loop ignores other signals
         worker.process.join()
         worker.pipe.close()

@@ -1,1 +1,1 @@
-"""The user's folder: its listing, imported codes, verdicts, groups and the catalogue."""
+"""Source folder of the user: listing, imported codes, verdicts, groups and the catalogue."""

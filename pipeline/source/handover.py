@@ -1,7 +1,7 @@
-"""How imported codes pass the stages that have nothing to do with them.
+"""Passage of imported codes through the stages that do not apply to them.
 
-`normalize` has no sound to bring to one loudness and hands the store on, `encode` takes it as its
-own: every stage after it runs as on codes of our own.
+`normalize` has no audio to level and hands the store on; `encode` takes it as its own output. Every
+later stage then works as with codes of our own.
 """
 
 import shutil
@@ -15,11 +15,11 @@ from pipeline.records import Outcome, write_normalized
 from pipeline.source.imported import STORE, ImportRecord
 
 HANDED_ON = paths.NORMALIZED / "codes"
-"""Where normalize leaves the store for encode."""
+"""Place where normalize leaves the store for encode."""
 
 
 def hand_on(record: ImportRecord, source: Path) -> Outcome:
-    """What normalize does with an import: the store as it is, and a table of no sound.
+    """Run normalize for an import: copy the store, write an empty table of audio.
 
     Raises:
         StoreCorruptError: If the store is not the one that was imported.
@@ -39,14 +39,14 @@ def hand_on(record: ImportRecord, source: Path) -> Outcome:
 
 
 def take_over(weights: str, known: Collection[str]) -> Outcome:
-    """What encode does with an import: the store that normalize handed on.
+    """Run encode for an import: take the store that normalize handed on.
 
     Args:
         weights: `codec.weights`.
-        known: Codecs that melodac has.
+        known: Names of melodac's codecs.
 
     Raises:
-        ConfigError: If the codes are of another codec that is known.
+        ConfigError: If the codes are of another of melodac's codecs.
     """
     header = open_store(HANDED_ON).header
     if header.codec != weights and header.codec in known:
@@ -75,7 +75,7 @@ def _copy(store: Path, target: Path) -> None:
     for leftover in (partial, target):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    # not the links that DVC's cache may have made: a store refuses them
+    # copies, since DVC's cache may have made links, which a store refuses
     shutil.copytree(store, partial, copy_function=_copy_bytes)
     partial.rename(target)
 

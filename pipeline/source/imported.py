@@ -1,6 +1,6 @@
-"""Codes from elsewhere as `ingest.source`: what `melodac import` wrote.
+"""Codes from elsewhere as `ingest.source`, as written by `melodac import`.
 
-    import.json   what the codes are, one entry a track; written last, so its presence means whole
+    import.json   description of the codes, one entry per track; written last, so it marks a whole
     tokens/       the token store
     report.csv    one line for every file that was seen
 
@@ -21,23 +21,23 @@ REPORT = "report.csv"
 
 
 class ImportedTrack(Section):
-    """One track of an import."""
+    """Track of an import."""
 
     id: str
     """First 16 hex digits of the file's sha256."""
     path: str
-    """Of the file, relative to the folder of codes."""
+    """Path of the file, relative to the folder of codes."""
     codes_sha256: str
     num_frames: PositiveInt
     group: str
     licence: str
     tags: dict[str, str]
-    """With `imported_...` for what the file said of itself."""
+    """Tags of the track; `imported_...` ones come from the file of codes itself."""
     tag_sources: dict[str, str]
 
 
 class ImportRecord(Section):
-    """What an import holds."""
+    """Content of an import."""
 
     header: StoreHeader
     store_fingerprint: str
@@ -45,10 +45,10 @@ class ImportRecord(Section):
 
 
 def find_import(source: Path) -> ImportRecord | None:
-    """The record of an import, or None for a folder of music.
+    """Return the record of an import, or None for a folder of music.
 
     Raises:
-        StoreCorruptError: If the record cannot be understood.
+        StoreCorruptError: If the record cannot be parsed.
     """
     path = source / RECORD
     if not path.is_file():

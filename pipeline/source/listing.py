@@ -1,9 +1,9 @@
-"""A listing: one small file that stands for a folder of music in `ingest.source`.
+"""Listing: one small file that stands for a folder of music in `ingest.source`.
 
-DVC opens every name of a folder it depends on: at a named pipe it waits for ever, at a socket, a
-link to nothing or a name that is not UTF-8 it stops. A listing holds what the scan saw, with the
-hash of all that is read, so DVC hashes one file and `ingest` meets the rest. A folder that changed
-since is refused: the listing is what DVC compares.
+DVC opens every name of a folder it depends on: at a named pipe it waits forever, at a socket, a
+broken link or a name that is not UTF-8 it stops. A listing holds what the scan saw, with the hash
+of everything that is read, so DVC hashes one file and `ingest` handles the rest. If the folder has
+changed since, `ingest` refuses it, because DVC compares only the listing.
 """
 
 import os
@@ -25,27 +25,27 @@ NAMED = 3
 
 
 class ListedFile(Section):
-    """One name of the folder."""
+    """Entry of one name of the folder."""
 
     kind: str
-    """What the scan says of it."""
+    """Kind that the scan assigned."""
     size_bytes: NonNegativeInt = 0
     sha256: str = ""
-    """Of what is read; empty for the rest."""
+    """Hash of a file that is read; empty for others."""
 
 
 class Listing(Section):
-    """What a folder held when it was scanned."""
+    """Content of a folder when it was scanned."""
 
     listing_version: int = 1
     folder: str
-    """Absolute."""
+    """Absolute path of the folder."""
     files: dict[str, ListedFile]
-    """By path relative to the folder."""
+    """Entries by path relative to the folder."""
 
 
 def write_listing(folder: Path, output: Path) -> Listing:
-    """Scan a folder, hash what will be read, write the listing."""
+    """Scan a folder, hash the files that will be read, and write the listing."""
     entries = scan_folder(folder)
     watched = progress(entries, total=len(entries), unit="file", description="scan")
     files = {entry.path: _describe(folder, entry, with_hash=True) for entry in watched}
@@ -55,15 +55,15 @@ def write_listing(folder: Path, output: Path) -> Listing:
 
 
 def find_folder(source: Path) -> Path:
-    """The folder of music for which a source stands: itself, or the one that it lists."""
+    """Return the folder of music of a source: itself, or the one that it lists."""
     return Path(_read(source).folder) if source.is_file() else source
 
 
 def check_unchanged(source: Path, entries: list[Entry]) -> None:
-    """Compare a fresh scan with the listing, if the source is one, by names, kinds and sizes.
+    """Compare a fresh scan with the listing, if there is one, by names, kinds and sizes.
 
     Raises:
-        AudioError: If the folder is not what was listed.
+        AudioError: If the folder differs from the listing.
     """
     if not source.is_file():
         return
@@ -80,7 +80,7 @@ def check_unchanged(source: Path, entries: list[Entry]) -> None:
 
 
 def find_unhashable(folder: Path) -> str:
-    """Names in a folder at which DVC stops or waits for ever, in words; empty if there are none."""
+    """Return names in a folder at which DVC stops or waits forever, in words; empty if none."""
     found = sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in _odd(folder))
     return _name(found) if found else ""
 
@@ -112,7 +112,7 @@ def _describe(folder: Path, entry: Entry, *, with_hash: bool) -> ListedFile:
         size_bytes = path.stat().st_size
         sha256 = hash_file(path) if with_hash else ""
     except OSError as error:
-        # ingest will say so in its report
+        # ingest reports it
         return ListedFile(kind=f"{entry.kind}: {error.strerror}")
     return ListedFile(kind=entry.kind, size_bytes=size_bytes, sha256=sha256)
 

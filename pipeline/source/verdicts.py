@@ -1,7 +1,7 @@
-"""What became of every file of the source folder: the verdicts and their table.
+"""Verdicts on every file of the source folder, and their table.
 
-One line a file, in the order of paths, the same bytes whatever the locale, the listing order or the
-number of workers. Words are those of a musician; no cell is a spreadsheet formula.
+One line per file, in the order of paths, with equal bytes whatever the locale, the listing order or
+the number of workers. Reasons are written for musicians; no cell is a spreadsheet formula.
 """
 
 import csv
@@ -22,7 +22,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one file."""
+    """Verdict on one file."""
 
     path: str
     verdict: Literal["accept", "reject", "ignored"]
@@ -30,7 +30,7 @@ class Verdict:
 
     @property
     def category(self) -> str:
-        """The reason without what differs from file to file."""
+        """Reason without the parts that differ from file to file."""
         return self.reason.partition(":")[0].partition(" beside ")[0]
 
 
@@ -39,15 +39,15 @@ def judge(
     examined: Mapping[str, Examination | Rejection],
     reason_to_skip: Callable[[str], str],
 ) -> list[Verdict]:
-    """The verdict on every entry, in their order; of equal recordings the first is kept.
+    """Return the verdict on every entry, in order; of equal recordings the first is kept.
 
     Args:
-        entries: All that was seen, sorted by path.
-        examined: What each audio file is.
-        reason_to_skip: For the path of a usable file why its tags keep it out, or nothing.
+        entries: All entries, sorted by path.
+        examined: Examination of each audio file.
+        reason_to_skip: Returns, for the path of a usable file, why its tags exclude it; or nothing.
 
     Raises:
-        MelodacError: If a file got no verdict, which is a mistake here.
+        MelodacError: If a file got no verdict, which is a bug.
     """
     verdicts: list[Verdict] = []
     files: dict[str, str] = {}
@@ -79,13 +79,13 @@ def _judge_unheard(entry: Entry) -> Verdict:
 
 
 def format_report(verdicts: Iterable[Verdict]) -> str:
-    """The table `path,verdict,reason`."""
+    """Format the table `path,verdict,reason`."""
     rows = ((verdict.path, verdict.verdict, verdict.reason) for verdict in verdicts)
     return format_table(("path", "verdict", "reason"), rows)
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """CSV whose first column is a path."""
+    """Format CSV whose first column is a path."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -95,7 +95,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def explain_nothing(source: Path, verdicts: Sequence[Verdict]) -> str:
-    """Why a folder gives no track, in one line."""
+    """Explain in one line why a folder gives no track."""
     if not verdicts:
         return f"{source}: empty folder, put music into it or set ingest.source to another one"
     reasons = Counter(verdict.category for verdict in verdicts)
@@ -105,5 +105,5 @@ def explain_nothing(source: Path, verdicts: Sequence[Verdict]) -> str:
 
 
 def _inert(path: str) -> str:
-    """The same path, spelled so that no spreadsheet takes it for a formula."""
+    """Return the path spelled so that no spreadsheet takes it for a formula."""
     return f"./{path}" if path.startswith(FORMULA_STARTS) else path

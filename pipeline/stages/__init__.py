@@ -1,1 +1,1 @@
-"""One file a stage; each has a `run` function and knows nothing of the other stages."""
+"""Stages of the DAG, one file each; a stage has a `run` function and imports no other stage."""

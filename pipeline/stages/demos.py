@@ -1,9 +1,9 @@
-"""A ladder of audio, from the recording to the model alone, on one offline page.
+"""Demos: clips from the recording to the model alone, on one offline page.
 
-Rungs: original, codec round trip, continuation of a real beginning, free run; the sampled ones at
-every temperature and seed, and to the tags of the shown track where the model reads tags. At T = 0
-nothing is drawn, so there is one clip whatever the seeds. The page also says what the run was:
-facts, the training curve, and the codebooks beside their baselines.
+Rungs: original, codec round trip, continuation of a real prefix, free run. The sampled ones are at
+every temperature and seed, and to the tags of the shown track if the model reads tags. Temperature
+0 draws nothing, so it has one clip whatever the seeds. The page also shows the run: facts, training
+curve, and cross-entropy by codebook with baselines.
 """
 
 import logging
@@ -43,7 +43,7 @@ _SAMPLED_ROWS = ("continuations", "free_runs")
 def build_page(
     rungs: Sequence[Rung], dataset: Dataset, instrument: Instrument, params: Params
 ) -> ListeningPage:
-    """The page of one run, every number read from what the stages left."""
+    """Build the page of one run from the results of the stages."""
     evaluation = read_json(paths.EVALUATION)
     return ListeningPage(
         title="melodac",
@@ -152,7 +152,7 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> Outcome:
-    """Render every clip, then the page; the folder appears only when it is whole."""
+    """Render every clip, then the page; the folder appears only when it is complete."""
     instrument = load_instrument(params.codec.weights, set_up_torch(params.runtime))
     instrument.check_guidance(params.demos.guidance)
     dataset = read_dataset(instrument.trained.layout)
@@ -166,7 +166,7 @@ def run(params: Params) -> Outcome:
     shutil.rmtree(partial, ignore_errors=True)
     writer = ClipWriter(partial, instrument)
     num_sampled = _sampled_clips(params.demos)
-    # imported codes have no recording
+    # tracks of imported codes have no recording
     recorded = {row.id for row in read_normalized(paths.NORMALIZED_TABLE)}
     ids = [test.track_ids[track] for track in chosen]
     free: list[TrackRecord | None] = [None]
@@ -208,7 +208,7 @@ def run(params: Params) -> Outcome:
 
 
 def _count_labels(rungs: Iterable[Rung], kinds: Iterable[RungKind]) -> dict[str, int]:
-    """For each label the clips of some rungs that have it; one clip may have several."""
+    """Count the clips of some rungs by label; one clip may have several."""
     chosen = set(kinds)
     counts = Counter(
         label
@@ -221,7 +221,7 @@ def _count_labels(rungs: Iterable[Rung], kinds: Iterable[RungKind]) -> dict[str,
 
 
 def _choose_tracks(test: TokenArray, records: Mapping[str, TrackRecord]) -> list[int]:
-    """Positions of tracks, longest first; one of every group before a second of any."""
+    """Return positions of tracks, longest first; one of every group before a second of any."""
     seen: dict[str, int] = {}
     ranked: list[tuple[int, int, int]] = []
     for track in sorted(range(len(test.track_ids)), key=lambda track: -int(test.lengths[track])):

@@ -1,7 +1,7 @@
 """Normalised audio -> codes of the codec, in one sharded token store.
 
-Only what no earlier run has encoded is encoded, and only shards that no earlier run has written are
-written; the store holds the same bytes either way, whatever finishes first and whatever was killed.
+Only tracks that no earlier run has encoded are encoded, and only shards that no earlier run has
+written are written; the store has the same bytes either way, in any order and after any kill.
 """
 
 import logging

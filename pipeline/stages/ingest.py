@@ -1,7 +1,7 @@
-"""A folder of music -> the catalogue, one row a track, and a verdict for every file seen.
+"""A folder of music -> the catalogue, one row per track, and a verdict on every file.
 
-Bad input is data: a file that cannot be used gets its line in report.csv and costs nothing else.
-Nothing is written before everything is known, and the music itself is only ever read.
+Bad input is data: an unusable file gets its line in report.csv and affects nothing else. Nothing is
+written before everything is known, and the music itself is only ever read.
 """
 
 import logging
@@ -86,7 +86,7 @@ def run(params: Params) -> Outcome:
 def _examine(
     source: Path, entries: Sequence[Entry], params: Params
 ) -> dict[str, Examination | Rejection]:
-    """What each audio file is, by path."""
+    """Return the examination of each audio file, by path."""
     names = [entry.path for entry in entries if entry.kind == "audio"]
     limits = DurationLimits(params.ingest.min_duration_s, params.ingest.max_duration_s)
     cache = ExaminationCache.of(paths.scratch("ingest").absolute(), limits)

@@ -1,7 +1,7 @@
-"""Catalogue -> every track at the codec's rate and one loudness, without silent ends, and a table.
+"""Catalogue -> every track at the codec's rate and one loudness, silent ends cut, and a table.
 
-The folder of audio appears under its name only when all of it is there. What an earlier run made,
-also one that was killed, is taken from the cache: one track more is one track's work.
+The folder of audio appears under its name only when it is complete. Results of an earlier run, even
+of a killed one, are taken from the cache: one more track costs one track's work.
 """
 
 import logging
@@ -34,10 +34,10 @@ from pipeline.source.listing import find_folder
 log = logging.getLogger(__name__)
 
 CODEC_RATE_HZ = 44_100
-"""Of both codecs."""
+"""Sample rate of both codecs."""
 PARTIAL_AUDIO = paths.NORMALIZED_AUDIO.with_name(".audio.partial")
 DURATION_MARGIN_S = 1.0
-"""A track of the catalogue decodes to what it did at ingest; the cap only stops a changed file."""
+"""Slack on the decoded duration, which equals that of ingest; the cap only stops changed files."""
 
 
 def run(params: Params) -> Outcome:
@@ -63,7 +63,7 @@ def run(params: Params) -> Outcome:
             rows.append(_to_record(track, one.result))
     if not rows:
         raise AudioError(f"no track is left of {len(tracks)}: {_count(skipped)}")
-    # the table goes last and, from an earlier run, first: it never speaks of other audio
+    # deleted first and written last, so that the table never describes other audio
     paths.NORMALIZED_TABLE.unlink(missing_ok=True)
     _publish(PARTIAL_AUDIO, paths.NORMALIZED_AUDIO)
     write_normalized(paths.NORMALIZED_TABLE, rows)
@@ -89,7 +89,7 @@ def run(params: Params) -> Outcome:
 
 
 def _check_channels(tracks: Sequence[TrackRecord], params: NormalizeParams) -> None:
-    """Refuse a mixture where channels are kept: a token store has one set of channels.
+    """Check that kept channels are not mixed, as a token store has one set of channels.
 
     Raises:
         AudioError: If there are mono and stereo tracks.
@@ -123,7 +123,7 @@ def _produce(tracks: Sequence[TrackRecord], params: Params) -> list[Produced]:
 
 
 def _no_crash(track: TrackRecord, produced: Produced | WorkerCrash) -> Produced:
-    """The result itself.
+    """Return the result unless the worker crashed.
 
     Raises:
         AudioError: If the track killed its worker.
@@ -157,10 +157,10 @@ def _count(skipped: Counter[str]) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Make an empty folder.
+    """Create an empty folder.
 
     Raises:
-        OutputError: If the place cannot be written.
+        OutputError: If the folder cannot be written.
     """
     try:
         if folder.exists():
@@ -171,10 +171,10 @@ def _clear(folder: Path) -> None:
 
 
 def _publish(partial_folder: Path, folder: Path) -> None:
-    """Give a finished folder its final name.
+    """Rename a finished folder to its final name.
 
     Raises:
-        OutputError: If the place cannot be written.
+        OutputError: If the folder cannot be written.
     """
     try:
         sync(partial_folder)

@@ -1,7 +1,7 @@
-"""The gate: the real trainer memorises a few windows of the real data and runs them back freely.
+"""Overfit gate: the real trainer memorises a few windows and must reproduce them in free runs.
 
 If it cannot, nothing downstream could work, and minutes are lost instead of days. The report is
-left behind in any case; `overfit.action` says whether the pipeline then goes on.
+written in any case; `overfit.action` decides if the pipeline then goes on.
 """
 
 import logging
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> Outcome:
-    """Memorise, run back, compare; `overfit.action` decides what a failure means.
+    """Run the gate and write its report; `overfit.action` decides the consequence of a failure.
 
-    What the gate itself raises is passed on once it is written down.
+    Errors of the gate itself are written to the report too.
 
     Raises:
         TrainingError: If the gate finds a problem.
@@ -79,7 +79,7 @@ def run(params: Params) -> Outcome:
 
 
 def memorise(params: Params) -> OverfitReport:
-    """Run the gate on the indexed store, whatever it finds."""
+    """Run the gate on the indexed store and return its report."""
     device = set_up_torch(params.runtime)
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
@@ -100,7 +100,7 @@ def memorise(params: Params) -> OverfitReport:
 
 
 def describe(report: OverfitReport) -> dict[str, Any]:
-    """Make JSON values of the whole report."""
+    """Return the whole report as JSON values."""
     return {
         **asdict(report),
         "is_passed": report.is_passed,
@@ -109,7 +109,7 @@ def describe(report: OverfitReport) -> dict[str, Any]:
 
 
 def summarise(report: OverfitReport) -> dict[str, Any]:
-    """Choose the numbers that are compared between experiments, and the cause of a failure."""
+    """Return the numbers to compare between experiments, and the cause of a failure."""
     runs = report.free_runs
     beaten = zip(report.nats_per_codebook, report.constant_nats_per_codebook, strict=True)
     return {
@@ -138,7 +138,7 @@ def play(
     temperature: float,
     condition: Condition | None,
 ) -> Int64[Tensor, "B K T"]:
-    """Tracks that end after so many frames, drawn from the whole distribution."""
+    """Generate tracks that end after `num_frames` frames, without top-k or top-p."""
     return generate(
         model if condition is None else Guided(model, condition),
         pattern,

@@ -1,1 +1,1 @@
-"""Whoever watches a run: Prefect, Weights & Biases, and `melodac run`."""
+"""Watching of runs: Prefect, Weights & Biases, and `melodac run`."""

@@ -1,14 +1,14 @@
-"""Between a stage and whoever watches it: runs the work, exactly once, whatever the watcher does.
+"""Bridge between a stage and Prefect: runs the work exactly once, whatever the watcher does.
 
-The work runs in plain Python in the main thread, beside Prefect and not inside it: signals, stack
-traces, results and exit codes are those of the work. `MELODAC_PREFECT` is `auto` (watch if a server
-answers), `on` (the same, and say so if none does) or `off`.
+The work runs in plain Python in the main thread, outside of Prefect: signals, stack traces, results
+and exit codes are those of the work. `MELODAC_PREFECT` is `auto` (watch if a server answers), `on`
+(the same, with a warning if none does) or `off`.
 
-A background thread shows the run, so that the work never waits for Prefect. The work leaves log
-lines, progress and events; the thread picks up the latest every second and sends it. What cannot be
-sent is dropped with one warning. The thread is a daemon and `finish` waits for it a bounded time: a
-server that dies delays the exit by at most `DRAIN_S`, and no `os._exit` is needed because nothing
-of Prefect's own lives in this process.
+A background thread reports the run, so that the work never waits for Prefect. The work leaves log
+lines, progress and events; the thread sends the latest every second. What cannot be sent is dropped
+with one warning. The thread is a daemon and `finish` waits for it a bounded time: a server that
+dies delays the exit by at most `DRAIN_S`, and no `os._exit` is needed because nothing of Prefect's
+own runs in this process.
 """
 
 import json
@@ -50,20 +50,25 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended, and what it leaves behind to look at."""
+    """End of a run: state, message, and results to show."""
 
     state: str
     message: str | None = None
     table: tuple[Mapping[str, Any], ...] = ()
     before: tuple[Step, ...] = ()
-    """Calls to make before the last state is set."""
+    """Calls to make before the final state is set."""
 
 
 class Watcher:
-    """One flow run, from `start` to `finish`."""
+    """Report of one flow run, from `start` to `finish`."""
 
     def __init__(self, server: PrefectServer, open_run: Callable[[], str]) -> None:
-        """Args: the server, and what creates the flow run and returns its id."""
+        """Prepare the thread.
+
+        Args:
+            server: Server that shows the run.
+            open_run: Creates the flow run and returns its id.
+        """
         self._server = server
         self._open_run = open_run
         self._run_id = ""
@@ -78,27 +83,27 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="prefect-watcher", daemon=True)
 
     def start(self) -> None:
-        """Create the flow run and follow the work, in the background."""
+        """Create the flow run and report on it in the background."""
         self._thread.start()
 
     def add_line(self, message: str, *, level: int = logging.INFO, name: str = "pipeline") -> None:
-        """Leave one log line to be shown; the oldest are dropped if too many wait."""
+        """Queue one log line; the oldest are dropped if too many wait."""
         now = datetime.now(UTC).isoformat()
-        # a file name may hold bytes that are no text; the server would refuse the whole batch
+        # a file name may hold bytes that are not UTF-8; the server would refuse the whole batch
         message = message[:MAX_LINE_CHARACTERS].encode("utf-8", "replace").decode()
         self._lines.append({"message": message, "level": level, "name": name, "timestamp": now})
 
     def add_event(self, step: Step) -> None:
-        """Leave a call to be made, in order."""
+        """Queue a call, made in order."""
         self._events.append(step)
         self._wake.set()
 
     def set_progress(self, description: str, done: int, total: int) -> None:
-        """Leave how far the work is; only the latest is shown."""
+        """Set the progress of the work; only the latest value is shown."""
         self._progress[description] = 100.0 * done / max(total, 1)
 
     def finish(self, ending: Ending) -> None:
-        """Show how it ended; waits at most `DRAIN_S`."""
+        """Report the end of the run; wait at most `DRAIN_S`."""
         self._ending = ending
         self._finished.set()
         self._wake.set()
@@ -148,7 +153,7 @@ class Watcher:
         steps = list(ending.before)
         if ending.table:
             steps.append(lambda: self._add_table(ending.table))
-        # the state comes last: once it is set, whoever looks finds everything there
+        # the state comes last: once it is set, everything else is there to see
         steps.append(
             lambda: self._server.set_flow_state(self._run_id, ending.state, ending.message)
         )
@@ -174,22 +179,22 @@ class Watcher:
 
 
 class LogForwarder(logging.Handler):
-    """Leaves every log line of the process with a watcher."""
+    """Handler that passes every log line of the process to a watcher."""
 
     def __init__(self, watcher: Watcher) -> None:
-        """Args: the watcher that shows the lines."""
+        """Take the watcher that shows the lines."""
         super().__init__(logging.INFO)
         self._watcher = watcher
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never raises: `logging` reports what goes wrong here by itself."""
+        """Pass on a line; never raises, as `logging` itself reports what goes wrong here."""
         self._watcher.add_line(self.format(record), level=record.levelno, name=record.name)
 
 
 def run_stage(stage: str, work: Callable[[], Outcome]) -> Outcome:
     """Run the work of one stage once, shown in Prefect if a server answers.
 
-    What the work raises is passed on as it is.
+    Errors of the work are raised unchanged.
     """
     server = find_server()
     if server is None:
@@ -214,10 +219,10 @@ def run_stage(stage: str, work: Callable[[], Outcome]) -> Outcome:
 
 
 def find_server() -> PrefectServer | None:
-    """The Prefect server to show runs in, if one is wanted and answers within 0.75 s.
+    """Return the Prefect server, if one is wanted and answers within 0.75 s.
 
     Raises:
-        ConfigError: If MELODAC_PREFECT is none of the three modes.
+        ConfigError: If MELODAC_PREFECT is not one of the three modes.
     """
     mode = os.environ.get(MODE) or "auto"
     if mode not in MODES:
@@ -243,14 +248,14 @@ def _open_run(server: PrefectServer, stage: str) -> str:
 
 
 def _join_parent(server: PrefectServer, stage: str) -> str | None:
-    """The node of this stage in the graph of `melodac run`, if that started us."""
+    """Add this stage's node to the graph of `melodac run`, if that started us; return its id."""
     parent_id = os.environ.get(PARENT)
     if not parent_id:
         return None
     try:
         upstream = stage_parents()[stage]
         after = server.list_inputs(parent_id, upstream)
-    except (ValueError, KeyError) as error:  # dvc.yaml without this stage, or an id that is none
+    except (ValueError, KeyError) as error:  # dvc.yaml without this stage, or a malformed id
         raise PrefectCallError(f"{stage} has no place in the graph: {error}") from error
     task_run_id = task_run_id_of(parent_id, stage)
     server.create_task_run(task_run_id, flow_run_id=parent_id, name=stage, after=after)

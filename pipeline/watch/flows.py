@@ -1,15 +1,15 @@
 """`melodac run`: one `dvc repro` or `dvc exp run`, shown as a flow run whose graph is the DAG.
 
-What can be known to fail before DVC starts, wrong parameters and a missing source folder, is said
-within a second; each stage checks its parameters again.
+Wrong parameters and a missing source folder are reported within a second, before DVC starts; each
+stage checks its parameters again.
 
-DVC runs as one child and its lines are read along. A stage that runs adds its own node (the bridge
-does), a cached one is added here. Without a server this is plain DVC; the exit code always is its.
-DVC has no hooks, so its three log lines are all there is. Should they change, the picture loses its
-nodes and nothing else: success comes from DVC's exit code.
+DVC runs as one child process and its output is read along. A stage that runs adds its own node (in
+the bridge), a cached one is added here. Without a server this is plain DVC; the exit code is always
+DVC's. DVC has no hooks, so its three log lines are the only source. If they change, the graph loses
+its nodes and nothing else: success comes from DVC's exit code.
 
-On a terminal the child gets a terminal of its own, so bars and colours stay; else a pipe. Signals
-meant for us go to the child's whole process group: DVC alone would leave its stage running.
+On a terminal the child gets a pseudo-terminal, so bars and colours stay; else a pipe. Signals to
+this process go to the child's whole process group: DVC alone would leave its stage running.
 """
 
 import logging
@@ -44,8 +44,8 @@ from pipeline.watch.prefect_api import ENDED, PrefectCallError, PrefectServer, t
 def check(arguments: Sequence[str]) -> None:
     """Check params.yaml as the `-S` options in `arguments` would change it.
 
-    A wrong value or option is a `ConfigError` with one line for each; a source that is no folder,
-    or one that DVC cannot hash, is an `UnreadableAudioError`.
+    A wrong value or option raises `ConfigError` with one line for each; a source that is no folder,
+    or that DVC cannot hash, raises `UnreadableAudioError`.
     """
     for overrides in _expand_sweeps(list(_overrides(arguments))):
         params = _load_changed(overrides)
@@ -67,7 +67,7 @@ def _check_source(given: str) -> None:
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[str]:
-    """What the `-S` options say about params.yaml, in all the ways they can be written."""
+    """Yield the overrides of params.yaml in `-S` options, in all spellings."""
     rest = iter(arguments)
     for argument in rest:
         if argument in {"-S", "--set-param"}:
@@ -86,7 +86,7 @@ def _overrides(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _expand_sweeps(overrides: list[str]) -> list[list[str]]:
-    """`a=1,2` means two experiments; each is checked."""
+    """Expand sweeps: `a=1,2` means two experiments, and each is checked."""
     if not overrides:
         return [[]]
     from dvc.exceptions import DvcException
@@ -101,8 +101,8 @@ def _expand_sweeps(overrides: list[str]) -> list[list[str]]:
 
 
 def _load_changed(overrides: list[str]) -> Params:
-    """params.yaml with overrides, applied by the code with which DVC applies them."""
-    read_yaml(paths.PARAMS)  # a file that is no YAML is told of in our words
+    """Load params.yaml with overrides, applied by DVC's own code."""
+    read_yaml(paths.PARAMS)  # first, so that malformed YAML gets our own error message
     if not overrides:
         return load_params(paths.PARAMS)
     from dvc.exceptions import DvcException
@@ -133,10 +133,10 @@ CHUNK_BYTES = 65_536
 
 @dataclass
 class Ended:
-    """How the child ended."""
+    """End of the child process."""
 
     code: int
-    """As a shell would say it: 128 + n after signal n."""
+    """Exit code as a shell would give it: 128 + n after signal n."""
     signals: list[int] = field(default_factory=list)
     """Signals that were passed on, in order."""
 
@@ -146,7 +146,7 @@ def follow(
 ) -> Ended:
     """Run a command to its end, showing its output as it comes.
 
-    After a signal, what is left of the process group has `GRACE_S` to save and leave before it is
+    After a signal, the rest of the process group has `GRACE_S` to save its state before it is
     killed. Only the main thread may call this: signals are handled there.
     """
     is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
@@ -176,7 +176,7 @@ def follow(
 def _pass_output(
     source: int, child: subprocess.Popen[bytes], signals: list[int], on_output: Callable
 ) -> None:
-    """Until every holder of the child's output is gone, which is when the last stage is."""
+    """Pass on output until every process that holds the pipe is gone, the last stage included."""
     deadline_s = float("inf")
     while True:
         ready, _, _ = select.select([source], [], [], POLL_S)
@@ -191,7 +191,7 @@ def _pass_output(
         if time.monotonic() > deadline_s:
             _signal_group(child.pid, signal.SIGKILL)
             return
-        # a daemon that DVC started may hold the output open for as long as it likes
+        # a daemon started by DVC may hold the output open indefinitely
         if chunk is None and not signals and child.poll() is not None:
             return
 
@@ -199,7 +199,7 @@ def _pass_output(
 def _read(source: int) -> bytes:
     try:
         return os.read(source, CHUNK_BYTES)
-    except OSError:  # how a terminal says that the other end is closed
+    except OSError:  # a pseudo-terminal raises when its other end is closed
         return b""
 
 
@@ -209,7 +209,7 @@ def _show(chunk: bytes) -> None:
 
 
 def _copy_look(terminal: int) -> None:
-    """Give a terminal the size of ours, and no line-end translation: ours does that."""
+    """Give a terminal the size of ours and no line-end translation, which ours does."""
     termios.tcsetwinsize(terminal, termios.tcgetwinsize(sys.stdout.fileno()))
     attributes = termios.tcgetattr(terminal)
     attributes[1] &= ~termios.OPOST
@@ -252,14 +252,14 @@ MAX_LINE_BYTES = 65_536
 
 
 class StageEvent(NamedTuple):
-    """One stage starts to run, or is skipped, and why."""
+    """Event of a stage: it starts to run or is skipped."""
 
     stage: str
     what: What
 
 
 def parse_line(line: str) -> StageEvent | None:
-    """The event a line tells of, if any.
+    """Return the event that a line of DVC's output reports, if any.
 
     >>> parse_line("Stage 'train' didn't change, skipping")
     StageEvent(stage='train', what='unchanged')
@@ -272,17 +272,17 @@ def parse_line(line: str) -> StageEvent | None:
 
 
 class LineSplitter:
-    r"""Turns chunks of terminal output into clean lines.
+    r"""Splitter of terminal output into clean lines.
 
-    Of a line that was drawn over with `\r`, as progress bars do, only what is left to see counts.
+    Of a line overwritten with `\r`, as by progress bars, only the last text counts.
     """
 
     def __init__(self) -> None:
-        """Nothing is pending at first."""
+        """Start without pending text."""
         self._pending = b""
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """The lines this chunk completes, without control sequences."""
+        """Yield the lines that this chunk completes, without control sequences."""
         *whole, self._pending = (self._pending + chunk).split(b"\n")
         self._pending = self._pending[-MAX_LINE_BYTES:]
         for line in whole:
@@ -300,7 +300,7 @@ log = logging.getLogger("pipeline")
 
 
 def run_dvc(arguments: Sequence[str]) -> int:
-    """Check the parameters, run DVC with these arguments, show it; returns DVC's exit code."""
+    """Check the parameters, run DVC with these arguments and show it; return DVC's exit code."""
     preflight.check(arguments)
     words = ["exp", "run"] if _is_experiment(arguments) else ["repro"]
     title = shlex.join(["dvc", *words, *arguments])
@@ -317,12 +317,18 @@ def run_dvc(arguments: Sequence[str]) -> int:
 
 
 class Picture:
-    """The flow run of one DVC command and its graph."""
+    """Flow run of one DVC command, with its graph."""
 
     def __init__(
         self, server: PrefectServer, run_id: str, parents: Mapping[str, Sequence[str]]
     ) -> None:
-        """Args: the server, the flow run made for the command, the edges of dvc.yaml."""
+        """Start to report.
+
+        Args:
+            server: Server that shows the run.
+            run_id: Flow run created for the command.
+            parents: Edges of dvc.yaml.
+        """
         self.run_id = run_id
         self._server = server
         self._parents = parents
@@ -332,7 +338,7 @@ class Picture:
         self._watcher.start()
 
     def read(self, chunk: bytes) -> None:
-        """Read along what DVC prints."""
+        """Read a chunk of DVC's output."""
         for line in self._splitter.feed(chunk):
             if line:
                 self._watcher.add_line(line, name="dvc")
@@ -341,7 +347,7 @@ class Picture:
                 self._see(event)
 
     def close(self, ended: Ended) -> None:
-        """Show how the command ended."""
+        """Report how the command ended."""
         if ended.signals:
             state, message = "Crashed", f"stopped by signal {ended.signals[0]}"
         elif ended.code:
@@ -366,7 +372,7 @@ class Picture:
         self._server.set_task_state(node, state, message)
 
     def _complete(self, stage: str, is_last: bool, state: str) -> None:
-        """Add the node of a stage that could not show itself, end one that was killed."""
+        """Add the node of a stage that could not report itself; end one that was killed."""
         node = task_run_id_of(self.run_id, stage)
         shown = self._server.read_task_state(node)
         if shown is None:
@@ -410,7 +416,7 @@ def _is_experiment(arguments: Sequence[str]) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the Python of this environment first: `cmd: python ...` must find it."""
+    """Return our environment with this Python first on the path, for `cmd: python ...`."""
     here = str(Path(sys.executable).parent)
     known = os.environ | {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
     return known | {"PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)])}

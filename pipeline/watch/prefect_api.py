@@ -1,9 +1,9 @@
-"""The few calls a watched run needs of a Prefect server, and `melodac ui`, which starts one.
+"""Client of a Prefect server with the few calls a watched run needs, and `melodac ui`, a server.
 
-Plain HTTP on purpose: importing Prefect costs every stage two seconds and 80 MiB, changes logging,
-and leaves threads that outlive a dead server by minutes. Servers that ask for a login are not
-supported. The server of this checkout runs in the foreground and only watches; its database lies in
-`.prefect` in the checkout, and nothing calls home.
+It uses plain HTTP: importing Prefect would cost every stage two seconds and 80 MiB, change logging,
+and leave threads that outlive a dead server by minutes. Servers with a login are not supported. The
+server of this checkout runs in the foreground and only watches; its database is in `.prefect` in
+the checkout, and telemetry is off.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from pipeline.paths import project_root
 DEFAULT_URL = "http://127.0.0.1:4200/api"
 HEALTH_TIMEOUT_S = 0.75
 CALL_TIMEOUT_S = 5.0
-HEALTHY = b"true"  # other programs like port 4200 too and answer 200 to anything
+HEALTHY = b"true"  # other programs use port 4200 too, and answer 200 to anything
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 STATE_TYPES = {"Running": "RUNNING", "Completed": "COMPLETED", "Cached": "COMPLETED"} | {
     "Failed": "FAILED",
@@ -36,24 +36,24 @@ STATE_TYPES = {"Running": "RUNNING", "Completed": "COMPLETED", "Cached": "COMPLE
 }
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
-# A proxy named in the environment must never see, delay or answer calls meant for this machine.
+# bypasses any proxy of the environment, which must not see, delay or answer calls to this machine
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class PrefectCallError(Exception):
-    """Prefect did not answer, or not as expected; told to the user, never fatal."""
+    """Error: Prefect did not answer as expected; reported to the user, never fatal."""
 
 
 def find_url() -> str:
-    """Where a server would be: PREFECT_API_URL, the checkout's Prefect profile, the default."""
+    """Return the server's address: PREFECT_API_URL, the checkout's Prefect profile, the default."""
     return (os.environ.get("PREFECT_API_URL") or _url_of_profile() or DEFAULT_URL).rstrip("/")
 
 
 def is_healthy(url: str, *, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
-    """Whether a Prefect server answers in time.
+    """Check if a Prefect server answers in time.
 
-    The socket's own timeout starts anew with every byte and does not cover name look-up, so the
-    question is asked in a thread that is left behind when the time is over.
+    A socket's timeout restarts with every byte and does not cover name look-up, so the request runs
+    in a thread that is abandoned when the time is over.
     """
     answers: list[bytes] = []
     asking = threading.Thread(target=_ask_health, args=(url, timeout_s, answers), daemon=True)
@@ -63,24 +63,24 @@ def is_healthy(url: str, *, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
 
 
 def task_run_id_of(parent_id: str, stage: str) -> str:
-    """The task run that stands for a stage in a parent flow run; both processes can name it."""
+    """Return the id of a stage's task run in a parent flow run; any process can compute it."""
     return str(uuid.uuid5(uuid.UUID(parent_id), stage))
 
 
 class PrefectServer:
-    """A Prefect server that was found healthy.
+    """Prefect server that was found healthy.
 
-    Every method is one or two short calls and raises `PrefectCallError` when they fail.
+    Every method makes one or two short calls and raises `PrefectCallError` if one fails.
     """
 
     def __init__(self, url: str) -> None:
-        """Remember the address, which ends in `/api`."""
+        """Set the address, which ends in `/api`."""
         self._url = url
 
     def create_flow_run(
         self, flow: str, *, name: str, tags: Sequence[str], parent_task_run_id: str | None = None
     ) -> str:
-        """Register the flow if it is new and a run of it; returns the run's id."""
+        """Register the flow if it is new, and a run of it; return the run's id."""
         flow_id = self._create("/flows/", {"name": flow})
         body = {"flow_id": flow_id, "name": name, "tags": list(tags)}
         body |= {"state": _state("Pending", None), "parent_task_run_id": parent_task_run_id}
@@ -95,9 +95,9 @@ class PrefectServer:
         self._send("POST", "/task_runs/", body)
 
     def list_inputs(self, parent_id: str, stages: Sequence[str]) -> list[Mapping[str, str]]:
-        """Edges from earlier stages of a parent run, whether they were run or cached.
+        """Return edges from earlier stages of a parent run, whether they ran or were cached.
 
-        The graph knows a stage that ran by its flow run, a cached one by its task run.
+        The graph identifies a stage that ran by its flow run, a cached one by its task run.
         """
         ids = [task_run_id_of(parent_id, stage) for stage in stages]
         children = self._list_children(ids)
@@ -113,13 +113,13 @@ class PrefectServer:
         self._set_state("task_runs", task_run_id, name, message)
 
     def read_task_state(self, task_run_id: str) -> str | None:
-        """The state's type, e.g. `COMPLETED`; None if there is no such task run."""
+        """Return the type of the state, such as `COMPLETED`; None without such a task run."""
         wanted = {"task_runs": {"id": {"any_": [task_run_id]}}}
         found = self._send("POST", "/task_runs/filter", wanted)
         return found[0]["state_type"] if found else None
 
     def crash_unended(self, task_run_ids: Sequence[str]) -> None:
-        """Mark as crashed the child flow runs whose process died before it could say how."""
+        """Mark child flow runs as crashed if their process died before it could report."""
         for child in self._list_children(task_run_ids):
             if child["state_type"] not in ENDED:
                 self.set_flow_state(child["id"], "Crashed", "the stage's process was killed")
@@ -129,12 +129,12 @@ class PrefectServer:
         self._send("POST", "/logs/", [{**line, "flow_run_id": flow_run_id} for line in lines])
 
     def create_artifact(self, flow_run_id: str, kind: str, *, about: str, data: object) -> str:
-        """Attach a `progress` (per cent), `table` (JSON rows) or `markdown`; returns its id."""
+        """Attach a `progress` (per cent), `table` (JSON rows) or `markdown`; return its id."""
         body = {"type": kind, "description": about, "data": data, "flow_run_id": flow_run_id}
         return self._create("/artifacts/", body)
 
     def update_artifact(self, artifact_id: str, data: object) -> None:
-        """Replace what an artifact shows."""
+        """Replace the content of an artifact."""
         self._send("PATCH", f"/artifacts/{artifact_id}", {"data": data})
 
     def _create(self, path: str, body: object) -> str:
@@ -200,10 +200,10 @@ LOCK = "melodac-ui.lock"
 
 
 def start_server(checkout: Path, port: int) -> None:
-    """Become the server; returns only if one already answers on this port.
+    """Replace this process by the server; return only if one already answers on this port.
 
     Raises:
-        ConfigError: If another program holds the port, or a server of this checkout is up.
+        ConfigError: If another program holds the port, or a server of this checkout is running.
     """
     address = f"http://{HOST}:{port}"
     api = f"{address}/api"
@@ -222,12 +222,12 @@ def start_server(checkout: Path, port: int) -> None:
     sys.stdout.flush()
     command = [sys.executable, "-m", "prefect", "server", "start"]
     command += ["--host", HOST, "--port", str(port)]
-    # not a child: signals then reach the server itself, and none is left behind
+    # exec instead of a child: signals reach the server itself, and no process is left behind
     os.execve(sys.executable, command, _environment(checkout, api))
 
 
 def _hold_lock(home: Path, address: str) -> None:
-    """One server a database; the lock is kept until the process that we become ends.
+    """Take the lock of the database; the server, which this process becomes, keeps it to its end.
 
     Raises:
         ConfigError: If another server of this checkout runs or is about to.
@@ -252,7 +252,7 @@ def _environment(checkout: Path, api: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(checkout / ".prefect"),
         "PREFECT_API_URL": api,
-        # the pages ask this address; by default they would ask the default port
+        # for the web pages, which would otherwise ask the default port
         "PREFECT_UI_API_URL": api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",

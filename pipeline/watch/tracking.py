@@ -1,8 +1,8 @@
-"""Curves, events and demos to Weights & Biases: offline unless asked, never in the way of a run.
+"""Tracking of curves, events and demos in Weights & Biases: offline by default, never fatal.
 
-Whatever W&B throws becomes one warning and tracking ends there; the work goes on. Nothing that
-could hold a secret or name a machine is recorded: no arguments, environment, git address, console,
-host, user or path of the music. Stages open a tracker; whoever has numbers logs them.
+Any error of W&B becomes one warning and tracking ends there; the work goes on. Nothing that could
+hold a secret or identify a machine is recorded: no arguments, environment, git address, console,
+host, user or path of the music. Stages open a tracker and pass it to the code that has numbers.
 """
 
 import logging
@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 
 _FOLDER_VARIABLES = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
 _QUIET_S = 300
-"""Seconds in which an alert of the same name is not sent again."""
+"""Seconds in which an alert of the same name is not repeated."""
 
 
 class Tracker(Protocol):
-    """Takes what a run has to show while it goes on; no call can fail."""
+    """Recorder of a run's metrics, events and clips; no call raises."""
 
     def log(self, metrics: Mapping[str, Any], update: int) -> None:
-        """Record the numbers of one update; words among them are left out."""
+        """Record the numbers of one update; text values are left out."""
 
     def log_event(self, name: str, reason: str, update: int) -> None:
-        """Count an event and say it in a sentence."""
+        """Count an event and send its reason as an alert."""
 
     def log_audio(
         self, name: str, samples: Float32[np.ndarray, "C N"], sample_rate_hz: int, caption: str
@@ -79,21 +79,21 @@ class _Recorder:
             return
         try:
             record(self._run)
-        except Exception as error:  # noqa: BLE001  of any kind: the run is worth more than its curves
+        except Exception as error:  # noqa: BLE001  any error: a run is worth more than its curves
             log.warning("W&B stopped recording at %s: %s", what, error)
             self._run = None
 
 
 @contextmanager
 def open_tracker(params: Params, *, job: str) -> Iterator[Tracker]:
-    """A tracker for one stage of one experiment.
+    """Open a tracker for one stage of one experiment.
 
     Runs of one experiment share a group: the name DVC gave it, or else a hash of its parameters;
     WANDB_RUN_GROUP puts a whole sweep into one.
 
     Args:
-        params: The experiment; shown beside its curves, but for where its music lies.
-        job: What runs, such as the stage.
+        params: Params of the experiment, recorded except for the path of its music.
+        job: Name of the job, such as the stage.
     """
     recorder = _Recorder(None if params.runtime.wandb == "off" else _start(params, job))
     try:
@@ -105,7 +105,7 @@ def open_tracker(params: Params, *, job: str) -> Iterator[Tracker]:
 def _start(params: Params, job: str) -> Any:  # noqa: ANN401  W&B's run, or None
     try:
         return _init(params, job)
-    except Exception as error:  # noqa: BLE001  as above: a start that fails is no reason to stop
+    except Exception as error:  # noqa: BLE001  any error: a failed start must not stop the run
         log.warning("W&B could not start, the run goes on without it: %s", error)
         return None
 
@@ -145,7 +145,7 @@ def _init(params: Params, job: str) -> Any:  # noqa: ANN401
 
 
 def _as_number(value: object) -> float | int | None:
-    """The value if it is a number, also one that the log spells as a word; None for other words."""
+    """Return a number, or one that the log spells as a word; None for other words."""
     if isinstance(value, str):
         return float(value) if value in {"nan", "inf", "-inf"} else None
     return value if isinstance(value, bool | int | float) else None

@@ -89,11 +89,11 @@ class ModelError(MelodacError):
 
 
 class CacheOverflowError(ModelError, IndexError):
-    """A key-value cache is full."""
+    """A KV cache is full."""
 
 
 class TrainingError(MelodacError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class CheckpointCorruptError(TrainingError, OSError):
@@ -105,7 +105,7 @@ class CheckpointMismatchError(TrainingError, ValueError):
 
 
 class DivergenceError(TrainingError, ArithmeticError):
-    """Updates are refused again and again, and going back is used up or impossible."""
+    """Updates are refused repeatedly, and rollbacks are used up or impossible."""
 
 
 class NonFiniteError(TrainingError, ArithmeticError):
@@ -117,7 +117,7 @@ class AuditError(TrainingError):
 
 
 class CollapseError(TrainingError):
-    """A model says less and less, and the params ask for the run to end then."""
+    """The model's output has collapsed, and the params ask for the run to end."""
 
 
 class OutOfMemoryError(TrainingError, MemoryError):
@@ -125,11 +125,11 @@ class OutOfMemoryError(TrainingError, MemoryError):
 
 
 class SamplingError(MelodacError, ValueError):
-    """Sampling was asked for with settings that make no sense."""
+    """Sampling settings are invalid."""
 
 
 class EvaluationError(MelodacError, ValueError):
-    """A score cannot be measured from what was given."""
+    """A score cannot be measured from the given data."""
 
 
 class OutputError(MelodacError, OSError):

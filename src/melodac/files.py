@@ -1,4 +1,4 @@
-"""Bytes that stay: forced to disk, and named by their hash.
+"""Durable files: bytes forced to disk, and their hashes.
 
 A file is durable once its bytes and then the folder that names it are synced; until then a power
 cut may leave an empty file under a final name.
@@ -19,6 +19,6 @@ def sync(path: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,1 +1,1 @@
-"""Sound as arrays: reading, writing, resampling, loudness."""
+"""Audio as arrays: reading, writing, resampling, loudness, metadata, splits."""

@@ -1,7 +1,7 @@
-"""Examining one file: what it is, how long, how loud, how it sounds, or why it cannot be used.
+"""Examination of one file: format, duration, loudness, fingerprint, or why it cannot be used.
 
 Decodes the whole file once, in blocks, so memory is bounded whatever the length. Runs in worker
-processes: light imports only, and the answer is plain data.
+processes, so imports are light and the result is plain data.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ ID_DIGITS = 16
 
 @dataclass(frozen=True)
 class DurationLimits:
-    """What a track may last, in seconds."""
+    """Allowed duration of a track, in seconds."""
 
     min_s: float
     max_s: float
@@ -31,15 +31,15 @@ class DurationLimits:
 
 @dataclass(frozen=True)
 class Examination:
-    """A file that can be used."""
+    """Measurements of a usable file."""
 
     sha256: str
-    """Of the file's bytes."""
+    """Hash of the file's bytes."""
     audio_sha256: str
-    """Of the decoded samples, the rate and the number of channels: the same recording in another
-    lossless container, or with other tags, has the same."""
+    """Hash of the decoded samples, the rate and the number of channels: the same recording in
+    another lossless container, or with other tags, has the same."""
     num_samples: int
-    """Per channel, counted while decoding."""
+    """Samples per channel, counted while decoding."""
     sample_rate_hz: int
     num_channels: int
     decoder: str
@@ -51,23 +51,23 @@ class Examination:
 
     @property
     def track_id(self) -> str:
-        """Name of the track: the same bytes have the same name wherever they lie."""
+        """Id of the track: the same bytes have the same id wherever they lie."""
         return self.sha256[:ID_DIGITS]
 
     @property
     def duration_s(self) -> float:
-        """Seconds of decoded sound."""
+        """Duration of the decoded audio, in seconds."""
         return self.num_samples / self.sample_rate_hz
 
     @property
     def words(self) -> UInt32[np.ndarray, " _"]:
-        """The fingerprint as numbers."""
+        """Fingerprint as numbers."""
         return np.frombuffer(self.fingerprint, "<u4").astype(np.uint32, copy=False)
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A file that cannot be used."""
+    """Reason why a file cannot be used."""
 
     reason: str
     """A few words, a colon, and the details; for a musician, without the path."""
@@ -78,8 +78,8 @@ def examine_file(path: Path, limits: DurationLimits, sha256: str) -> Examination
 
     Args:
         path: A regular file.
-        limits: What a track may last.
-        sha256: Of the file's bytes, which the caller has hashed to see whether it is known.
+        limits: Allowed duration.
+        sha256: Hash of the file's bytes, which the caller has computed to see if it is known.
     """
     try:
         with open_audio(path) as file:
@@ -112,7 +112,7 @@ def _measure(file: AudioFile, limits: DurationLimits) -> _Measured | Rejection:
     for block in file.blocks(limits.max_s):
         loudness.add(block)
         fingerprint.add(block)
-        # frame after frame, so that blocks leave no trace, and with one zero instead of two
+        # sample by sample over channels, so that blocks leave no trace; + 0.0 turns -0.0 into 0.0
         content.update(np.ascontiguousarray(block.T + np.float32(0.0), "<f4").data)
         num_samples += block.shape[1]
         peak = max(peak, float(np.abs(block).max()))

@@ -1,13 +1,13 @@
-"""Recordings that sound alike, found by fingerprint among thousands without comparing all pairs.
+"""Near-duplicate recordings, found by fingerprint among thousands without comparing all pairs.
 
-A fingerprint is 32 bits every 46 ms: each bit says whether, within 186 ms, one band of the spectrum
+A fingerprint is 32 bits every 46 ms: each bit tells if, within 186 ms, one band of the spectrum
 grew more than the next. A gain and a mild equaliser cancel; a lossy codec, another sample rate or a
 cut start flip few bits. After J. Haitsma and T. Kalker, "A Highly Robust Audio Fingerprinting
 System", ISMIR 2002, with levels in decibels, wider bands and wider steps.
 
-Fingerprints that share a few words at one distance are candidates; the share of equal bits over
-their whole overlap decides. Work grows with the number of tracks, not with its square, and the
-answer does not depend on their order.
+Fingerprints that share a few words at one offset are candidates; the share of equal bits over their
+whole overlap decides. Work grows with the number of tracks, not with its square, and the result
+does not depend on their order.
 """
 
 import math
@@ -26,13 +26,14 @@ LAG_FRAMES = 4
 NUM_BITS = 32
 LOWEST_HZ = 100.0
 HIGHEST_HZ = 4000.0
-"""Below the low-pass filter of any lossy codec, above what small loudspeakers drop."""
+"""Highest frequency used: below any lossy codec's low-pass; the lowest is above what small
+loudspeakers drop."""
 FLOOR = 1e-2
-"""Share of the mean power below which a band says nothing: there codecs write what they like."""
+"""Share of the mean power below which a band is ignored, since codecs fill it arbitrarily."""
 QUIET_DB = 45.0
-"""Frames this far below the loudest one say nothing."""
+"""Level below the loudest frame, in dB, from which frames are ignored."""
 QUIET_WORD = 0
-"""Stands for such a frame; 32 bits of sound are all zero once in a blue moon."""
+"""Word of an ignored frame; 32 bits of real sound are all zero extremely rarely."""
 BLOCK_SAMPLES = 1 << 16
 BLOCK_FRAMES = 256
 
@@ -41,15 +42,15 @@ _EDGES = np.round(
 ).astype(np.int64)
 _WINDOW = np.hanning(FRAME_SAMPLES).astype(np.float32)
 _PADDING = np.zeros(FRAME_SAMPLES - HOP_SAMPLES, np.float32)
-"""Silence before and after, so that how a sound begins and ends counts too."""
+"""Silence before and after the track, so that its beginning and end count too."""
 _OVERLAP = FRAME_SAMPLES - HOP_SAMPLES
 
 
 class FingerprintMeter:
-    """The fingerprint of a track given block by block.
+    """Fingerprint of a track given block by block.
 
-    However the track is cut into blocks, the words are the same: all work is done on pieces of one
-    size. Channels are averaged, so stereo and its mono version are one recording.
+    The words do not depend on the blocks: all work is done on pieces of one size. Channels are
+    averaged, so stereo and its mono version are one recording.
     """
 
     def __init__(self, rate_hz: int, num_channels: int) -> None:
@@ -63,13 +64,13 @@ class FingerprintMeter:
         self._levels: list[Float32[np.ndarray, " _"]] = []
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
-        """Take the next samples of the track."""
+        """Add the next samples of the track."""
         self._incoming.add(audio[0] if self._num_channels == 1 else audio.mean(axis=0))
         for piece in self._incoming.take(BLOCK_SAMPLES, overlap=0):
             self._hear(self._resampler.add(piece[None])[0])
 
     def finish(self) -> UInt32[np.ndarray, " _"]:
-        """One word a step; empty for silence. Nothing may be added afterwards."""
+        """Return one word per hop; empty for silence. Nothing may be added afterwards."""
         self._hear(self._resampler.add(self._incoming.rest()[None])[0])
         self._hear(self._resampler.finish()[0])
         self._hear(_PADDING)
@@ -90,7 +91,7 @@ class FingerprintMeter:
             self._measure(piece)
 
     def _measure(self, sound: Float32[np.ndarray, " N"]) -> None:
-        """Words of all frames in a piece, which begins where the last one's next frame does."""
+        """Compute the words of all frames in a piece, which follow those of the last piece."""
         frames = np.lib.stride_tricks.sliding_window_view(sound, FRAME_SAMPLES)[::HOP_SAMPLES]
         spectrum = np.fft.rfft(frames * _WINDOW, axis=1)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
@@ -114,7 +115,7 @@ def _compare(
 
 
 class _Pieces:
-    """Samples that come in any size and leave in one."""
+    """Buffer of samples that come in pieces of any size and leave in one size."""
 
     def __init__(self) -> None:
         self._waiting: list[Float32[np.ndarray, " N"]] = []
@@ -125,7 +126,7 @@ class _Pieces:
         self._size += len(samples)
 
     def take(self, size: int, *, overlap: int) -> Iterator[Float32[np.ndarray, " N"]]:
-        """Pieces of `size` samples; each repeats the last `overlap` of the one before."""
+        """Yield pieces of `size` samples; each repeats the last `overlap` of the one before."""
         if self._size < size:
             return
         samples = np.concatenate(self._waiting)
@@ -136,18 +137,19 @@ class _Pieces:
         self._waiting, self._size = [samples[start:]], len(samples) - start
 
     def rest(self) -> Float32[np.ndarray, " N"]:
-        """What has not left yet."""
+        """Return the samples that have not been taken."""
         return np.concatenate(self._waiting) if self._waiting else np.zeros(0, np.float32)
 
 
 Words = UInt32[np.ndarray, " _"]
 
 MASKS = (0xFFFFFF00, 0xFFFF00FF, 0xFF00FFFF, 0x00FFFFFF)
-"""A key is a word with one byte left out, so that flipped bits within one byte do no harm."""
+"""Masks that leave out one byte of a word, so that flipped bits within one byte do not matter."""
 KEYS_PER_TRACK = 512
-"""The smallest hashes of a track, so that two tracks choose the same keys."""
+"""Keys per track: those with the smallest hashes, so that two tracks choose the same ones."""
 NEIGHBOURS = 8
-"""Entries of one key compared with each; a key many tracks share still links them in a chain."""
+"""Entries of one key compared with each; a key shared by more tracks still links them in a chain.
+"""
 NEAR_WORDS = np.arange(-16, 17, 4)
 NEAR_MAX_ERROR = 0.35
 """Share of differing bits around a shared key that is still worth a full comparison. Source of the
@@ -155,14 +157,14 @@ figure: Haitsma and Kalker 2002, section 4.2, where it separates equal from uneq
 OFFSETS_TRIED = 8
 OFFSET_SLACK = 2
 MIN_OVERLAP = 0.5
-"""Share of the shorter recording that must be heard in the other."""
+"""Share of the shorter recording that must overlap the other."""
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """Fibonacci hashing; source: Knuth, The Art of Computer Programming 3, section 6.4."""
 
 
 @dataclass(frozen=True, order=True)
 class NearDuplicate:
-    """Two recordings that sound alike, by name."""
+    """Pair of recordings that sound alike, by name."""
 
     first: str
     second: str
@@ -172,9 +174,9 @@ class NearDuplicate:
 def find_near_duplicates(
     fingerprints: Mapping[str, Words], min_similarity: float
 ) -> list[NearDuplicate]:
-    """Pairs of recordings at least so alike, sorted.
+    """Find pairs of recordings with at least a given similarity, sorted.
 
-    Where many recordings are alike, not every pair is listed, but enough to link them all.
+    If many recordings are alike, not every pair is listed, but enough to link them all.
 
     Args:
         fingerprints: Words of each recording, by name.
@@ -191,12 +193,12 @@ def find_near_duplicates(
 
 
 def measure_similarity(first: Words, second: Words, offset: int) -> float:
-    """How alike two recordings are if the second starts `offset` words into the first, 0 to 1.
+    """Measure how alike two recordings are, 0 to 1, if the second starts at word `offset`.
 
-    It is the correlation of what the bits were made from, estimated from the share p of bits that
-    differ as cos(pi p): 1 for equal sound, about 0 for unrelated sound, 0.8 at one bit in five.
+    It is the correlation of the signals behind the bits, estimated from the share p of differing
+    bits as cos(pi p): 1 for equal sound, about 0 for unrelated sound, 0.8 at one bit in five.
     Source: the arcsine law of clipped noise, J. H. Van Vleck and D. Middleton, Proc. IEEE 54, 1966.
-    0 as well if less than half of the shorter one overlaps.
+    It is 0 if less than half of the shorter recording overlaps.
     """
     start, stop = max(0, offset), min(len(first), offset + len(second))
     if start >= stop:
@@ -212,7 +214,7 @@ def measure_similarity(first: Words, second: Words, offset: int) -> float:
 
 
 def _candidates(all_words: Sequence[Words]) -> dict[tuple[int, int], list[int]]:
-    """Offsets worth trying, for each pair of tracks that share a key in like surroundings."""
+    """Return offsets to try for each pair of tracks that share a key in similar surroundings."""
     if len(all_words) < 2:
         return {}
     keys, tracks, positions = _index(all_words)
@@ -220,6 +222,7 @@ def _candidates(all_words: Sequence[Words]) -> dict[tuple[int, int], list[int]]:
     starts = np.cumsum([0, *(len(words) for words in all_words)])
     votes: dict[tuple[int, int], dict[int, int]] = {}
     for distance in range(1, NEIGHBOURS + 1):
+        # equal keys are adjacent after sorting: comparing with the next few entries finds the pairs
         hits = np.flatnonzero(keys[distance:] == keys[:-distance])
         a, b = hits, hits + distance
         is_near = _sounds_alike(
@@ -237,7 +240,7 @@ def _candidates(all_words: Sequence[Words]) -> dict[tuple[int, int], list[int]]:
 def _index(
     all_words: Sequence[Words],
 ) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]]:
-    """Keys, the track and the position each is first heard at, sorted by key, then track."""
+    """Return keys, tracks and the positions of first use, sorted by key, then track."""
     chosen = [_choose_keys(words) for words in all_words]
     keys = np.concatenate([of_track for of_track, _ in chosen])
     positions = np.concatenate([at for _, at in chosen])
@@ -252,6 +255,7 @@ def _choose_keys(words: Words) -> tuple[Int64[np.ndarray, " _"], Int64[np.ndarra
         words[heard].astype(np.uint64) & mask | (i << NUM_BITS) for i, mask in enumerate(MASKS)
     ]
     keys, first_at = np.unique(np.concatenate(masked), return_index=True)
+    # chosen by hash, so that two versions of a recording choose the same keys
     hashes = keys * _HASH_FACTOR
     hashes ^= hashes >> np.uint64(NUM_BITS)
     chosen = np.argsort(hashes, kind="stable")[:KEYS_PER_TRACK]
@@ -264,7 +268,7 @@ def _sounds_alike(
     first: tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]],
     second: tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, " _"]],
 ) -> np.ndarray:
-    """For each shared key, whether the words around it differ in few bits."""
+    """Return for each shared key if the words around it differ in few bits."""
     differing = np.zeros(len(first[0]), np.int64)
     compared = np.zeros(len(first[0]), np.int64)
     for step in NEAR_WORDS:
@@ -281,7 +285,7 @@ def _sounds_alike(
 
 
 def _most_voted(votes: Mapping[int, int]) -> list[int]:
-    """The offsets most keys agree on, and their neighbours."""
+    """Return the offsets with the most votes, and their neighbours."""
     ranked = sorted(votes, key=lambda offset: (-votes[offset], offset))[:OFFSETS_TRIED]
     slack = range(-OFFSET_SLACK, OFFSET_SLACK + 1)
     return sorted({offset + step for offset in ranked for step in slack})

@@ -1,8 +1,7 @@
-"""Walking a folder of music: every file seen once, in one order, nothing dangerous opened.
+"""Scan of a folder of music: every file once, in a fixed order, nothing dangerous opened.
 
-The answer depends on names and kinds only, never on listing order or locale. Links out of the
-folder, link loops, FIFOs, sockets and hidden files are named and left alone. Any module above may
-import it.
+The result depends on names and kinds only, never on listing order or locale. Links out of the
+folder, link loops, FIFOs, sockets and hidden files are listed and left alone.
 """
 
 import os
@@ -19,7 +18,7 @@ AUDIO_EXTENSIONS = frozenset({
     "ogg", "ogx", "opus", "rf64", "snd", "spx", "tak", "tta", "w64", "wav", "wave",
     "wavex", "weba", "wma", "wv",
 })  # fmt: skip
-"""What is offered to the decoders, which judge by content."""
+"""Extensions that are offered to the decoders, which judge by content."""
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 PROMPT_SUFFIX = "_prompt.txt"
 NOT_AUDIO = "not audio"
@@ -30,23 +29,23 @@ Kind = Literal["audio", "metadata", "side-car", "reject", "ignored"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One file, or one folder that is not entered."""
+    """File, or folder that is not entered."""
 
     path: str
-    """Relative to the folder, forward slashes, always valid UTF-8."""
+    """Path relative to the folder, with forward slashes, always valid UTF-8."""
     kind: Kind
-    """`audio` is to be decoded, `metadata` and `side-car` to be read; the others are done with.
+    """Kind: `audio` is decoded, `metadata` and `side-car` are read, the others are only listed.
 
-    `metadata` speaks of files in its own folder and below, `side-car` of the one file `beside` it.
+    `metadata` describes files in its own folder and below, `side-car` one file, named in `beside`.
     """
     reason: str = ""
-    """What it is, for all but audio."""
+    """Description of the file, for all kinds but audio."""
     beside: str = ""
-    """For a side-car: path of the audio file it belongs to."""
+    """Path of the audio file that a side-car belongs to."""
 
 
 def scan_folder(root: Path) -> list[Entry]:
-    """Every file below `root`, sorted by path.
+    """List every file below `root`, sorted by path.
 
     Raises:
         AudioError: If `root` is missing or not a folder.
@@ -62,7 +61,7 @@ def scan_folder(root: Path) -> list[Entry]:
 
 def _walk(root: Path) -> list[Entry]:
     entries: list[Entry] = []
-    folders = [""]  # a stack and no recursion: folders nest deeper than Python does
+    folders = [""]  # a stack, no recursion: folders nest deeper than Python's limit
     while folders:
         folder = folders.pop()
         try:
@@ -82,7 +81,7 @@ def _walk(root: Path) -> list[Entry]:
 
 
 def _judge_child(root: Path, path: str, child: os.DirEntry[str]) -> Entry | None:
-    """What a name in a folder stands for; None for a folder to enter."""
+    """Classify a directory entry; None for a folder to enter."""
     if not _is_utf8(path):
         return Entry(_printable(path), "reject", "file name: not UTF-8, rename it")
     if child.is_symlink():
@@ -144,7 +143,7 @@ def _special_file(mode: int) -> str:
 
 
 def _stems(entries: list[Entry]) -> dict[str, str]:
-    """For each audio file its path without extension, which a side-car shares."""
+    """Return audio files by their path without extension, which a side-car shares."""
     return {
         entry.path.rpartition(".")[0]: entry.path
         for entry in reversed(entries)
@@ -153,7 +152,7 @@ def _stems(entries: list[Entry]) -> dict[str, str]:
 
 
 def _find_side_car(entry: Entry, audio_of_stem: dict[str, str]) -> Entry:
-    """The entry, as a side-car where its name says so: song.json, song.txt, song_prompt.txt."""
+    """Return the entry, as a side-car if its name says so: song.json, song.txt, song_prompt.txt."""
     if entry.reason not in {NOT_AUDIO, DOCUMENTATION}:
         return entry
     stems = [entry.path.rpartition(".")[0]] if _extension(entry.path) in {"json", "txt"} else []

@@ -1,14 +1,14 @@
-"""Recordings that belong together, and dividing them between train, validation and test.
+"""Groups of related recordings, and the split into train, validation and test.
 
-Two recordings that share a key or sound alike are in one group, and so are all that a chain of such
-links joins. Where a tag is ambiguous the keys join too much rather than too little: a false join
-costs a little choice, a parted album leaks into validation.
+Two recordings that share a key or sound alike are in one group, and so are all recordings joined by
+a chain of such links. Where a tag is ambiguous the keys join too much rather than too little: a
+false join costs a little choice, a divided album leaks into validation.
 
 Each group has a place between 0 and 1 that depends on the seed and its name alone: the lowest are
-validation, the highest test. So a group stays where it is when other music is added or removed, and
-no state is needed to remember it. Only where a share would be far off do the groups nearest to the
-border cross it. `check_leaks` uses nothing that forms groups and splits, so that a mistake there is
-caught here.
+validation, the highest test. So a group keeps its split when other music is added or removed, and
+no state is needed. Only if a share would be far off do the groups nearest to the border change
+sides. `check_leaks` uses none of the code that forms groups and splits, so it catches a mistake
+there.
 """
 
 import hashlib
@@ -31,20 +31,20 @@ _PLACEHOLDERS = frozenset({
     "unknown album", "unknown artist", "untitled", "untitled album", "v.a.", "va", "various",
     "various artists",
 })  # fmt: skip
-"""What programs and people write for: not known, or nobody in particular."""
+"""Values that mean: not known, or nobody in particular."""
 _GUEST = re.compile(r"[\s(\[]+(?:feat\.?|ft\.?|featuring)\s.*")
 
 
 def group_names(metadata: TrackMetadata, fields: Sequence[GroupField], folder: str) -> list[str]:
-    """The keys of a track, sorted; none if nothing is known of it.
+    """Return the keys of a track, sorted; none if nothing is known of it.
 
-    An album is known by its title and its album artist. Without one it is known by title and artist
-    and also by title and folder, so that a compilation stays whole although each track has another
-    artist; albums of one title in other folders stay apart. A title that says nothing is no key.
+    An album is identified by title and album artist. Without one it is identified by title and
+    artist and also by title and folder, so that a compilation stays whole although its tracks have
+    different artists; albums of one title in other folders stay apart. A placeholder is no key.
 
     Args:
-        metadata: What is known of the track.
-        fields: What keeps tracks together.
+        metadata: Metadata of the track.
+        fields: Fields that keep tracks together.
         folder: Folder of the track, relative to the folder of music.
 
     Example:
@@ -57,7 +57,7 @@ def group_names(metadata: TrackMetadata, fields: Sequence[GroupField], folder: s
     """
     keys: set[str] = set()
     if "group" in fields and metadata.group:
-        keys.add(f"group:{metadata.group}")  # as written: it was meant as a key
+        keys.add(f"group:{metadata.group}")  # as written, since it was meant as a key
     if "album" in fields:
         keys.update(f"album:{key}" for key in _album_keys(metadata, folder))
     if "artist" in fields:
@@ -76,7 +76,7 @@ def _album_keys(metadata: TrackMetadata, folder: str) -> set[str]:
 
 
 def _artists(text: str) -> set[str]:
-    """The artist as written, each of a list, and each without guests."""
+    """Return the artist as written, each of a list, and each without guests."""
     names = {_fold(name) for name in (text, *text.split(";"))}
     return (names | {_GUEST.sub("", name) for name in names}) - _PLACEHOLDERS
 
@@ -87,21 +87,21 @@ def _fold(text: str) -> str:
 
 @dataclass(frozen=True)
 class Membership:
-    """The group of one recording."""
+    """Group of one recording."""
 
     group: str
-    """The smallest key in it, so a group keeps its name when a recording without new keys joins."""
+    """Smallest key in it, so a group keeps its name when a recording without new keys joins."""
     linked_by: tuple[str, ...]
-    """Why, in words: kinds of keys another recording shares, and what sounds most alike."""
+    """Reasons, in words: kinds of keys shared with another recording, and the most similar one."""
 
 
 def form_groups(
     keys: Mapping[str, Sequence[str]], near_duplicates: Sequence[NearDuplicate]
 ) -> dict[str, Membership]:
-    """The group of each recording.
+    """Assign each recording to a group.
 
     Args:
-        keys: For each recording its keys, at least one, such as `album:ann/songs`.
+        keys: Keys of each recording, at least one, such as `album:ann/songs`.
         near_duplicates: Pairs of these recordings that sound alike.
 
     Example:
@@ -143,7 +143,7 @@ def _most_alike(near_duplicates: Sequence[NearDuplicate]) -> defaultdict[str, li
 
 
 class _Forest:
-    """Keys in trees; the root of each is its smallest key."""
+    """Union-find over keys; the root of each tree is its smallest key."""
 
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
@@ -152,6 +152,7 @@ class _Forest:
         path = [key]
         while (parent := self._parents.get(path[-1], path[-1])) != path[-1]:
             path.append(parent)
+        # path compression: all keys on the way point to the root from now on
         for step in path:
             self._parents[step] = path[-1]
         return path[-1]
@@ -165,33 +166,34 @@ Split = Literal["train", "validation", "test"]
 NUM_SPLITS = 3
 LEAST_SHARE = 0.5
 MOST_SHARE = 2.0
-"""Times the share that was asked for: within this range chance decides and nothing is moved."""
+"""Factor of the requested share: up to it chance decides and nothing is moved."""
 MOST_GROWN = 0.5
-"""Share of all seconds up to which a split grows to reach its least; then there is too little."""
+"""Share of all seconds up to which a split grows to reach its minimum; beyond, music is too scarce.
+"""
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How the seconds are to be shared."""
+    """Shares of the splits."""
 
     validation_frac: float
-    """0 to 0.5."""
+    """Share of validation, 0 to 0.5."""
     test_frac: float
-    """0 to 0.5."""
+    """Share of test, 0 to 0.5."""
     min_validation_s: float
     seed: int
-    """Another seed, another split."""
+    """Seed of the places; another seed gives another split."""
 
 
 def split_groups(seconds_of_group: Mapping[str, float], plan: SplitPlan) -> dict[str, Split]:
-    """The split of each group; each split has at least one.
+    """Assign each group to a split; each split gets at least one.
 
     A group with more seconds than twice the smaller share goes to train, unless half of all groups
     are that large: one long recording must not become the whole validation set.
 
     Args:
-        seconds_of_group: Length of all recordings of each group.
-        plan: How the seconds are to be shared.
+        seconds_of_group: Total seconds of the recordings of each group.
+        plan: Shares of the splits.
 
     Raises:
         EmptySplitError: If there are fewer than three groups or too little music to validate with.
@@ -256,9 +258,9 @@ def _count(
     least_s: float,
     most_groups: int,
 ) -> int:
-    """How many of the first groups a split takes.
+    """Return how many of the first groups a split takes.
 
-    Those placed in it, or as few more or fewer as bring its share into range.
+    It takes those placed in it, or as few more or fewer as bring its share into range.
     """
     least_s = max(least_s, LEAST_SHARE * frac * total_s)
     most_s = max(least_s, MOST_SHARE * frac * total_s)
@@ -289,19 +291,19 @@ LEAKS_NAMED = 3
 
 @dataclass(frozen=True)
 class Placed:
-    """One recording of the final catalogue."""
+    """Recording of the final catalogue."""
 
     path: str
     split: str
     group: str
     audio_sha256: str
-    """Of its decoded samples."""
+    """Hash of its decoded samples."""
     keys: tuple[str, ...]
-    """What it is known by; whatever shares one must be in the same split."""
+    """Keys of the recording; recordings that share one must be in the same split."""
 
 
 def check_leaks(recordings: Sequence[Placed], near_duplicates: Sequence[NearDuplicate]) -> None:
-    """Pass if no group, key, sound or near-duplicate is in two splits.
+    """Check that no group, key, sound or near-duplicate is in two splits.
 
     Raises:
         LeakError: If one is, with the recordings and the reason.

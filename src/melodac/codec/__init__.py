@@ -1,1 +1,1 @@
-"""The Descript Audio Codec behind one interface: weights, exact chunked coding, training."""
+"""Audio codecs behind one interface: the bundled spectral codec and DAC, coding in exact chunks."""

@@ -1,11 +1,11 @@
-"""`DacArchitecture`: the shape of a DAC, bounded, and the modules built from it.
+"""`DacArchitecture`: the bounded shape of a DAC, and the modules built from it.
 
 Weights files name their architecture; bounds here keep a foreign file from asking for terabytes.
 
-Nothing else imports the `dac` package. It imports audiotools, which imports torchaudio just by
-being imported; DAC itself needs nothing of it. torchaudio may be absent, unloadable (its libraries
-miss CUDA's) or built for another CUDA version than torch. In these three cases an empty stand-in
-takes its place while `dac` is imported and is removed again. Every other error passes through.
+Only this module imports the `dac` package. `dac` imports audiotools, which imports torchaudio on
+import although DAC needs nothing of it. torchaudio may be absent, unloadable (its libraries miss
+CUDA's) or built for another CUDA version than torch. In these three cases an empty stand-in takes
+its place while `dac` is imported and is removed again. Every other error passes through.
 """
 
 import importlib
@@ -30,7 +30,7 @@ _TORCHAUDIO = "torchaudio"
 
 @runtime_checkable
 class DacQuantizerStage(Protocol):
-    """One stage of DAC's residual quantiser: factorised, cosine-matched codes."""
+    """One stage of DAC's residual quantizer: factorised, cosine-matched codes."""
 
     in_proj: nn.Module
     out_proj: nn.Module
@@ -43,7 +43,7 @@ class DacQuantizerStage(Protocol):
 
 @runtime_checkable
 class DacQuantizer(Protocol):
-    """DAC's residual quantiser."""
+    """Residual quantizer of DAC."""
 
     quantizers: list[DacQuantizerStage]
 
@@ -54,13 +54,13 @@ class DacQuantizer(Protocol):
         ...
 
     def from_codes(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the quantised latents that the codes stand for, first."""
+        """Return the quantized latents of the codes, as the first of three tensors."""
         ...
 
 
 @runtime_checkable
 class DacModel(Protocol):
-    """What this project uses of `dac.model.dac.DAC`."""
+    """Part of `dac.model.dac.DAC` that this project uses."""
 
     encoder: nn.Module
     decoder: nn.Module
@@ -77,7 +77,7 @@ def dac_model_class() -> type[nn.Module]:
 
 @cache
 def dac_snake_class() -> type[nn.Module]:
-    """Return DAC's Snake activation class, to be replaced by a faster equal."""
+    """Return DAC's Snake activation class, which `Snake` replaces with a faster equal."""
     dac_model_class()
     return cast("type[nn.Module]", importlib.import_module("dac.nn.layers").Snake1d)
 
@@ -91,7 +91,7 @@ def build_dac(**kwargs: object) -> nn.Module:
 
 @contextmanager
 def _without_deprecations() -> Generator[None]:
-    """Keep quiet what `dac` and audiotools use of old interfaces; their users cannot change it."""
+    """Silence deprecation warnings from `dac` and audiotools, which users of melodac cannot fix."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
@@ -114,7 +114,7 @@ def _importable_torchaudio() -> Generator[None]:
 
 
 def _torchaudio_imports() -> bool:
-    """Whether the real torchaudio can be imported; leaves no half-imported module behind."""
+    """Check if the real torchaudio can be imported; leave no half-imported module behind."""
     before = set(sys.modules)
     try:
         importlib.import_module(_TORCHAUDIO)
@@ -129,7 +129,7 @@ def _torchaudio_imports() -> bool:
 
 
 def _is_unusable_torchaudio(error: Exception) -> bool:
-    """Whether an error says that torchaudio is absent, unloadable or of another CUDA version."""
+    """Check if an error means that torchaudio is absent, unloadable or of another CUDA version."""
     if isinstance(error, ModuleNotFoundError):
         return error.name == _TORCHAUDIO
     return isinstance(error, OSError) or "CUDA version" in str(error)
@@ -157,18 +157,18 @@ class DacArchitecture(Section):
     n_codebooks: Annotated[int, Field(ge=1, le=32)]
     codebook_size: Annotated[int, Field(ge=2, le=65536)]
     codebook_dim: Annotated[int, Field(ge=1, le=256)]
-    """Dimensions in which a code is looked up."""
+    """Width of the space in which the nearest code is searched."""
     sample_rate: Annotated[int, Field(ge=1000, le=384_000)]
-    """Samples a second."""
+    """Sample rate, in Hz."""
 
     @property
     def hop(self) -> int:
-        """Samples a frame."""
+        """Samples per frame."""
         return math.prod(self.encoder_rates)
 
 
 class Snake(nn.Module):
-    """`x + sin(alpha x)^2 / alpha` per channel; in place where no gradient is needed.
+    """Snake activation, `x + sin(alpha x)^2 / alpha` per channel; in place without gradients.
 
     Source: DAC's `Snake1d`; equal to it bit for bit.
     """

@@ -1,10 +1,10 @@
-"""`DacCodec`: a DAC behind the `Codec` interface, frozen, coding in exact overlapping chunks.
+"""`DacCodec`: a DAC behind the `Codec` interface, with frozen weights, coding in exact chunks.
 
-A chunk reads as many frames beyond its ends as the network sees, so its codes equal those of the
-whole recording, whatever the chunk length, and memory stays bounded. A stack of convolutions maps
-positions linearly: output i reads inputs from `first` to `last`. From these two numbers, worked out
-from kernel, stride, dilation and padding of every layer, follows the halo: the frames a chunk must
-read beyond each end. Weight norm is folded into the weights once. `melodac.codec.load` builds it.
+A chunk also reads the receptive field beyond its ends, so its codes equal those of the whole
+recording, whatever the chunk length, and memory stays bounded. A stack of convolutions maps
+positions linearly: output i reads the inputs from `first + i x step` to `last + i x step`. These
+numbers follow from kernel, stride, dilation and padding of every layer, and from them follows the
+halo: the frames a chunk must read beyond each end. Weight norm is folded into the weights once.
 """
 
 import math
@@ -27,18 +27,18 @@ from melodac.errors import CodecError
 
 @dataclass(frozen=True)
 class InputSpan:
-    """Inputs that output 0 of a network reads, in input positions; output i reads i x step on."""
+    """Inputs that output 0 of a network reads, as positions; output i reads i x step further on."""
 
     first: Fraction
     last: Fraction
     step: Fraction
-    """Input positions an output position: the hop for an encoder, its inverse for a decoder."""
+    """Input positions per output position: the hop for an encoder, its inverse for a decoder."""
 
 
 def input_span(network: nn.Module) -> InputSpan:
-    """Work out what output position 0 of a chain of one-dimensional convolutions reads.
+    """Compute the inputs that output 0 of a chain of one-dimensional convolutions reads.
 
-    Residual branches that keep the length only add to the span of the chain they bypass.
+    Residual branches keep the length, so counting their layers only widens the span.
 
     Raises:
         CodecError: The network has no convolution.
@@ -49,6 +49,7 @@ def input_span(network: nn.Module) -> InputSpan:
     if not layers:
         raise CodecError("a network without convolutions has no input span")
     first, last, step = Fraction(0), Fraction(0), Fraction(1)
+    # from the output back to the input
     for layer in reversed(layers):
         padding = _only(layer.padding)
         reach = (layer.kernel_size[0] - 1) * layer.dilation[0]
@@ -64,16 +65,17 @@ def input_span(network: nn.Module) -> InputSpan:
 
 
 def encoder_halo(encoder: nn.Module) -> int:
-    """Frames an encoder reads beyond each end of a chunk."""
+    """Return the frames that an encoder reads beyond each end of a chunk."""
     span = input_span(encoder)
     before, after = -span.first / span.step, (span.last + 1) / span.step - 1
     return max(0, math.ceil(before), math.ceil(after))
 
 
 def decoder_halo(decoder: nn.Module) -> int:
-    """Frames a decoder reads beyond each end of a chunk."""
+    """Return the frames that a decoder reads beyond each end of a chunk."""
     span = input_span(decoder)
     hop = 1 / span.step
+    # the first sample of a frame reaches furthest back, the last one furthest forward
     last_sample = span.last + (hop - 1) * span.step
     return max(0, math.ceil(-span.first), math.ceil(last_sample))
 
@@ -87,7 +89,7 @@ def _only(padding: str | tuple[int, ...]) -> int:
 
 
 class DacCodec(StreamingCodec):
-    """A DAC with fixed weights."""
+    """DAC with frozen weights as a `Codec`."""
 
     def __init__(
         self,
@@ -104,16 +106,16 @@ class DacCodec(StreamingCodec):
 
         Args:
             model: A DAC with its weights; changed in place.
-            architecture: Its shape.
+            architecture: Shape of the model.
             name: Name of the weights.
             weights_sha256: Hash of the weights file.
             chunk_frames: Frames coded at once, without halo; never changes a result.
-            batch_chunks: Chunks coded side by side; more than one pays on a GPU.
-            is_compiled: Encode by compiled code: half a minute at the first chunk, then about a
-                third faster, with equal codes.
+            batch_chunks: Chunks coded in one batch; more than one pays on a GPU.
+            is_compiled: Compile the encoder: half a minute at the first chunk, then about a third
+                faster, with equal codes.
 
         Raises:
-            CodecError: A chunk would be empty, or nothing can be compiled here.
+            CodecError: `chunk_frames` or `batch_chunks` is below 1, or nothing can be compiled.
         """
         if chunk_frames < 1 or batch_chunks < 1:
             raise CodecError(
@@ -134,17 +136,17 @@ class DacCodec(StreamingCodec):
 
     @torch.no_grad()
     def code_vectors(self) -> Float32[Tensor, "K U Z"]:
-        """Return every code behind its output projection, at the width of the codebook.
+        """Return every code after its output projection, at the width of the codebook.
 
-        The projection W of a quantizer writes a narrow vector into a wide space, of which its codes
-        fill no more than a narrow subspace. W = A S with A of orthonormal columns and S symmetric
-        (polar decomposition), so `codebook @ S` keeps every inner product of `codebook @ W.T`; S is
+        The projection W of a quantizer maps a narrow vector into a wide space, where its codes span
+        a narrow subspace only. W = A S with A of orthonormal columns and S symmetric (polar
+        decomposition), so `codebook @ S` keeps every inner product of `codebook @ W.T`; S is
         unique, so no sign and no order of axes has to be chosen. The bias is left out: it is the
         same for all codes.
         """
         vectors: list[Tensor] = []
         for quantizer in self._parts.quantizer.quantizers:
-            # float64: the square of W has the square of its condition number
+            # float64: the condition number of W^T W is that of W squared
             projection = cast("nn.Conv1d", quantizer.out_proj).weight[..., 0].cpu().double()
             squares, axes = _eigen(projection.T @ projection)
             root = axes @ squares.clamp(min=0).sqrt().diag() @ axes.T
@@ -152,7 +154,7 @@ class DacCodec(StreamingCodec):
         return torch.stack(vectors)
 
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
-        is_fixed = self._compiled is not None  # for each shape takes a compilation of its own
+        is_fixed = self._compiled is not None  # every new shape would be compiled anew
         shape = ChunkShape(self.chunk_frames, self._encoder_halo, self.hop, is_fixed)
         for batch in _batches(read_chunks(blocks, shape), self.batch_chunks):
             windows = torch.stack([window for _, window in batch])
@@ -172,11 +174,12 @@ class DacCodec(StreamingCodec):
     @torch.inference_mode()
     def _encode_windows(self, audio: Tensor, kept: list[slice]) -> Tensor:
         audio = audio.to(self._device(), torch.float32)
+        # TF32 keeps 10 bits of mantissa, which would change codes
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._encoder.encode(audio, kept, self._network(audio.shape[-1]))
 
     def _network(self, num_samples: int) -> Network:
-        """The fastest network for windows of this length: one length alone is compiled."""
+        """Return the fastest network for windows of this length; only one length is compiled."""
         compiled = self._compiled
         window = self.chunk_frames + 2 * self._encoder_halo
         if compiled is None or num_samples != window * self.hop:
@@ -193,7 +196,7 @@ class DacCodec(StreamingCodec):
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of a symmetric matrix."""
+    """Return eigenvalues, ascending, and eigenvectors of a symmetric matrix."""
     return cast("tuple[Tensor, Tensor]", torch.linalg.eigh(matrix))  # pyright: ignore[reportUnknownMemberType]  torch
 
 
@@ -206,14 +209,14 @@ def fold_weight_norm(model: nn.Module) -> nn.Module:
 
 
 def _by_chunk(stacked: Tensor, num_chunks: int) -> Iterator[Tensor]:
-    """Part a stack of chunks x channels into one tensor a chunk."""
+    """Split a stack of chunks x channels into one tensor per chunk."""
     return iter(stacked.reshape(num_chunks, -1, *stacked.shape[1:]))
 
 
 def _batches(
     chunks: Iterator[tuple[Chunk, Tensor]], size: int
 ) -> Iterator[list[tuple[Chunk, Tensor]]]:
-    """Group neighbouring chunks that read equally long windows."""
+    """Group neighbouring chunks whose windows have the same length."""
     for _, alike in groupby(chunks, key=lambda chunk: chunk[1].shape):
         while batch := list(islice(alike, size)):
             yield batch

@@ -1,12 +1,11 @@
-"""`ExactEncoder`: codes that do not depend on rounding; and `compile_network`, faster for that.
+"""`ExactEncoder`: codes that do not depend on rounding; `compile_network`: a faster encoder for it.
 
-The last bits of a convolution change with its shape, the threads, the compiler and the machine, and
-with them, now and then, which of two nearly equal candidates is the nearest. So a frame in which
-the best two lie closer than float32 can tell is decided by float64. Thereby a network may also run
-as machine code of its own, for long jobs on a CPU: convolutions become two-dimensional with
-channels last, the layout their fastest kernels want, and torch's compiler fuses the activations
-between them. It takes half a minute and a C++ compiler, or seconds where TORCHINDUCTOR_CACHE_DIR
-holds an earlier result.
+The last bits of a convolution depend on its shape, the threads, the compiler and the machine, and
+so now and then does the nearest of two nearly equal candidates. So a frame whose best two
+candidates are closer than float32 can resolve is decided in float64. This also allows a compiled
+encoder, for long jobs on a CPU: convolutions become two-dimensional with channels last, the layout
+of their fastest kernels, and torch's compiler fuses the activations between them. Compiling takes
+half a minute and a C++ compiler, or seconds if TORCHINDUCTOR_CACHE_DIR holds an earlier result.
 """
 
 import copy
@@ -27,34 +26,36 @@ from melodac.codec.architecture import DacModel, DacQuantizer, Snake
 from melodac.errors import CodecError
 
 TOLERANCE = 1.2e-6
-"""Error of a projected latent that is allowed for, as a share of the latent's norm times the
-projection's. Measured, not proven: the largest seen in 12 s of music is 6e-7 eager and 9e-7
-compiled, at the official size with stand-in weights. A larger one costs time, in float64."""
+"""Assumed error of a projected latent, relative to the latent's norm times the projection's.
+
+Measured, not proven: the largest seen in 12 s of music is 6e-7 eager and 9e-7 compiled, at the
+official size with stand-in weights. A larger tolerance costs time, as more frames need float64."""
 
 Network = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Nearest codes and the frames whose choice is not certain."""
+    """Nearest codes, and the frames whose choice float32 cannot decide."""
 
     codes: Int64[Tensor, "B K T"]
     is_close: Bool[Tensor, "B T"]
 
 
 class Chooser:
-    """The search of DAC's residual quantiser: nearest by cosine, one codebook after another."""
+    """Search of DAC's residual quantizer: nearest by cosine, one codebook after another."""
 
     def __init__(self, quantizer: DacQuantizer) -> None:
         self._stages = list(quantizer.quantizers)
         self._units = [functional.normalize(stage.codebook.weight) for stage in self._stages]
+        # largest singular value: the most that the projection can amplify an error
         self._gains = [
             float(np.linalg.norm(stage.in_proj.get_parameter("weight")[..., 0].cpu().numpy(), 2))
             for stage in self._stages
         ]
 
     def choose(self, latents: Float[Tensor, "B D T"]) -> Choice:
-        """Choose the codes of every frame."""
+        """Choose the codes of every frame and mark the frames that are too close to call."""
         residual, size = latents, _norm(latents, dim=1)
         codes: list[Tensor] = []
         is_close = torch.zeros_like(size, dtype=torch.bool)
@@ -65,12 +66,13 @@ class Chooser:
             # the tenth is for the rounding of the products themselves
             is_close |= margin <= TOLERANCE * gain * size * (apart + 0.1)
             codes.append(best)
+            # the residual uses the vector as stored, the search above its unit vector: DAC does so
             residual = residual - stage.out_proj(stage.codebook(best).transpose(1, 2))
         return Choice(torch.stack(codes, dim=1), is_close)
 
 
 class ExactEncoder:
-    """A DAC's encoder and quantiser, giving the codes that exact arithmetic would give."""
+    """Encoder and quantizer of a DAC, with the codes that exact arithmetic would give."""
 
     def __init__(self, model: DacModel, *, hop: int, halo: int) -> None:
         self._model, self._hop, self._halo = model, hop, halo
@@ -82,12 +84,12 @@ class ExactEncoder:
         kept: Sequence[slice],
         network: Network,
     ) -> Int64[Tensor, "B K T"]:
-        """Encode windows.
+        """Encode windows of audio.
 
         Args:
             audio: Windows that reach the halo beyond the frames kept, or to the recording's end.
-            kept: Frames of each window that matter; the others may come out inexact.
-            network: The encoder, or a faster equal of it up to rounding.
+            kept: Frames of each window that are used; the others may be inexact.
+            network: The encoder, or a faster one that equals it up to rounding.
         """
         choice = self._chooser.choose(network(audio))
         codes, num_frames = choice.codes, choice.is_close.shape[1]
@@ -107,7 +109,7 @@ class ExactEncoder:
 
     @cached_property
     def _exact(self) -> tuple[Network, Chooser]:
-        """The same weights in float64, made when the first frame needs them."""
+        """Copies of encoder and search in float64, made when the first frame needs them."""
         quantizer = copy.deepcopy(self._model.quantizer)
         for stage in quantizer.quantizers:
             for module in (stage.in_proj, stage.out_proj, stage.codebook):
@@ -120,7 +122,7 @@ def _norm(x: Tensor, dim: int) -> Tensor:
 
 
 def _best_two(likeness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the indices of the two largest along the last axis, and how far they are apart."""
+    """Return the indices of the two largest along the last axis, and their difference."""
     first, best = likeness.max(dim=-1)
     others = likeness.scatter(-1, best[..., None], float("-inf"))
     next_to, second = others.max(dim=-1)
@@ -128,7 +130,7 @@ def _best_two(likeness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _runs(frames: list[int], halo: int) -> Iterator[list[int]]:
-    """Group frames whose windows overlap."""
+    """Group frames whose windows overlap, to encode each group at once."""
     run: list[int] = []
     for frame in frames:
         if run and frame - run[-1] > 2 * halo:
@@ -140,11 +142,11 @@ def _runs(frames: list[int], halo: int) -> Iterator[list[int]]:
 
 
 PAYS_FROM_S = 3600.0
-"""Seconds of audio from which compiling takes less time than it saves."""
+"""Seconds of audio from which compiling saves more time than it takes."""
 
 
 class _CompileNetwork(Protocol):
-    """What is used of `torch.compile`, whose own signature is too wide to be checked."""
+    """Signature of `torch.compile` as used here; its own is too wide to be type-checked."""
 
     def __call__(self, model: nn.Module, *, dynamic: bool, options: dict[str, bool]) -> Network:
         """Return the compiled model."""
@@ -152,14 +154,14 @@ class _CompileNetwork(Protocol):
 
 
 def can_compile() -> bool:
-    """Whether there is the C++ compiler that torch would call."""
+    """Check if the C++ compiler that torch would call exists."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def compile_network(network: nn.Module) -> Network:
-    """Compile a frozen chain of one-dimensional convolutions; the first call takes the time.
+    """Compile a frozen chain of one-dimensional convolutions; the first call does the work.
 
-    Call the result with one shape only, as each takes a compilation of its own.
+    Call the result with one shape only: each new shape is compiled anew.
 
     Raises:
         CodecError: There is no C++ compiler, or the network is not on a CPU.
@@ -171,7 +173,7 @@ def compile_network(network: nn.Module) -> Network:
         )
     if next(network.parameters()).device.type != "cpu":
         raise CodecError("only a codec on a CPU is compiled: load it with compiled=False")
-    # freezing lays the weights out once, not at every call
+    # freezing makes the weights constants, so their layout is converted once, not at every call
     compiled = cast("_CompileNetwork", torch.compile)(
         channels_last(network), dynamic=False, options={"freezing": True}
     )
@@ -191,7 +193,7 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 
 class _WideSnake(nn.Module):
-    """Snake in the form that the compiler fuses."""
+    """Snake in a form that torch's compiler fuses."""
 
     def __init__(self, alpha: Tensor) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
-"""What the bundled codec writes down: magnitudes of each frame, never phase, as nine codes.
+"""Encoder of the bundled codec: magnitudes of each frame, never phase, as nine codes.
 
 A held note looks the same in every frame, so its codes repeat and a language model can learn them.
 A frame is described by three views of the sound around its centre: single bins of a long window
-in the bass, bands of a shorter one above, and how the level of some bands moves within the frame.
-Principal directions of these go through a residual quantizer, nearest vector by nearest vector.
+in the bass, bands of a shorter one above, and the change of level in some bands within the frame.
+Principal components of these go through a residual quantizer, one nearest vector per codebook.
 
-Codes are a function of the samples alone, however the recording was cut: given float64 samples all
-is float64 but for one float32 product per codebook, whose rounding is bounded. Where the two
-nearest vectors lie closer than that bound, float64 decides.
+Codes are a function of the samples alone, however the recording was cut: given float64 samples the
+computation is float64 but for one float32 product per codebook, whose rounding is bounded. If the
+two nearest vectors are closer than that bound, float64 decides.
 """
 
 import math
@@ -22,49 +22,49 @@ from torch import Tensor, nn
 from melodac.config import Section
 
 LONG, MIDDLE, SHORT = 4096, 2048, 512
-"""Windows in samples: bass partials, bands, and the shape of attacks."""
+"""Window lengths, in samples: for bass partials, for bands, and for the shape of attacks."""
 NUM_SLICES = 4
-"""Short windows in a frame, which shows where in it a sound begins."""
+"""Short windows per frame, which show where in it a sound begins."""
 HALO = 4
-"""Frames beyond a frame that its windows reach into: half of `LONG`, in hops of 512."""
+"""Look-ahead and look-back of a frame, in frames: half of `LONG`, in hops of 512."""
 _SPLIT_HZ = 1000.0
 _TOP_HZ = 20_000.0
 _ROUNDING = 2.0**-23
 
 
 class FrontEndShape(Section):
-    """Sizes of the front end; constants of the analysis are the module's."""
+    """Sizes of the front end; the module's constants fix the rest of the analysis."""
 
     sample_rate: Annotated[int, Field(ge=8000, le=192_000)] = 44_100
-    """Samples a second."""
+    """Sample rate, in Hz."""
     hop: Annotated[int, Field(ge=64, le=4096)] = 512
-    """Samples a frame."""
+    """Samples per frame."""
     num_bands: Annotated[int, Field(ge=8, le=256)] = 112
     """Bands from 1 to 20 kHz, evenly spaced in pitch."""
     num_slice_bands: Annotated[int, Field(ge=2, le=64)] = 20
     """Mel bands of the short window."""
     slice_weight: Annotated[float, Field(ge=0.0, le=4.0)] = 0.5
-    """Weight of the level's movement within a frame beside the other two views."""
+    """Weight of the level changes within a frame, relative to the other two views."""
     floor: Annotated[float, Field(gt=0.0, le=1e-2)] = 5e-6
     """Magnitude added before the logarithm; a full-scale sine has 1."""
     num_directions: Annotated[int, Field(ge=8, le=512)] = 128
-    """Principal directions that are quantized."""
+    """Principal components that are quantized."""
     num_codebooks: Annotated[int, Field(ge=1, le=32)] = 9
     codebook_size: Annotated[int, Field(ge=2, le=65536)] = 1024
 
     @property
     def num_low_bins(self) -> int:
-        """Bins of the long window from 20 Hz to 1 kHz."""
+        """Bins of the long window between 20 Hz and 1 kHz."""
         return math.ceil(_SPLIT_HZ * LONG / self.sample_rate) - 2
 
     @property
     def num_features(self) -> int:
-        """Numbers that describe one frame before the principal directions."""
+        """Features of one frame before the projection to principal components."""
         return self.num_low_bins + self.num_bands + NUM_SLICES * self.num_slice_bands
 
 
 class FrontEnd(nn.Module):
-    """Samples to features, in the type of the samples; no parameter."""
+    """Analysis of samples as features, in the type of the samples; it has no parameters."""
 
     bands: Tensor
     slice_bands: Tensor
@@ -89,15 +89,16 @@ class FrontEnd(nn.Module):
         bands, slice_bands = self.bands.to(audio.dtype), self.slice_bands.to(audio.dtype)
 
         def magnitudes(length: int, step: int, bins: slice) -> Tensor:
-            start = (LONG + step - length) // 2  # the first window's centre is half a step in
+            start = (LONG + step - length) // 2  # centres the first window half a step in
             stop = start + (num_frames * hop // step - 1) * step + length
             hann = torch.hann_window(length, dtype=audio.dtype, device=audio.device)
             windows = padded[:, start:stop].unfold(-1, length, step) * (hann / (length / 4))
             # untyped in torch
             spectrum = cast("Tensor", torch.fft.rfft(windows))  # pyright: ignore[reportUnknownMemberType]
             squares = torch.view_as_real(spectrum[..., bins]).square()
-            return (squares[..., 0] + squares[..., 1]).sqrt()  # a third of the time of abs()
+            return (squares[..., 0] + squares[..., 1]).sqrt()  # three times faster than abs()
 
+        # bins 0 and 1 lie below 20 Hz and are left out
         low = magnitudes(LONG, hop, slice(2, 2 + self.shape.num_low_bins))
         high = magnitudes(MIDDLE, hop, slice(None)) @ bands.T
         slices = magnitudes(SHORT, hop // NUM_SLICES, slice(None)) @ slice_bands.T
@@ -110,7 +111,7 @@ class FrontEnd(nn.Module):
 
 
 class ResidualQuantizer(nn.Module):
-    """Codes of a frame: the nearest vector of each codebook to what the ones before left over."""
+    """Residual quantizer: each codebook codes what the ones before it left over."""
 
     mean: Tensor
     directions: Tensor
@@ -125,11 +126,11 @@ class ResidualQuantizer(nn.Module):
         )
 
     def project(self, features: Float[Tensor, "... _"]) -> Float[Tensor, "... _"]:
-        """Coordinates of features along the principal directions, in float64."""
+        """Return the coordinates of features along the principal directions, in float64."""
         return (features.double() - self.mean.double()) @ self.directions.double().T
 
     def encode(self, points: Float[Tensor, "T _"]) -> Int64[Tensor, "K T"]:
-        """Choose the codes of each frame; exact, see the module."""
+        """Choose the codes of each frame, exactly; see the module docstring."""
         residual = points.double().clone()
         codes: list[Tensor] = []
         for vectors in self.vectors:
@@ -139,7 +140,7 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(codes)
 
     def decode(self, codes: Int64[Tensor, "B K T"]) -> Float[Tensor, "B T _"]:
-        """Sum the vectors of the codes; fewer codebooks than all give a coarser point."""
+        """Sum the vectors of the codes; the first codebooks alone give a coarser point."""
         books = codes.shape[1]
         parts = [self.vectors[book][codes[:, book]] for book in range(books)]
         return torch.stack(parts).sum(0)
@@ -147,11 +148,12 @@ class ResidualQuantizer(nn.Module):
 
 def nearest(points: Float[Tensor, "T _"], vectors: Float[Tensor, "U _"]) -> Int64[Tensor, " T"]:
     """Find the vector nearest to each point, as exact arithmetic would choose it."""
+    # argmin |x - y|^2 = argmax (x.y - |y|^2 / 2)
     half = vectors.square().sum(1) / 2
     scores = torch.addmm(-half, points.float(), vectors.T)
     best, chosen = scores.max(dim=-1)
-    # |error of a dot product of n terms| <= n eps |x||y|, Higham 2002, (3.5): of the product and of
-    # the squares, in both scores
+    # |error of a dot product of n terms| <= n eps |x||y|, Higham 2002, (3.5); here for the product
+    # and for the squares, in both scores
     largest = half.amax()
     sizes = points.float().square().sum(1).sqrt() * (2 * largest).sqrt() + largest
     least = best - 2 * (points.shape[-1] + 2) * _ROUNDING * sizes
@@ -168,7 +170,7 @@ def nearest(points: Float[Tensor, "T _"], vectors: Float[Tensor, "U _"]) -> Int6
 
 
 def _triangles(edges_hz: Tensor, window: int, rate_hz: int) -> Tensor:
-    """Triangular bands between neighbouring edges, each with unit sum."""
+    """Build triangular bands between neighbouring edges, each with unit sum."""
     centres = torch.arange(window // 2 + 1, dtype=torch.float64) * rate_hz / window
     low, mid, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     rise, fall = (centres - low) / (mid - low), (high - centres) / (high - mid)

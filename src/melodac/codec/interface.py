@@ -1,4 +1,4 @@
-"""`Codec`: audio to codes and back, the one view the rest of melodac has of any codec."""
+"""`Codec`: audio to codes and back; the only view of a codec that the rest of melodac has."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Codec(ABC):
-    """A frozen audio codec: frames of `hop` samples, `num_codebooks` codes each.
+    """Frozen audio codec: frames of `hop` samples, `num_codebooks` codes each.
 
-    Coding is a function of the samples alone: it never depends on how the audio was cut for
-    memory, on randomness, or on what was coded before.
+    Coding is a function of the samples alone: it never depends on how the audio was cut, on
+    randomness, or on what was coded before.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Codec(ABC):
     """Hash of the weights file in hexadecimal."""
     sample_rate_hz: int
     hop: int
-    """Samples a frame."""
+    """Samples per frame."""
     num_codebooks: int
     codebook_size: int
 
@@ -47,8 +47,8 @@ class Codec(ABC):
     ) -> Iterator[Int64[Tensor, "C K _"]]:
         """Encode audio that comes in blocks of any sizes, in bounded memory.
 
-        Yields pieces of codes, in order, on the CPU: together what `encode` gives for all blocks
-        together, wherever the blocks part.
+        Yields pieces of codes, in order, on the CPU; concatenated they equal `encode` of the
+        concatenated blocks, wherever these are cut.
 
         Raises:
             CodecError: As `encode`; or the number of channels changes between blocks.
@@ -60,7 +60,7 @@ class Codec(ABC):
     ) -> Iterator[Float32[np.ndarray, "C _"]]:
         """Decode codes that come in blocks of any sizes, in bounded memory.
 
-        Yields pieces of audio, in order: together what `decode` gives for all blocks together.
+        Yields pieces of audio, in order; concatenated they equal `decode` of all blocks together.
 
         Raises:
             CodecError: As `decode`; or the number of channels changes between blocks.
@@ -70,7 +70,7 @@ class Codec(ABC):
     def code_vectors(self) -> Float32[Tensor, "K U Z"]:
         """Return every code of every codebook as the decoder sees it, on the CPU.
 
-        Distances and angles between the vectors of one codebook are those of what the decoder adds
-        up; the axes themselves mean nothing and differ from codebook to codebook. A language model
-        learns from them which codes sound alike.
+        Distances and angles between the vectors of one codebook are those of the terms that the
+        decoder sums; the axes themselves mean nothing and differ from codebook to codebook. A
+        language model learns from them which codes sound alike.
         """

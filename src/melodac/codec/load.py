@@ -1,8 +1,8 @@
-"""`load_codec`: the codec behind a name; the rest of melodac and the pipeline start here.
+"""`load_codec`: the codec of a given name.
 
 The official 44.1 kHz DAC weights are fetched once, into the cache that `dac` itself uses. The
-download lands under a temporary name, is hashed, and only then takes its final name: a broken
-connection or a foreign file never leaves anything that a later run would trust.
+download gets a temporary name, is hashed, and only then its final name, so a broken connection or a
+foreign file never leaves anything that a later run would trust.
 """
 
 import tempfile
@@ -20,14 +20,14 @@ from melodac.files import hash_file
 
 URL = "https://github.com/descriptinc/descript-audio-codec/releases/download/0.0.1/weights.pth"
 SHA256 = "a88eed82a7024ccc1facdb1e605c4c2f99281c8118c22c9895ffa846d8fb61aa"
-"""Of the released file. The publisher names no hash; several public projects that are independent
-of each other pin this one for this release. Source: the decoder parity test of vokra, the asset
-scripts of ZONOS2 ports."""
+"""Hash of the released file. The publisher names none; several independent public projects pin this
+one for this release. Source: the decoder parity test of vokra, the asset scripts of ZONOS2 ports.
+"""
 NUM_BYTES = 306_717_287
 CACHE_FILE = Path(".cache/descript/dac/weights_44khz_8kbps_0.0.1.pth")
-"""Below the home folder. Source: the file name that `python -m dac download` gives."""
+"""Cache file, relative to the home folder. Source: the name used by `python -m dac download`."""
 TIMEOUT_S = 30.0
-"""Longest silence of the server."""
+"""Longest wait for the server to send anything, in seconds."""
 _BLOCK = 1 << 20
 
 
@@ -36,11 +36,11 @@ def official_weights(cache: Path | None = None, url: str = URL, sha256: str = SH
 
     Args:
         cache: File to keep them in; by default the one of the `dac` package.
-        url: Where to fetch from.
+        url: URL of the weights.
         sha256: Hash that the file must have.
 
     Raises:
-        CodecWeightsError: No connection, or what came is not the pinned file.
+        CodecWeightsError: If there is no connection, or the file is not the pinned one.
     """
     path = cache if cache is not None else Path.home() / CACHE_FILE
     if path.exists():
@@ -63,7 +63,7 @@ def official_weights(cache: Path | None = None, url: str = URL, sha256: str = SH
 
 
 def has_official_weights() -> bool:
-    """Whether the official weights are on this machine already."""
+    """Check if the official weights are already on this machine."""
     return (Path.home() / CACHE_FILE).exists()
 
 
@@ -95,9 +95,9 @@ WEIGHTS = ("bundled", "44khz")
 def load_codec(weights: str, device: str = "cpu", *, compiled: bool = False) -> Codec:
     """Load a codec by name, frozen, on a device.
 
-    `compiled` lets a DAC encode faster from the second chunk on, with equal codes; it pays from an
-    hour of audio, needs a CPU and a C++ compiler, and is an error without
-    (`melodac.codec.exact`). The bundled codec has nothing to compile.
+    `compiled` makes a DAC encode faster from the second chunk on, with equal codes; it pays from an
+    hour of audio, and raises without a CPU and a C++ compiler (`melodac.codec.exact`). The bundled
+    codec has nothing to compile.
 
     Raises:
         CodecWeightsError: The name is unknown, or the weights are missing or not the pinned ones.
@@ -106,7 +106,7 @@ def load_codec(weights: str, device: str = "cpu", *, compiled: bool = False) -> 
         return load_codec_folder(BUNDLED_FOLDER, name=weights, device=device)
     if weights == "44khz":
         model, architecture = read_official_weights(official_weights(), SHA256)
-        # none of this changes a code: on a CPU, chunks small enough for its caches
+        # neither setting changes a code; on a CPU the chunks fit its caches
         is_cuda = torch.device(device).type == "cuda"
         return DacCodec(
             model.to(device),

@@ -1,6 +1,6 @@
-"""`SpectralCodec`, the codec that comes with melodac: codes of magnitudes, phases made up anew.
+"""`SpectralCodec`, the codec bundled with melodac: coded magnitudes, phases resynthesised.
 
-`front_end` writes, `frame_decoder` sounds; here they become a `Codec` that streams. Recordings are
+`front_end` encodes, `frame_decoder` decodes; here they become a streaming `Codec`. Recordings are
 cut into chunks on one grid whatever blocks they come in, so results are equal to the bit.
 """
 
@@ -27,7 +27,7 @@ from melodac.config import Section
 ENCODED_FRAMES = 256
 """Frames encoded at once: enough to keep a core busy, few enough for its cache."""
 DECODED_FRAMES = 512
-"""Frames decoded at once; more, as the network reads over 20 frames beyond either end."""
+"""Frames decoded at once; more, as the network also reads over 20 frames beyond either end."""
 
 
 class SpectralArchitecture(Section):
@@ -38,7 +38,7 @@ class SpectralArchitecture(Section):
 
 
 class SpectralModel(nn.Module):
-    """The parts of a spectral codec."""
+    """Front end, quantizer and decoder of a spectral codec."""
 
     def __init__(self, architecture: SpectralArchitecture) -> None:
         super().__init__()
@@ -48,14 +48,14 @@ class SpectralModel(nn.Module):
         self.decoder = FrameDecoder(architecture.decoder, shape.num_directions, shape.sample_rate)
 
     def encode(self, audio: Float[Tensor, "B N"]) -> Int64[Tensor, "B K T"]:
-        """Write the codes of all whole frames."""
+        """Return the codes of all whole frames."""
         points = self.quantizer.project(self.front_end(audio))
         codes = self.quantizer.encode(points.flatten(0, 1))
         return codes.reshape(-1, *points.shape[:2]).transpose(0, 1)
 
 
 class SpectralCodec(StreamingCodec):
-    """A spectral codec with fixed weights."""
+    """Spectral codec with frozen weights."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class SpectralCodec(StreamingCodec):
         name: str,
         weights_sha256: str,
     ) -> None:
-        """Freeze `model` for inference; `weights_sha256` is that of its quantizer."""
+        """Freeze `model` for inference; `weights_sha256` is the hash of its quantizer."""
         shape = architecture.front_end
         self.name, self.weights_sha256 = name, weights_sha256
         self.sample_rate_hz, self.hop = shape.sample_rate, shape.hop
@@ -92,7 +92,7 @@ class SpectralCodec(StreamingCodec):
         for chunk, window in read_chunks(blocks, shape):
             if phases is None:
                 phases = first_phases(len(window)).to(self._device())
-            # one by one, so that rounding, and with it the phases, are those of a channel alone
+            # channel by channel: in a batch rounding, and so the phases, would depend on the others
             pairs = zip(window, phases, strict=True)
             sounds = [self._sound(chunk, codes[None], before[None]) for codes, before in pairs]
             phases = torch.cat([after for _, after in sounds])
@@ -100,16 +100,16 @@ class SpectralCodec(StreamingCodec):
 
     @torch.inference_mode()
     def _sound(self, chunk: Chunk, window: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Sound the kept frames of a chunk.
+        """Synthesise the kept frames of a chunk.
 
         Args:
-            chunk: What is kept of the window.
+            chunk: Frames kept, and the window read for them.
             window: Codes of one channel.
-            before: Phases of the frame before the first that is turned: `OVERLAP` before the kept
-                ones, or frame 0.
+            before: Phases of the frame before the first one synthesised, which is `OVERLAP` frames
+                before the kept ones, or frame 0.
 
         Returns:
-            The audio of the kept frames and the phases that the next chunk begins with.
+            The audio of the kept frames, and the phases with which the next chunk begins.
         """
         points = self.model.quantizer.decode(window.to(self._device(), torch.int64))
         spectra = self.model.decoder(points)
@@ -119,7 +119,7 @@ class SpectralCodec(StreamingCodec):
         turned, phases = turn_phases(spectra.tonal, before, first)
         audio = sound_tonal(spectra, phases) + sound_noise(spectra, first)
         kept = audio[:, (chunk.start - first) * self.hop : (chunk.stop - first) * self.hop]
-        # no chunk follows one that is shorter than the overlap
+        # a chunk shorter than the overlap is the last, so its phases do not matter
         return kept, turned[:, max(chunk.stop - OVERLAP - 1 - first, 0)]
 
     def _device(self) -> torch.device:

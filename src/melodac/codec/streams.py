@@ -1,10 +1,10 @@
-"""`StreamingCodec`: what codecs share that code one chunk after another.
+"""`StreamingCodec`: base of codecs that code one chunk after another.
 
-A whole recording is a stream of one block, so that there is one way to code and not two. The stream
-is cut anew into chunks of frames: a chunk reads `halo` frames beyond each end, so that what it
-keeps equals the same stretch of the whole recording. Windows never reach past the ends of the
-recording: a network pads every layer there, which zeros in front of its input would not give. At
-most two windows and a block are held.
+A whole recording is a stream of one block, so there is only one way to code. The stream is cut into
+chunks of frames: a chunk reads `halo` frames beyond each end, so that what it keeps equals the same
+stretch of the whole recording. Windows never reach past the ends of the recording: there a network
+pads every layer, and zeros in front of its input would not give the same. At most two windows and a
+block are held in memory.
 """
 
 from abc import abstractmethod
@@ -38,20 +38,20 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkShape:
-    """How a recording is cut."""
+    """Sizes of the chunks that a recording is cut into."""
 
     frames: int
     """Frames kept by a chunk that has neighbours on both sides."""
     halo: int
-    """Frames read beyond each end."""
+    """Frames read beyond each end, which cover the receptive field."""
     frame_length: int
-    """Positions a frame along the last axis of a block: the hop for audio, 1 for codes."""
+    """Positions per frame along the last axis of a block: the hop for audio, 1 for codes."""
     is_fixed: bool = False
-    """Whether the last window is moved back to full length, so that all have one shape."""
+    """True to move the last window back to full length, so that all have one shape."""
 
     @property
     def window(self) -> int:
-        """Frames read at once: every window's length, but that of the last or only one."""
+        """Frames read at once; the last or only window may be shorter."""
         return self.frames + 2 * self.halo
 
 
@@ -65,6 +65,7 @@ def read_chunks(blocks: Iterable[Tensor], shape: ChunkShape) -> Iterator[tuple[C
     while True:
         read_start = max(0, start - shape.halo)
         read_stop = read_start + shape.window
+        # one position more, so that the chunk that ends the recording is known to be the last
         if not buffer.reaches(read_stop * shape.frame_length + 1):
             break
         chunk = Chunk(start, read_stop - shape.halo, read_start, read_stop)
@@ -80,7 +81,7 @@ def read_chunks(blocks: Iterable[Tensor], shape: ChunkShape) -> Iterator[tuple[C
 
 
 class _Buffer:
-    """What was read of a stream and not yet forgotten."""
+    """Part of a stream that was read and not yet forgotten."""
 
     def __init__(self, blocks: Iterable[Tensor]) -> None:
         self._blocks = iter(blocks)
@@ -90,7 +91,7 @@ class _Buffer:
         """Position after the last one read."""
 
     def reaches(self, position: int) -> bool:
-        """Read on to `position`; say whether the stream is that long."""
+        """Read on to `position`; return False if the stream ends before."""
         while self.stop < position:
             block = next(self._blocks, None)
             if block is None:
@@ -111,13 +112,13 @@ class _Buffer:
         self._start = position
 
     def _joined(self) -> Tensor:
-        if len(self._pieces) > 1:  # one piece, as when all is in memory already, is never copied
+        if len(self._pieces) > 1:  # a single piece, such as a whole recording, is never copied
             self._pieces = [torch.cat(self._pieces, dim=-1)]
         return self._pieces[0]
 
 
 class StreamingCodec(Codec):
-    """A codec of which only the two streams are left to write."""
+    """Codec of which only the two streams are left to implement."""
 
     @abstractmethod
     def _encode(self, blocks: Iterator[Tensor]) -> Iterator[Int64[Tensor, "C K _"]]:
@@ -143,7 +144,7 @@ class StreamingCodec(Codec):
         self, blocks: Iterable[Float32[np.ndarray, "C _"]]
     ) -> Iterator[Int64[Tensor, "C K _"]]:
         """Encode a stream; see `Codec.encode_blocks`."""
-        # copied, as a block that cannot be written to makes torch warn
+        # copied, since torch warns about an array that is not writable
         tensors = (torch.tensor(block) for block in blocks)
         return (codes.cpu() for codes in self._encode_checked(tensors))
 
@@ -189,7 +190,7 @@ def _check_audio(audio: Tensor) -> None:
 
 
 def _alike(blocks: Iterator[Tensor], check: Callable[[Tensor], None]) -> Iterator[Tensor]:
-    """Check blocks as they pass, and that all agree but for their length."""
+    """Yield blocks, checking each one and that all agree in all axes but the last."""
     shape: torch.Size | None = None
     for block in blocks:
         check(block)

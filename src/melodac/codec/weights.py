@@ -1,8 +1,8 @@
-"""Reading codec weights without trusting the file: hash first, no code executed, strict load.
+"""Codec weights without trust in the file: hash first, no code executed, strict load.
 
-Two formats: a folder with `config.json` and two safetensors files (a spectral codec, ours), and the
-`.pth` of the official release (a DAC's state dict with its constructor arguments). `DAC.load` is
-never used: it runs code from the file and ignores missing tensors.
+There are two formats: a folder with `config.json` and two safetensors files (a spectral codec of
+ours), and the `.pth` of the official release (a DAC's state dict with its constructor arguments).
+`DAC.load` is never used: it runs code from the file and ignores missing tensors.
 """
 
 import hashlib
@@ -33,17 +33,18 @@ _IGNORED_ARGUMENTS = frozenset({"quantizer_dropout"})  # matters in training onl
 
 
 class WeightsConfig(Section):
-    """What `config.json` beside the weights of a spectral codec says."""
+    """Content of `config.json` in the folder of a spectral codec's weights."""
 
     format_version: Literal[2] = 2
-    """2: a quantizer and a decoder, each in a file of its own. 1 was a DAC in one file."""
+    """Version 2: a quantizer and a decoder, each in its own file. Version 1: a DAC in one file."""
     name: str
     sha256: str
-    """Of the quantizer's file, hexadecimal: what codes mean; a better decoder keeps it."""
+    """Hash of the quantizer's file, in hexadecimal. It identifies the meaning of codes, which a
+    better decoder keeps."""
     decoder_sha256: str
     architecture: SpectralArchitecture
     training: dict[str, str | int | float]
-    """Where the weights come from; for readers, not for code."""
+    """Origin of the weights; for readers, not for code."""
 
 
 def read_weights_folder(folder: Path) -> tuple[SpectralModel, WeightsConfig]:

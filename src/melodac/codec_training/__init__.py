@@ -1,4 +1,4 @@
-"""Training of codecs: crops, losses, discriminators, quantiser care, resumable loop, export.
+"""Training of the bundled codec: crops, losses, discriminators, quantizer fit, resumable loop.
 
-Nothing at run time of the pipeline needs this package; `pipeline/commands/codec.py` drives it.
+Only `pipeline/commands/codec.py` uses this package; no stage of the pipeline needs it.
 """

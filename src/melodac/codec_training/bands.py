@@ -1,6 +1,6 @@
-"""How far a reconstruction is from its source in each part of the spectrum: dullness as a number.
+"""Distance of a reconstruction from its source by frequency band, which shows dullness.
 
-The codec's report uses it. Levels are those of sines: 0 dB is a full-scale sine.
+Used in the codec's report. Levels are those of sines: 0 dB is a full-scale sine.
 """
 
 from dataclasses import dataclass
@@ -13,23 +13,24 @@ from torch import Tensor
 from melodac.codec_training.spectral import spectrum
 
 EDGES_HZ = (0.0, 500.0, 2000.0, 8000.0, float("inf"))
-"""Bass; the range of melodies; their partials; air."""
+"""Edges of the bands: bass; the range of melodies; their partials; air."""
 WINDOW = 2048
 FLOOR_DB = -80.0
-"""Partials below this are not heard beside music and count as this."""
+"""Level of the quietest partials that count, relative to full scale; quieter ones count as this."""
 
 
 @dataclass(frozen=True)
 class BandReport:
-    """One band of one recording."""
+    """Distances of one recording in one band."""
 
     low_hz: float
     high_hz: float
     distance_db: float
-    """Log-spectral distance: root mean square over bins, mean over frames. Source: Gray and Markel
-    1976, "Distance measures for speech processing"."""
+    """Log-spectral distance in dB: root mean square over bins, mean over frames.
+
+    Source: Gray and Markel 1976, "Distance measures for speech processing"."""
     energy_db: float
-    """Energy of the reconstruction over that of the source; below 0 is dull."""
+    """Energy of the reconstruction over that of the source, in dB; below 0 sounds dull."""
 
     @property
     def label(self) -> str:

@@ -1,10 +1,10 @@
-"""Music for codec training: recordings that are held out or not, drawn as random crops.
+"""Music for codec training: recordings, split into training and held-out, drawn as random crops.
 
 A folder of any audio is read once into memory, at -16 LUFS. Normalised FLAC files of a catalogue
 stay on disk, and crops are read by seeking, so a catalogue may be of any size. In a folder a group
-(recordings that must not be parted) is held out as a whole and long recordings also give their last
-seconds; `metadata.csv` names groups by its `file_name` and `group` columns (a file it does not name
-is its own group), or says with a `split` column what is for training and what is held out.
+(recordings that must not be parted) is held out as a whole, and long training recordings also give
+their last seconds. `metadata.csv` names groups in its `file_name` and `group` columns (a file it
+does not name is its own group), or sets the split of each file in a `split` column.
 """
 
 import csv
@@ -30,42 +30,42 @@ from melodac.errors import AudioError, ConfigError
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 HELD_OUT_SHARE = 0.1
 LONG_S = 40.0
-"""Duration from which a recording gives its last seconds to the held-out part."""
+"""Duration in seconds from which the end of a training recording is held out."""
 LONG_TAIL_S = 12.0
 TARGET_LUFS = -16.0
 PEAK_CEILING = 0.99
 MAX_IN_MEMORY_S = 14_400.0
-"""Music of one folder that is held in memory, 2.5 GB at 44.1 kHz."""
+"""Most seconds of music of one folder held in memory: 2.5 GB at 44.1 kHz."""
 _MAX_DURATION_S = 1800.0
 
 
 @runtime_checkable
 class Recording(Protocol):
-    """Something to cut crops from, at the codec's rate."""
+    """Source of crops, at the codec's sample rate."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
         ...
 
     @property
     def held_out(self) -> bool:
-        """Whether it measures and never trains."""
+        """True if the recording is held out: it is measured and never trained on."""
         ...
 
     @property
     def num_samples(self) -> int:
-        """Samples a channel."""
+        """Samples per channel."""
         ...
 
     def read(self, start: int, stop: int) -> Float32[np.ndarray, "C N"]:
-        """Samples of all channels; the stretch lies within the recording."""
+        """Return samples of all channels; the range lies within the recording."""
         ...
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording, or a part of one, in memory."""
+    """Recording in memory, or a part of one."""
 
     name: str
     samples: Float32[np.ndarray, " N"]
@@ -73,17 +73,17 @@ class Clip:
 
     @property
     def num_samples(self) -> int:
-        """Samples a channel."""
+        """Samples per channel."""
         return len(self.samples)
 
     def read(self, start: int, stop: int) -> Float32[np.ndarray, "1 N"]:
-        """Samples as one channel."""
+        """Return samples as one channel."""
         return self.samples[None, start:stop]
 
 
 @dataclass(frozen=True)
 class FlacFile:
-    """One normalised recording on disk, at the codec's rate."""
+    """Normalised recording on disk, at the codec's sample rate."""
 
     path: Path
     name: str
@@ -92,12 +92,12 @@ class FlacFile:
     gain_db: float
 
     def read(self, start: int, stop: int) -> Float32[np.ndarray, "C N"]:
-        """Samples of all channels, found by seeking (exact in FLAC).
+        """Read samples of all channels by seeking, which is exact in FLAC.
 
         Raises:
-            AudioError: The file is shorter than it was when it was normalised.
+            AudioError: If the file is shorter than its table says.
         """
-        # `audio.read` decodes a file from its start; here a crop of a long one is wanted
+        # `audio.read` decodes from the start of a file, too slow for one crop of a long recording
         with soundfile.SoundFile(self.path) as file:
             file.seek(start)
             samples: np.ndarray = file.read(stop - start, dtype="float32", always_2d=True)
@@ -135,23 +135,24 @@ def load_clips(folder: Path, sample_rate_hz: int) -> list[Clip]:
 
 
 class CropSource:
-    """Draws batches of random crops from several lists of recordings."""
+    """Random crops from several lists of recordings, drawn in batches."""
 
     def __init__(
         self, sources: Sequence[Sequence[Recording]], config: CodecTrainingConfig, length: int
     ) -> None:
-        """Draw from recordings that are not held out; `length` is that of a crop in samples."""
+        """Use the recordings that are not held out; `length` is the length of a crop in samples."""
         self._config, self._length = config, length
         self._clips = [[clip for clip in clips if not clip.held_out] for clips in sources]
         if not self._clips or not all(self._clips):
             raise ConfigError("nothing to train on: all recordings of a source are held out")
+        # longer recordings are drawn more often, so that every second is about as likely
         self._weights = [
             torch.tensor([float(max(clip.num_samples, length)) for clip in clips])
             for clips in self._clips
         ]
 
     def draw(self, generator: torch.Generator) -> Float[Tensor, "B N"]:
-        """Draw one batch; its content is a function of the generator's state alone."""
+        """Draw one batch; its content depends on the generator's state only."""
         return torch.stack([self._draw_one(generator) for _ in range(self._config.batch_size)])
 
     def _draw_one(self, generator: torch.Generator) -> Float[Tensor, " N"]:
@@ -182,13 +183,13 @@ class CropSource:
 
 
 def is_held_out(group: str) -> bool:
-    """Whether a group is held out: a fixed tenth of all names, by hash."""
+    """Check if a group is held out: a fixed tenth of all names, chosen by hash."""
     digest = hashlib.sha256(group.encode()).digest()
     return int.from_bytes(digest[:4]) / 2**32 < HELD_OUT_SHARE
 
 
 def _noise(length: int, generator: torch.Generator) -> Float[Tensor, " N"]:
-    """Noise whose level falls by 0 to 6 dB an octave: white, brown or between."""
+    """Return noise whose spectrum falls by 0 to 6 dB per octave: white, brown or between."""
     white = torch.randn(length, generator=generator)
     bins = cast("Tensor", torch.fft.rfft(white))  # pyright: ignore[reportUnknownMemberType]
     slope = torch.arange(1, len(bins) + 1) ** -_uniform(generator)
@@ -197,7 +198,7 @@ def _noise(length: int, generator: torch.Generator) -> Float[Tensor, " N"]:
 
 
 def _one_channel(audio: Float32[np.ndarray, "C N"], generator: torch.Generator) -> Tensor:
-    """One of the channels or their mean: what the codec is given of stereo, in any layout."""
+    """Return one channel or the mean of all, as the codec gets from stereo in any layout."""
     if len(audio) == 1:
         return torch.as_tensor(audio[0])
     channel = _index(generator, len(audio) + 1)
@@ -210,7 +211,7 @@ def _part(
     sample_rate_hz: int,
     row: dict[str, str] | None,
 ) -> list[Clip]:
-    """Say which part of a recording is held out: what its row says, else its group's hash."""
+    """Split a recording into training and held-out parts, by its row or else its group's hash."""
     row = row or {}
     if row.get("split"):
         return [Clip(name, samples, held_out=row["split"] != "train")]
@@ -226,7 +227,7 @@ def _part(
 
 
 def _leveled(samples: Float32[np.ndarray, " N"], sample_rate_hz: int) -> Float32[np.ndarray, " N"]:
-    """Bring a recording to `TARGET_LUFS`, less where it would clip; silence stays silence."""
+    """Scale a recording to `TARGET_LUFS`, or less where it would clip; silence stays silence."""
     peak = float(np.abs(samples).max(initial=0.0))
     if peak == 0.0:
         return samples

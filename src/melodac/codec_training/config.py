@@ -1,4 +1,4 @@
-"""`CodecTrainingConfig`: every setting of a codec's training run."""
+"""`CodecTrainingConfig`: settings of a codec's training run."""
 
 from typing import Annotated
 
@@ -27,10 +27,10 @@ class LossWeights(Section):
 
 
 class DiscriminatorShape(Section):
-    """Which discriminators judge, and how wide they are."""
+    """Set of discriminators and their width."""
 
     periods: tuple[Annotated[int, Field(ge=1, le=64)], ...] = (2, 3, 5, 7, 11)
-    """Samples by which the waveform is folded. Source: HiFi-GAN, which DAC follows."""
+    """Periods in samples by which the waveform is folded. Source: HiFi-GAN, which DAC follows."""
     windows: tuple[Annotated[int, Field(ge=64, le=8192, multiple_of=64)], ...] = (2048, 1024, 512)
     """Window lengths of the spectra, samples. Source: DAC's discriminator."""
     width: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
@@ -38,17 +38,17 @@ class DiscriminatorShape(Section):
 
 
 class AdversarialConfig(Section):
-    """Whether, from when and by whom reconstructions are judged."""
+    """Settings of adversarial training."""
 
     begins_at: Annotated[int, Field(ge=0)] | None = None
-    """Update from which discriminators learn; none has no discriminators."""
+    """Update from which discriminators train; None trains without discriminators."""
     lead_updates: Annotated[int, Field(ge=0)] = 100
-    """Updates they learn alone, before the codec hears of them."""
+    """Updates the discriminators train alone, before they enter the codec's loss."""
     shape: DiscriminatorShape = DiscriminatorShape()
     drawn: Count | None = 2
-    """Discriminators drawn an update; none takes all."""
+    """Discriminators drawn per update; None uses all."""
     learning_rate: Positive = 1e-4
-    """Constant. Source: DAC's 44.1 kHz configuration."""
+    """Learning rate of the discriminators, constant. Source: DAC's 44.1 kHz configuration."""
     gradient_clip: Positive = 10.0
     """Largest gradient norm. Source: DAC's training script."""
 
@@ -62,29 +62,29 @@ class CodecTrainingConfig(Section):
     fit_rounds: Count = 10
     """Rounds of k-means for each codebook."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 6
-    """Crops an update."""
+    """Crops per update."""
     crop_frames: Annotated[int, Field(ge=16, le=4096)] = 64
-    """Frames a crop that are sounded; it is drawn with the front end's context around it."""
+    """Frames of a crop that are decoded; the front end's context is drawn around them."""
     updates: Count = 10_500
-    """Updates over which the learning rate falls; further ones keep the last."""
+    """Updates of the learning-rate schedule; later ones keep its last rate."""
     learning_rate: Positive = 1e-3
     """Peak learning rate, reached after 200 updates."""
     final_rate_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.03
-    """Of the peak, at the end of a cosine."""
+    """Learning rate at the end of the cosine, as a share of the peak."""
     gradient_clip: Positive = 5.0
     """Largest gradient norm."""
     silent_updates: Annotated[int, Field(ge=0)] = 300
-    """First updates, in which magnitudes are learned directly and nothing is sounded: cheap."""
+    """First updates, which only compare log magnitudes and synthesise no sound: cheap."""
     quantizer_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """Share of crops that use a random number of codebooks."""
+    """Share of crops coded with a random number of codebooks."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Decay of the averaged weights that are exported."""
+    """Decay of the EMA weights, which are the ones exported."""
     loudness_jitter_db: tuple[float, float] = (-8.0, 3.0)
-    """Range of the random gain on top of -16 LUFS, decibels."""
+    """Range of the random gain, in dB relative to -16 LUFS."""
     mix_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.15
     """Share of crops that are the sum of two."""
     noise_probability: Annotated[float, Field(ge=0.0, le=1.0)] = 0.04
-    """Share of crops that are noise and nothing else; music alone lets noise come back as lines."""
+    """Share of crops that are pure noise; without them noise is reconstructed as spectral lines."""
     first_source_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
     """Share of crops from the first source when there are several."""
     weights: LossWeights = LossWeights()

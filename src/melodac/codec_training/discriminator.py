@@ -1,4 +1,4 @@
-"""Discriminators of DAC at any width: waveforms folded by a period, complex spectra cut in bands.
+"""Discriminators of DAC at any width: on folded waveforms and on bands of complex spectra.
 
 `dac.model.discriminator` fixes its channels for a GPU; these take a share of them. At a width of 1
 they are DAC's own: names, shapes and outputs, which a test compares.
@@ -18,18 +18,18 @@ from torch.nn.utils.parametrizations import weight_norm
 from melodac.codec_training.config import DiscriminatorShape
 
 BANDS = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
-"""Shares of the spectrum that are judged apart. Source: DAC's discriminator."""
+"""Bands of the spectrum with their own layers, as shares. Source: DAC's discriminator."""
 _SLOPE = 0.1
-_QUIETEST_PEAK = 0.02  # near silence is not blown up to full scale: its gradients would rule
+_QUIETEST_PEAK = 0.02  # near silence is not scaled up to full scale: its gradients would dominate
 _PERIOD_CHANNELS = (32, 128, 512, 1024, 1024)
 _BAND_CHANNELS = 32
 
 Maps = list[Tensor]
-"""Feature maps of one discriminator, the verdict last."""
+"""Feature maps of one discriminator, its output last."""
 
 
 class Discriminator(nn.Module):
-    """All discriminators side by side."""
+    """Period and spectrum discriminators."""
 
     def __init__(self, shape: DiscriminatorShape) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Discriminator(nn.Module):
         self.discriminators = nn.ModuleList([*folded, *banded])
 
     def forward(self, audio: Float[Tensor, "B 1 N"], judges: Sequence[int]) -> list[Maps]:
-        """Judge audio by some discriminators, without its offset and at one peak, as DAC does."""
+        """Run some discriminators on audio without its mean and scaled to one peak, as DAC does."""
         audio = audio - audio.mean(dim=-1, keepdim=True)
         peak = audio.abs().amax(dim=-1, keepdim=True)
         audio = 0.8 * audio / peak.clamp(min=_QUIETEST_PEAK)
@@ -46,7 +46,7 @@ class Discriminator(nn.Module):
 
 
 class PeriodDiscriminator(nn.Module):
-    """Convolutions over samples that are one period apart."""
+    """Discriminator that convolves over samples one period apart."""
 
     def __init__(self, period: int, width: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class PeriodDiscriminator(nn.Module):
         self.conv_post = _convolution(sizes[-1], 1, (3, 1), (1, 1))
 
     def forward(self, audio: Float[Tensor, "B 1 N"]) -> Maps:
-        """Judge audio; the folded waveform is padded by reflection."""
+        """Return the feature maps of audio; the folded waveform is padded by reflection."""
         spare = self.period - audio.shape[-1] % self.period
         padded = functional.pad(audio, (0, spare), mode="reflect")
         x = padded.reshape(*audio.shape[:2], -1, self.period)
@@ -72,7 +72,7 @@ class PeriodDiscriminator(nn.Module):
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Convolutions over a complex spectrum, each band with its own, then all together."""
+    """Discriminator on the complex spectrum: convolutions for each band, then one over all."""
 
     def __init__(self, window: int, width: float) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class SpectrumDiscriminator(nn.Module):
         self.conv_post = _convolution(channels, 1, (3, 3), (1, 1))
 
     def forward(self, audio: Float[Tensor, "B 1 N"]) -> Maps:
-        """Judge audio."""
+        """Return the feature maps of audio."""
         spectrum = self._spectrum(audio)
         maps: Maps = []
         ends: list[Tensor] = []
@@ -97,7 +97,7 @@ class SpectrumDiscriminator(nn.Module):
         return [*maps, self.conv_post(torch.cat(ends, dim=-1))]
 
     def _spectrum(self, audio: Float[Tensor, "B 1 N"]) -> Float[Tensor, "B 2 _ _"]:
-        """Real and imaginary parts of as many frames as there are hops."""
+        """Return real and imaginary parts of as many frames as there are hops."""
         hop = self.window // 4
         end = math.ceil(audio.shape[-1] / hop) * hop - audio.shape[-1]
         pad = (self.window - hop) // 2
@@ -110,7 +110,7 @@ class SpectrumDiscriminator(nn.Module):
             center=True,
             return_complex=True,
         )
-        # frames that see the padding only are dropped, as the audiotools package does
+        # drops the frames that lie in the padding, as the audiotools package does
         return torch.view_as_real(spectrum[..., 2:-2]).permute(0, 3, 2, 1)
 
 

@@ -1,7 +1,7 @@
-"""The quantizer, fitted to music before anything is trained: directions, vectors, a linear decoder.
+"""Fit of the quantizer to music before training: directions, vectors, a linear decoder.
 
-Principal directions of the features, then one k-means a codebook, each on what the ones before left
-over, and least squares from quantized points to log magnitudes, where the decoder starts.
+Principal components of the features, then k-means for each codebook on the residual of the ones
+before, and least squares from quantized points to log magnitudes, where the decoder starts.
 """
 
 from typing import cast
@@ -15,7 +15,7 @@ from melodac.codec.frame_decoder import FrameDecoder
 from melodac.codec.front_end import ResidualQuantizer
 
 MIN_SHARE = 0.1
-"""Share of the mean size below which a cluster moves to the points that are worst described."""
+"""Share of the mean cluster size below which a cluster moves to the worst described points."""
 
 _PIECE = 1024
 
@@ -33,7 +33,7 @@ def fit_quantizer(
     covariance = centred.T @ centred / len(centred)
     # untyped in torch
     _, vectors = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(covariance))  # pyright: ignore[reportUnknownMemberType]
-    directions = vectors.flip(1)
+    directions = vectors.flip(1)  # eigh sorts ascending
     quantizer.mean.copy_(mean)
     quantizer.directions.copy_(directions[:, : quantizer.directions.shape[0]].T)
     residual = quantizer.project(features).float()
@@ -46,7 +46,7 @@ def fit_quantizer(
 def fit_outline(
     decoder: FrameDecoder, points: Float[Tensor, "T _"], log_magnitudes: Float[Tensor, "T F"]
 ) -> None:
-    """Set the decoder's linear guess by ridge regression."""
+    """Set the decoder's linear estimate by ridge regression."""
     inputs = torch.cat([points.double(), torch.ones(len(points), 1, dtype=torch.float64)], 1)
     gram = inputs.T @ inputs
     gram += torch.eye(len(gram), dtype=torch.float64) * (1e-4 * gram.diagonal().mean())
@@ -59,7 +59,7 @@ def fit_outline(
 def cluster(
     points: Float[Tensor, "T _"], num_clusters: int, generator: torch.Generator, rounds: int
 ) -> Float[Tensor, "U _"]:
-    """Run k-means from random points; a cluster of next to nothing moves to where it is worst."""
+    """Run k-means from random points; nearly empty clusters move to badly described points."""
     first = torch.randperm(len(points), generator=generator)[:num_clusters]
     centres = points[first].clone()
     for turn in range(rounds):
@@ -69,7 +69,7 @@ def cluster(
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
         small = (counts < MIN_SHARE * len(points) / num_clusters).nonzero()[:, 0]
         if len(small) and turn < rounds - 3:  # the last rounds only settle
-            # above 0, as where every point is described fully there is no worst one to draw
+            # clamped, since a draw needs a positive weight even if every point is described exactly
             errors = (points - centres[chosen]).square().sum(1).clamp(min=1e-12)
             worst = torch.multinomial(errors, len(small), generator=generator)
             centres[small] = points[worst]
@@ -77,7 +77,7 @@ def cluster(
 
 
 def _nearest(points: Float[Tensor, "T _"], vectors: Float[Tensor, "U _"]) -> Int64[Tensor, " T"]:
-    """Like `front_end.nearest` without its last bits, in pieces whose scores stay in the cache."""
+    """Find the nearest vectors in float32, in pieces whose scores stay in the CPU cache."""
     half = vectors.square().sum(1) / -2
     pieces = range(0, len(points), _PIECE)
     return torch.cat([

@@ -1,6 +1,6 @@
-"""The loop of the codec's training: a time budget, a state that is resumed, a log line at times.
+"""The loop of the codec's training: time budget, resumable state, log.
 
-`pipeline/commands/codec.py` calls `train_codec`.
+Called by `pipeline/commands/codec.py`.
 """
 
 import json
@@ -30,9 +30,9 @@ def train_codec(
 
     Args:
         trainer: The codec.
-        folder: Where its state lies.
+        folder: Folder of the state and the log.
         minutes: Budget of this run.
-        should_stop: Asked before each update; the state is saved in any case.
+        should_stop: Called before each update; True ends the run. The state is saved in any case.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STATE_FILE

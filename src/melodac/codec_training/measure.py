@@ -1,6 +1,6 @@
-"""What a codec keeps of audio it was not trained on: distances per file, use of each codebook.
+"""Evaluation of a codec on held-out audio: distances per file, use of each codebook.
 
-`pipeline/commands/codec.py` writes these as tables beside the weights.
+`pipeline/commands/codec.py` writes these as tables into the folder of the weights.
 """
 
 from collections.abc import Iterable
@@ -33,19 +33,19 @@ class ClipReport:
 
 @dataclass(frozen=True)
 class CodebookReport:
-    """How much of one codebook is in use."""
+    """Usage of one codebook."""
 
     codebook: int
     used_share: float
     """Share of codes that occur at all."""
     perplexity: float
-    """Exponential of the entropy: the number of codes in effective use."""
+    """Exponential of the entropy: the effective number of codes."""
 
 
 def measure_codec(
     codec: Codec, clips: Iterable[Clip]
 ) -> tuple[list[ClipReport], list[CodebookReport]]:
-    """Code every clip there and back; clips must be longer than the longest window."""
+    """Encode and decode every clip; clips must be longer than the longest window."""
     reports: list[ClipReport] = []
     counts = torch.zeros(codec.num_codebooks, codec.codebook_size, dtype=torch.int64)
     for clip in clips:
@@ -58,7 +58,7 @@ def measure_codec(
 
 
 def si_sdr_db(reconstruction: Float[Tensor, "C N"], target: Float[Tensor, "C N"]) -> float:
-    """Scale-invariant signal-to-distortion ratio in decibels.
+    """Return the scale-invariant signal-to-distortion ratio in decibels.
 
     Source: Le Roux et al. 2018, "SDR - half-baked or well done?"; means removed.
     """

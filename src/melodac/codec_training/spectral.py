@@ -1,6 +1,6 @@
 """Spectral distances between audio and its reconstruction, vectorised over a batch of crops.
 
-One short-time Fourier transform a window feeds every term. Used by training and its evaluation.
+One short-time Fourier transform per window feeds every term. Used in training and in evaluation.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
 MEL_BANDS = (5, 10, 20, 40, 80, 160, 320)
 """Mel bands per window. Source: DAC's 44.1 kHz configuration."""
 FLOOR = 1e-5
-"""Magnitude below which a logarithm is cut. Source: DAC's 44.1 kHz configuration."""
-_LONG = 512  # windows from here on resolve partials: log magnitude counts there
+"""Magnitude at which logarithms are clamped. Source: DAC's 44.1 kHz configuration."""
+_LONG = 512  # windows from here on resolve partials, so log magnitude is compared for these only
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SpectralTerms:
 
 
 def spectrum(audio: Float[Tensor, "B N"], window: int) -> Complex[Tensor, "B _ _"]:
-    """Short-time Fourier transform with a Hann window, a hop of a quarter, reflected edges."""
+    """Return the short-time Fourier transform: Hann window, hop of a quarter, reflected edges."""
     return torch.stft(
         audio,
         window,
@@ -59,7 +59,7 @@ def spectral_terms(
 
 
 def _magnitude(spectrum: Complex[Tensor, "B _ _"]) -> Float[Tensor, "B _ _"]:
-    """Absolute values, at a third of the time of `abs`; far below the floor they are cut."""
+    """Return absolute values, three times faster than `abs`; clamped far below the floor."""
     real, imaginary = spectrum.real, spectrum.imag
     return (real * real + imaginary * imaginary).clamp(min=1e-3 * FLOOR**2).sqrt()
 

@@ -1,6 +1,6 @@
 """State of a codec's training between two updates: one file, replaced whole, never a pickle.
 
-A run begins from it, from the weights of a codec, or from nothing; it ends as weights again.
+A run starts from such a state, from the weights of a codec, or fresh; its export is weights again.
 """
 
 import logging
@@ -20,31 +20,31 @@ from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, Conf
 from melodac.files import sync
 
 FRESH = "fresh"
-"""Origin of a run that began with nothing."""
+"""Origin of a run that started without weights."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class TrainingState:
-    """Everything a run is made of between two updates."""
+    """State of a codec's training between two updates."""
 
     model: SpectralModel
     averages: list[Tensor]
-    """Exponential moving averages, in the order of `model.decoder.parameters()`."""
+    """EMA weights, in the order of `model.decoder.parameters()`."""
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
     adversary: Adversary | None = None
     is_fitted: bool = False
-    """Whether the quantizer has been fitted; it never changes again."""
+    """True once the quantizer has been fitted; it never changes afterwards."""
     origin: str = FRESH
-    """What the run began from: `fresh`, or the sha256 of a decoder."""
+    """Origin of the run: `fresh`, or the sha256 of the decoder it started from."""
     update: int = 0
     seconds: float = 0.0
-    """Time spent training so far, all runs together."""
+    """Seconds of training so far, over all runs."""
 
 
 def save_state(path: Path, state: TrainingState, architecture: SpectralArchitecture) -> None:
-    """Replace `path` by the current state; the file is complete or the old one stays."""
+    """Write the state to a temporary file and rename it, so that `path` is always complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     content = {
@@ -68,10 +68,10 @@ def save_state(path: Path, state: TrainingState, architecture: SpectralArchitect
 
 
 def load_state(path: Path, state: TrainingState, architecture: SpectralArchitecture) -> None:
-    """Fill `state` from `path`, which may be damaged: a `CheckpointCorruptError`.
+    """Fill `state` from `path`; a damaged file raises `CheckpointCorruptError`.
 
     Raises:
-        CheckpointMismatchError: The file belongs to another architecture.
+        CheckpointMismatchError: If the file belongs to another architecture.
     """
     content = _read(path)
     if content["architecture"] != architecture.model_dump_json():
@@ -101,7 +101,7 @@ def begin(state: TrainingState, model: SpectralModel, config: WeightsConfig) -> 
 
 
 def export_state(path: Path, folder: Path, *, name: str, sources: str) -> WeightsConfig:
-    """Write the quantizer and the averaged decoder of a state file as a codec."""
+    """Write the quantizer and the EMA weights of the decoder as a codec."""
     content = _read(path)
     if not content["is_fitted"]:
         raise ConfigError(f"{path} holds a codec whose quantizer is not fitted yet: train on")
@@ -129,7 +129,7 @@ def export_state(path: Path, folder: Path, *, name: str, sources: str) -> Weight
 
 
 def read_architecture(path: Path) -> SpectralArchitecture:
-    """Shape of the codec in a state file."""
+    """Return the shape of the codec in a state file."""
     return SpectralArchitecture.model_validate_json(_read(path)["architecture"])
 
 

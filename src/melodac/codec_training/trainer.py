@@ -1,7 +1,7 @@
-"""`CodecTrainer`: a spectral codec in training, one exact update at a time.
+"""`CodecTrainer`: training of a spectral codec, update by update.
 
-First the quantizer is fitted to music; from then on codes stay and only the decoder learns, so that
-better weights never change a token. The weights that count are a moving average.
+First the quantizer is fitted to music. Afterwards codes are fixed and only the decoder trains, so
+better weights never change a token. EMA weights are the ones exported.
 """
 
 import logging
@@ -32,12 +32,12 @@ from melodac.codec_training.state import TrainingState
 _BETAS = (0.8, 0.99)  # source: DAC's 44.1 kHz configuration
 _WARMUP_UPDATES = 200
 _EDGE = WINDOW // 2
-"""Samples at the ends of a crop that are not judged: too few frames overlap there."""
+"""Samples at the ends of a crop excluded from the loss: too few frames overlap there."""
 _log = logging.getLogger(__name__)
 
 
 class CodecTrainer:
-    """One codec in training."""
+    """Trainer of one codec."""
 
     def __init__(
         self, config: CodecTrainingConfig, architecture: SpectralArchitecture, crops: CropSource
@@ -57,7 +57,7 @@ class CodecTrainer:
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Fit the quantizer, and the decoder's linear guess to what it keeps."""
+        """Fit the quantizer, then the decoder's linear estimate to the quantized points."""
         features: list[Tensor] = []
         magnitudes: list[Tensor] = []
         for _ in range(self.config.fit_batches):
@@ -76,7 +76,7 @@ class CodecTrainer:
         self.state.is_fitted = True
 
     def update(self) -> dict[str, float]:
-        """Make one update; return the weighted terms of the loss and the gradient norm."""
+        """Run one update; return the weighted terms of the loss and the gradient norm."""
         state, config = self.state, self.config
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.update)
@@ -106,7 +106,7 @@ class CodecTrainer:
 
     @torch.no_grad()
     def _points(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
-        """Quantize crops, some of them by fewer codebooks than all."""
+        """Quantize crops, some of them with fewer codebooks (quantizer dropout)."""
         quantizer, generator = self.state.model.quantizer, self.state.generator
         num_codebooks = len(quantizer.vectors)
         points = quantizer.project(self._features(audio))
@@ -123,7 +123,7 @@ class CodecTrainer:
         return self.state.model.front_end(audio)[:, HALO:-HALO]
 
     def _log_magnitudes(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B T F"]:
-        """Analyse the music as the decoder's tonal frames are to be."""
+        """Return the log magnitudes of the music, the targets of the decoder's tonal frames."""
         start = HALO * self._hop + self._hop // 2 - WINDOW // 2
         frames = audio[:, start:].unfold(-1, WINDOW, self._hop)[:, : self.config.crop_frames]
         hann = torch.hann_window(WINDOW)
@@ -137,7 +137,7 @@ class CodecTrainer:
         return weight * (spectra.tonal - self._log_magnitudes(audio)).abs().mean()
 
     def _sound(self, spectra: Spectra) -> Float[Tensor, "B N"]:
-        """Sound crops as if each were somewhere in a recording."""
+        """Synthesise crops, each as if it were somewhere in a recording."""
         generator = self.state.generator
         before = torch.rand(len(spectra.tonal), NUM_BINS, generator=generator)
         first = int(torch.randint(1 << 20, (), generator=generator))
@@ -150,7 +150,7 @@ class CodecTrainer:
         audio: Float[Tensor, "B 1 N"],
         terms: dict[str, Tensor],
     ) -> dict[str, float]:
-        """Let the discriminators learn and, once they have, add to `terms` what they demand."""
+        """Update the discriminators and, after their lead, add their terms to the codec's loss."""
         adversary, weights = self.state.adversary, self.config.weights
         begins_at = self.config.adversarial.begins_at
         if adversary is None or begins_at is None or self.state.update < begins_at:
@@ -165,6 +165,7 @@ class CodecTrainer:
 
     @torch.no_grad()
     def _average(self) -> None:
+        # a smaller decay in the first updates, so that the average soon forgets the initial weights
         decay = min(self.config.ema_decay, (1 + self.state.update) / (10 + self.state.update))
         weights = self.state.model.decoder.parameters()
         for average, weight in zip(self.state.averages, weights, strict=True):
@@ -172,7 +173,7 @@ class CodecTrainer:
 
 
 def learning_rate(config: CodecTrainingConfig, update: int) -> float:
-    """Linear warm-up, then a cosine down to the final rate, which stays."""
+    """Return the learning rate: linear warm-up, then cosine decay to a constant final rate."""
     done = min(update / config.updates, 1.0)
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     share = config.final_rate_share + (1 - config.final_rate_share) * cosine

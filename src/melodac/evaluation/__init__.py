@@ -1,1 +1,1 @@
-"""How well a model predicts: likelihood and n-gram baselines."""
+"""Evaluation of models: likelihood, n-gram baselines, detectors of faults, proxies of the ear."""

@@ -1,4 +1,4 @@
-"""Estimates with bootstrap intervals: what is drawn anew is what was sampled from the world."""
+"""Estimates with bootstrap intervals over independent units, such as tracks."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,15 @@ _CONFIDENCE = 0.95
 
 
 class Bootstrap(NamedTuple):
-    """How the intervals are drawn."""
+    """Settings of the bootstrap."""
 
     samples: int
-    """Resamples of what was sampled: tracks, recordings, free runs."""
+    """Number of resamples of the units: tracks, recordings or free runs."""
     seed: int
 
 
 class Estimate(NamedTuple):
-    """A measured value with its 95 % bootstrap interval; no interval from a single track."""
+    """Measured value with its 95 % bootstrap interval; no interval from a single unit."""
 
     value: float
     low: float | None

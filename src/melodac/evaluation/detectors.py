@@ -1,8 +1,8 @@
-"""Labels for what is plainly wrong with a clip: silent, clipped, noise, static, looping, truncated.
+"""Labels for plain faults of a clip: silent, clipped, noise, static, looping, truncated.
 
-Only what the model made is judged, never its real beginning. Each label comes from measured numbers
-that are kept beside it; what could not be measured is None. Looping is judged on codes, never on
-audio: autocorrelation calls every held note a loop.
+Only the generated part is judged, never a real prefix. Each label follows from measured numbers
+that are kept with it; None means not measured. Looping is judged on codes, never on audio:
+autocorrelation calls every held note a loop.
 """
 
 import math
@@ -18,33 +18,33 @@ from melodac.evaluation.spectra import change_db, mel_levels, strongest_echo, tr
 from melodac.tokens.statistics import repeated_ngram_share
 
 SILENT_BELOW_DBFS = -50.0
-"""RMS level under which a clip counts as silent; quiet music stays above -40 dBFS."""
+"""RMS level in dBFS below which a clip counts as silent; quiet music stays above -40."""
 
 FULL_SCALE = 0.999
 """Magnitude from which a sample counts as clipped."""
 
 CLIPPED_ABOVE_SHARE = 1e-3
-"""Share of clipped samples above which a clip is labelled; 44 samples in a second."""
+"""Share of clipped samples above which a clip is labelled: 44 samples in a second."""
 
 TRUNCATED_BELOW_SHARE = 0.98
-"""Share of the asked duration under which a clip is truncated; one frame short is not."""
+"""Share of the requested duration below which a clip is truncated; one frame short is not."""
 
 ECHO_BELOW = 0.22
-"""Echo under which no frame says anything about later ones (tests/benchmarks/labels.py)."""
+"""Echo below which frames do not predict later frames (tests/benchmarks/labels.py)."""
 
 TONAL_ABOVE_SHARE = 0.12
-"""Share of the power in held partials from which a clip without echo is a drone and not noise
+"""Share of the power in held partials above which a clip without echo is a drone, not noise
 (tests/benchmarks/labels.py)."""
 
 STATIC_BELOW_DB = 1.0
-"""Change of the spectrum under which a clip stands still (tests/benchmarks/labels.py)."""
+"""Change of the spectrum in dB below which a clip is static (tests/benchmarks/labels.py)."""
 
 LOOPING_ABOVE_SHARE = 0.5
 """Share of repeated code n-grams above which a clip is looping: more repeats than new material."""
 
 JUDGED_FROM_S = 2.0
-"""Duration from which noise and static are judged: the largest of many autocorrelations of a
-shorter clip is above the limit by chance."""
+"""Duration in seconds from which noise and static are judged: in a shorter clip the largest of many
+autocorrelations is above the limit by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class ClipFindings:
     """Measurements of one clip; None means not measured, never zero."""
 
     asked_s: float
-    """Duration that was asked for."""
+    """Requested duration."""
     duration_s: float
     """Duration of the audio."""
     peak_dbfs: float | None
@@ -62,17 +62,17 @@ class ClipFindings:
     clipped_share: float | None
     """Share of samples at full scale; None for an empty clip."""
     echo: float | None
-    """How well frames foretell later ones, about 0 to 1; None if silent or under 2 s."""
+    """Predictability of later frames, about 0 to 1; None if silent or under 2 s."""
     tonal_share: float | None
     """Share of the power in held partials; None as for the echo."""
     change_db: float | None
-    """How far the spectrum moves within the clip; None as for the echo."""
+    """Movement of the spectrum within the clip, in dB; None as for the echo."""
     repeated_share: float | None
     """Share of code n-grams heard before; None without codes or with fewer than two n-grams."""
 
     @property
     def is_silent(self) -> bool:
-        """Whether there is nothing to hear."""
+        """True if there is nothing to hear."""
         return self.rms_dbfs is None or self.rms_dbfs < SILENT_BELOW_DBFS
 
     @property
@@ -82,7 +82,7 @@ class ClipFindings:
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """For each fault why it is one, in plain words with the numbers; empty if there is none."""
+        """Reason for each fault, in plain words with the numbers; empty if there is none."""
         faults = {
             "silent": self._why_silent(),
             "clipped": self._why_clipped(),
@@ -136,7 +136,7 @@ class ClipFindings:
         )
 
     def _why_looping(self) -> str:
-        # silence and drones repeat their codes too, but that says nothing new
+        # silence and drones repeat their codes too, and have their own label
         is_told = self.is_silent or self._why_static()
         if is_told or not _exceeds(self.repeated_share, LOOPING_ABOVE_SHARE):
             return ""
@@ -155,13 +155,13 @@ def examine_clip(
     asked_s: float,
     codes: Int[Tensor, "C K T"] | None,
 ) -> ClipFindings:
-    """Measure what may be wrong with a clip.
+    """Measure a clip for faults.
 
     Args:
-        audio: Samples, full scale at 1, without a real beginning.
+        audio: Samples, full scale at 1, without a real prefix.
         rate_hz: Sample rate.
-        asked_s: Duration that was asked for.
-        codes: The codes that were decoded, without the prefix; None if there are none.
+        asked_s: Requested duration.
+        codes: Codes of the clip, without the prefix; None if there are none.
 
     Raises:
         AudioError: If a sample is not finite.

@@ -1,7 +1,7 @@
-"""How well a model predicts music it has not seen: nats per code and bits per second.
+"""Likelihood of music that a model was not trained on: nats per code and bits per second.
 
-Scored with the loss of training on fixed windows that count every frame once. Tracks, not frames,
-are what was sampled from the world, so the confidence interval resamples tracks.
+The score is the training loss on fixed windows that count every frame once. Tracks, not frames, are
+the independent samples, so the confidence interval resamples tracks.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from melodac.training.loss import bits_per_second, score_windows
 
 @dataclass(frozen=True)
 class Likelihood:
-    """What one model makes of one split."""
+    """Likelihood of one split under one model."""
 
     nats: Estimate
-    """Per code, over all codebooks."""
+    """Nats per code, over all codebooks."""
     nats_per_codebook: tuple[Estimate, ...]
     bits_per_second: Estimate
-    """Code length of one second of sound."""
+    """Code length of one second of audio."""
     num_tracks: int
     num_frames: int
 
@@ -46,14 +46,14 @@ def measure_likelihood(
     """Score every frame of every track.
 
     Args:
-        model: A trained model; its dropout is off meanwhile.
+        model: Trained model; dropout is off meanwhile.
         pattern: Delay pattern it was trained with.
         array: Tracks of the split.
         frames: Frames of a window; each is predicted from the earlier ones of its window.
         windows_per_batch: Windows in memory at once; changes no result.
         frame_rate_hz: Codec frames per second.
-        bootstrap: How the intervals are drawn.
-        tags: Of each track, for a model that reads them; none: it reads the null condition.
+        bootstrap: Settings of the intervals.
+        tags: Tags of each track, for a model that reads them; empty for the null condition.
     """
     windows = evaluation_windows([int(length) for length in array.lengths], frames)
     scores = score_windows(
@@ -68,6 +68,7 @@ def measure_likelihood(
     num_tracks = len(array.lengths)
     nats = np.zeros((num_tracks, pattern.num_codebooks))
     counts = np.zeros((num_tracks, pattern.num_codebooks), dtype=np.int64)
+    # add.at, since a track has several windows: plain indexing would keep only the last
     np.add.at(nats, windows.tracks, scores.nats.numpy())
     np.add.at(counts, windows.tracks, scores.counts.numpy())
     draws = _draw_tracks(num_tracks, bootstrap)
@@ -76,7 +77,7 @@ def measure_likelihood(
         for codebook in range(pattern.num_codebooks)
     )
     mean = _estimate(nats.sum(axis=1), counts.sum(axis=1), draws)
-    # every codebook counts the same cells, so bits are the mean times a constant, bounds and all
+    # every codebook counts the same cells, so bits are the mean times a constant, bounds included
     scale = bits_per_second([1.0] * pattern.num_codebooks, frame_rate_hz)
     return Likelihood(
         nats=mean,

@@ -1,8 +1,7 @@
-"""Unigram and bigram baselines: what counting alone predicts, in the unit of the model's loss.
+"""Unigram and bigram baselines: the prediction of counts alone, in the unit of the model's loss.
 
-A model that is not better than these has learned nothing. Their smoothing is fitted on a part of
-the training tracks that is held out meanwhile, so they are as strong as counting gets and never see
-what they are scored on.
+A model that is not better than these has learned nothing. Their smoothing is fitted on held-out
+training tracks, so they are as strong as counting can be and never see what they are scored on.
 """
 
 from collections.abc import Callable
@@ -17,43 +16,43 @@ from melodac.tokens.statistics import CodeCounts, count_pairs
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 
 HELD_OUT_EVERY = 5
-"""One track in so many is held out to fit the smoothing."""
+"""Interval of held-out tracks: every fifth fits the smoothing."""
 
 PRIORS = tuple(10.0 ** (exponent / 2) for exponent in range(6, -9, -1))
-"""Counts added to every code of a unigram that are tried: 1000 down to 0.0001."""
+"""Candidates for the count added to every code of a unigram: 1000 down to 0.0001."""
 
 CONCENTRATIONS = tuple(10.0 ** (exponent / 3) for exponent in range(18, -4, -1))
-"""Weights of the unigram in a bigram, in counts, that are tried: 1 000 000 down to 0.1."""
+"""Candidates for the weight of the unigram in a bigram, in counts: 1 000 000 down to 0.1."""
 
 DISCOUNTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Parts of a count that are tried as taken from every pair seen and given to the unigram."""
+"""Candidates for the part of each seen pair's count that is given to the unigram."""
 
 
 class Smoothing(NamedTuple):
-    """How the counts of one codebook become probabilities."""
+    """Parameters that turn the counts of one codebook into probabilities."""
 
     prior: float
-    """Counts added to every code of the unigram."""
+    """Count added to every code of the unigram."""
     discount: float
-    """Taken from the count of every pair seen and given to the unigram, 0 to 1."""
+    """Part of the count of every seen pair that is given to the unigram, 0 to 1."""
     concentration: float
     """Weight of the unigram in the bigram, in counts."""
 
 
 @dataclass(frozen=True)
 class NgramBaseline:
-    """Counts of the training tracks and the smoothing that suits them."""
+    """Baseline of counts, with its smoothing: unigram and bigram of each codebook."""
 
     counts: CodeCounts
     smoothing: tuple[Smoothing, ...]
-    """One per codebook and channel."""
+    """Smoothing of each column, one per codebook and channel."""
 
     def unigram(self, codebook: int) -> Float64[np.ndarray, " U"]:
-        """Probability of each code, whatever came before."""
+        """Return the probability of each code without context."""
         return _unigram(self.counts.codes()[codebook], self.smoothing[codebook].prior)
 
     def bigram(self, codebook: int) -> Float64[np.ndarray, "U U"]:
-        """Probability of each code (last axis) after each code of the frame before (first axis)."""
+        """Return the probability of each code (last axis) after each other code (first axis)."""
         pairs = self.counts.pairs[codebook].astype(np.float64)
         _, discount, concentration = self.smoothing[codebook]
         return _interpolate(
@@ -67,18 +66,18 @@ class NgramBaseline:
 
 
 class BaselineScores(NamedTuple):
-    """Mean cost of a code under each baseline."""
+    """Mean cross-entropy of a code under each baseline, by codebook."""
 
     unigram_nats: Float64[np.ndarray, " K"]
     bigram_nats: Float64[np.ndarray, " K"]
-    """The first frame of a track has none before it and costs what it does as a unigram."""
+    """Bigram cost, in which the first frame of a track is scored as a unigram."""
 
 
 def fit_baseline(train: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> NgramBaseline:
     """Count the training tracks and fit the smoothing of each codebook.
 
-    The smoothing is the best on held-out tracks of the counts of the others: every fifth track, or
-    the last fifth of the frames if there is one track. The counts are then those of all tracks.
+    The smoothing is the one best on held-out tracks for the counts of the others: every fifth
+    track, or the last fifth of the frames of a single track. Final counts are those of all tracks.
 
     Source:
         Teh 2006, A hierarchical Bayesian language model based on Pitman-Yor processes: its
@@ -87,12 +86,12 @@ def fit_baseline(train: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> Ngram
     """
     rest, held_out = (count_pairs(part, codebook_size) for part in _split(train))
     smoothing = tuple(_fit(rest, held_out, codebook) for codebook in range(len(rest.firsts)))
-    # counted anew, not added up: a single track was cut, and the pair at the cut is in no part
+    # counted anew, since a single track was cut and the pair at the cut is in neither part
     return NgramBaseline(count_pairs(train, codebook_size), smoothing)
 
 
 def score_baseline(baseline: NgramBaseline, array: TokenArray) -> BaselineScores:
-    """Cross-entropy of every code of an array, in nats a code, for each codebook."""
+    """Return the cross-entropy of an array, in nats per code, for each codebook."""
     K, U = baseline.counts.firsts.shape
     counts = count_pairs(array, U)
     codes = counts.codes()
@@ -138,9 +137,9 @@ def _fit(rest: CodeCounts, held_out: CodeCounts, codebook: int) -> Smoothing:
         )
         return _cost(given, weights)
 
-    # For one discount the cost has one valley, so the walk from the last discount's best weight
-    # finds the best of all combinations in a quarter of the time. One parameter after the other,
-    # in two rounds, misses it by 0.01 nats.
+    # For one discount the cost has a single minimum, so a walk from the previous discount's best
+    # weight finds the best of all combinations in a quarter of the time. Two rounds of one
+    # parameter after the other miss it by 0.01 nats.
     found: list[tuple[float, float, float]] = []
     position = 0
     for discount in DISCOUNTS:
@@ -179,5 +178,6 @@ def _interpolate(
     discount: float,
     concentration: float,
 ) -> Float64[np.ndarray, "..."]:
+    # the mass taken from every seen pair, plus the concentration, goes to the unigram
     given = (concentration + discount * kinds) * unigram
     return (np.maximum(pairs - discount, 0.0) + given) / (totals + concentration)

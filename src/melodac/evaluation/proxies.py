@@ -1,8 +1,8 @@
-"""Six proxies of the ear: what a listener would compare, as numbers of a clip, and their distance.
+"""Six proxies of the ear: numbers of a clip that a listener would compare, and their distance.
 
 A proxy turns a clip into a few numbers in one unit. Two sets of clips are compared by the energy
-distance of these, which is 0 for equal distributions and needs no bandwidth and no fit. Each proxy
-hears the order of frames, not their kind alone: shuffled music has the spectra of music.
+distance of these numbers, which is 0 for equal distributions and needs no bandwidth and no fit.
+Each proxy depends on the order of frames, since shuffled music has the spectra of music.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,24 +27,24 @@ from melodac.evaluation.spectra import (
 )
 
 SHORTEST_S = 1.25
-"""Duration that a clip needs: beats are looked for up to a second apart."""
+"""Shortest clip in seconds: beats are searched up to a second apart."""
 
 
 class Proxy(StrEnum):
-    """What is compared, in the order of tables."""
+    """Proxies, in the order of tables."""
 
     LOG_MEL = "log_mel"
     """Level of each of 40 mel bands: mean, spread, change within 93 ms; dB."""
     CHROMA = "chroma"
-    """Share of each pitch class from the strongest on; likeness of frames 0.1 to 1 s apart."""
+    """Share of each pitch class from the strongest on; similarity of frames 0.1 to 1 s apart."""
     ONSET_RATE = "onset_rate"
-    """Onsets a second."""
+    """Onsets per second."""
     TEMPO = "tempo"
     """Largest autocorrelation of the onset strength at 0.25 to 1 s."""
     TONAL_SHARE = "tonal_share"
     """Share of frames with a tenth of their power in held partials."""
     HOLD = "hold"
-    """Duration of the partials in seconds, as an average moment hears it."""
+    """Duration of partials in seconds, averaged over time and weighted by amplitude."""
 
 
 Description = Mapping[Proxy, Float64[np.ndarray, " _"]]
@@ -54,18 +54,18 @@ _ALIKE_S = (0.1, 0.5, 1.0)
 _ONSET_PROMINENCE_DB = 2.0
 _ONSET_APART_S = 0.05
 _BEAT_S = (0.25, 1.0)
-_RIPPLE_DB = 0.2  # of noise; the onset strength of music varies by 1 to 3 dB
+_RIPPLE_DB = 0.2  # taken as noise; the onset strength of music varies by 1 to 3 dB
 _TONAL_ABOVE_SHARE = 0.1
 _SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Described clips, and which of them were drawn together."""
+    """Described clips, with the recording of each."""
 
     descriptions: tuple[Description, ...]
     units: tuple[str, ...]
-    """For each clip the recording it comes from; a bootstrap draws these, not clips."""
+    """Recording of each clip; a bootstrap resamples recordings, not clips."""
 
 
 def describe_clip(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Description:
@@ -98,19 +98,19 @@ def describe_clip(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Descrip
 def measure_distance(
     proxy: Proxy, clips: ClipSet, truth: ClipSet, bootstrap: Bootstrap
 ) -> Estimate:
-    """Compare two sets of clips by one proxy: 0 if nobody could tell them apart, else more.
+    """Return the distance of two sets of clips by one proxy: 0 if they cannot be told apart.
 
     The result is the energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| in the unit of the proxy.
-    Pairs of one unit are left out of every mean, so it is 0 on average for equal distributions,
-    whatever the number of clips, and may fall a little below. The interval resamples the units of
-    both sets.
+    Pairs within one unit are left out of every mean, so the distance is 0 on average for equal
+    distributions, whatever the number of clips, and may fall a little below. The interval resamples
+    the units of both sets.
 
     Source:
         Szekely and Rizzo 2013, Energy statistics: a class of statistics based on distances,
         Journal of Statistical Planning and Inference 143, definition 1.
 
-    Sets from fewer than two units, or with a number that is not finite, are refused with
-    `EvaluationError`.
+    Raises `EvaluationError` for sets from fewer than two units, or with a number that is not
+    finite.
     """
     distances = _resample(proxy, clips, truth, bootstrap)
     return Estimate(float(distances[0]), *interval(distances[1:]))
@@ -133,7 +133,7 @@ def _resample(
 ) -> Float64[np.ndarray, " _"]:
     """Return the distance as it is, then that of every resample."""
     rows, columns = (_matrix(proxy, part) for part in (clips, truth))
-    # what comes from the same recordings is drawn together with them
+    # sets from the same recordings share the draws, as a resampled recording is in both
     stream = 0 if set(clips.units) == set(truth.units) else 1
     of_truth = _draw_weights(truth.units, bootstrap, stream=0)
     of_clips = _draw_weights(clips.units, bootstrap, stream=stream)
@@ -153,13 +153,14 @@ def _matrix(proxy: Proxy, clips: ClipSet) -> Float64[np.ndarray, "B _"]:
     rows = np.stack([description[proxy] for description in clips.descriptions]).astype(np.float64)
     if not np.isfinite(rows).all():
         raise EvaluationError(f"proxy {proxy} of {len(rows)} clips is not finite")
+    # root mean square over the numbers of a proxy, so the distance is in the proxy's unit
     return rows / np.sqrt(rows.shape[1])
 
 
 def _draw_weights(
     units: Sequence[str], bootstrap: Bootstrap, *, stream: int
 ) -> Float64[np.ndarray, "_ B"]:
-    """How often each clip counts: once as it is, then in every resample of the units."""
+    """Return the weight of each clip: 1 in the first row, then its count in each resample."""
     names, unit_of_clip = np.unique(units, return_inverse=True)
     generator = np.random.default_rng([bootstrap.seed, stream])
     chances = np.full(len(names), 1 / len(names))
@@ -179,7 +180,7 @@ def _mean_over_pairs(
 ) -> Float64[np.ndarray, " _"]:
     total = np.einsum("ri,ij,rj->r", weights, distances * counts, others, optimize=True)
     pairs = np.einsum("ri,ij,rj->r", weights, counts, others, optimize=True)
-    # a resample may hold one unit alone, which has no pairs
+    # a resample may hold a single unit, which has no pairs
     return np.divide(total, pairs, out=np.full_like(total, np.nan), where=pairs > 0)
 
 
@@ -197,7 +198,7 @@ def _describe_chroma(partials: Partials, rate_hz: int) -> Float64[np.ndarray, " 
     shares = frames / np.maximum(total, _SMALLEST)
     weights = total[0] / max(float(total.sum()), _SMALLEST)
     profile = shares @ weights
-    # from the strongest class on: another key is no other music
+    # rotated to start at the strongest class: a transposition is not different music
     profile = np.roll(profile, -int(profile.argmax()))
     units = shares / np.maximum(np.linalg.norm(shares, axis=0), _SMALLEST)
     lags = [round(seconds * rate_hz / PARTIAL_HOP) for seconds in _ALIKE_S]
@@ -225,7 +226,7 @@ def _periodicity(strength: Float[np.ndarray, " T"], rate_hz: int) -> float:
 
 
 def _hold_s(partials: Partials) -> float:
-    """Duration of partials, weighted by amplitude at every moment of each."""
+    """Return the mean duration of partials, weighted by amplitude at every moment of each."""
     amplitude = np.sqrt(partials.power) * (partials.seconds > 0)
     total = float(amplitude.sum())
     return float((amplitude * partials.seconds).sum()) / total if total > _SMALLEST else 0.0

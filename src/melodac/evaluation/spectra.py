@@ -1,8 +1,8 @@
-"""Spectra of a clip over time, and how they hold together: echo, change and partials.
+"""Spectra of a clip over time, and measures of their coherence: echo, change and partials.
 
-Noise, unigram samples and shuffled frames have the spectra of sound, but no frame says anything
-about the frames after it; in music notes are held, chords change and drums come back. All measures
-look further than one analysis window, so that overlapping windows never pass for a held note.
+Noise, unigram samples and shuffled frames have the spectra of sound, but their frames do not
+predict later ones; in music notes are held, chords change and drums return. All measures span more
+than one analysis window, so that overlapping windows never count as a held note.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]  it has non
 from melodac.errors import AudioError
 
 LEVEL_WINDOW, LEVEL_HOP = 2048, 512
-"""Samples of a window of `mel_levels`, and between two of them."""
+"""Window and hop of `mel_levels`, in samples."""
 
 PARTIAL_WINDOW, PARTIAL_HOP = 4096, 1024
-"""Samples of a window of `track_partials`: long enough to part the notes of a chord."""
+"""Window and hop of `track_partials`, in samples: long enough to separate the notes of a chord."""
 
 QUIETEST_DB = -80.0
-"""Floor of levels, 0 dB for a full-scale sine: what is quieter is as good as silence."""
+"""Floor of levels, 0 dB for a full-scale sine; quieter sound is as good as silence."""
 
 HELD_S = 0.25
-"""Duration from which a partial counts as held; one window lasts 0.093 s, and peaks of noise, which
-live as long as a window, drift into one another for 0.2 s at most."""
+"""Duration in seconds from which a partial counts as held. One window lasts 0.093 s, and peaks of
+noise, which live as long as a window, drift into one another for 0.2 s at most."""
 
 _NUM_BANDS, _LOWEST_HZ, _HIGHEST_HZ = 40, 40.0, 16_000.0
-# from 70 ms on, past the window of a level, to 1.5 s
+# from 70 ms, past the window of a level, to 1.5 s
 _ECHO_FROM_FRAMES, _ECHO_TO_FRAMES = 6, 130
 _ECHO_RANGE_DB = 50.0
 _BLOCK_S, _APART_BLOCKS, _CHANGE_RANGE_DB, _CHANGE_QUANTILE = 0.25, 4, 40.0, 0.9
@@ -65,7 +65,7 @@ class Partials(NamedTuple):
 def mel_levels(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Float32[np.ndarray, "_ T"]:
     """Measure the level in dB of each mel band in each window; channels are averaged in power.
 
-    A clip shorter than a window, or with a sample that is not finite, is an `AudioError`.
+    A clip shorter than a window, or with a sample that is not finite, raises `AudioError`.
     """
     filters = librosa.filters.mel(
         sr=rate_hz,
@@ -80,10 +80,10 @@ def mel_levels(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Float32[np
 
 
 def strongest_echo(levels: Float32[np.ndarray, "_ T"]) -> float:
-    """Return how well frames foretell a later frame: the largest autocorrelation of the levels.
+    """Return the largest autocorrelation of the levels: how well frames predict a later frame.
 
-    The clip's mean spectrum is taken away, lags go from 70 ms to 1.5 s, and all bands count as one
-    sum. Held notes answer at short lags, a beat at its period, independent frames at none.
+    The clip's mean spectrum is subtracted, lags go from 70 ms to 1.5 s, and all bands count as one
+    sum. Held notes respond at short lags, a beat at its period, independent frames at none.
     """
     audible = np.maximum(levels, levels.max() - _ECHO_RANGE_DB).astype(np.float64)
     moving = audible - audible.mean(axis=1, keepdims=True)
@@ -99,10 +99,10 @@ def strongest_echo(levels: Float32[np.ndarray, "_ T"]) -> float:
 
 
 def change_db(levels: Float32[np.ndarray, "_ T"], *, rate_hz: int) -> float | None:
-    """Return how far the spectrum moves within the clip, or None for a clip under 1.5 s.
+    """Return the movement of the spectrum in dB, or None for a clip under 1.5 s.
 
     Quarter seconds are averaged in power and compared with all others a second or more away, by the
-    mean difference over the bands; the largest tenth of these differences is left out.
+    mean difference over the bands; the result is the 90 % quantile of these differences.
     """
     frames = round(_BLOCK_S * rate_hz / LEVEL_HOP)
     num_blocks = levels.shape[1] // frames
@@ -125,7 +125,7 @@ def track_partials(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Partia
         McAulay and Quatieri 1986, Speech analysis/synthesis based on a sinusoidal representation,
         section III: peaks are matched with the nearest peak of the next frame.
 
-    A clip shorter than a window, or with a sample that is not finite, is an `AudioError`.
+    A clip shorter than a window, or with a sample that is not finite, raises `AudioError`.
     """
     power = _power(audio, PARTIAL_WINDOW, PARTIAL_HOP)
     first, last = (round(hz * PARTIAL_WINDOW / rate_hz) for hz in _PEAK_HZ)
@@ -142,20 +142,21 @@ def track_partials(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Partia
 
 
 def _smooth(levels: Float[np.ndarray, "_ T"]) -> Float[np.ndarray, "_ T"]:
-    """Median of each bin's neighbourhood."""
+    """Return the median of each bin's neighbourhood."""
     size = (_NEIGHBOUR_BINS, 1)
     median = cast("Callable[..., np.ndarray]", ndimage.median_filter)
     return median(levels, size=size, mode="nearest")
 
 
 def _link(is_peak: Bool[np.ndarray, "_ T"]) -> Int[np.ndarray, "_ T"]:
-    """Length in frames of the chain that each peak belongs to."""
+    """Return the length in frames of the chain that each peak belongs to."""
+    # forwards: number of frames of the chain so far; backwards: its full length
     age = is_peak.astype(np.int64)
     for frame in range(1, age.shape[1]):
         age[:, frame] *= 1 + _largest_neighbour(age[:, frame - 1])
     length = age.copy()
     for frame in range(age.shape[1] - 2, -1, -1):
-        # a peak that begins a chain of its own says nothing about this one
+        # only a peak that continues a chain passes its length back
         goes_on = np.where(age[:, frame + 1] > 1, length[:, frame + 1], 0)
         is_longer = is_peak[:, frame] * _largest_neighbour(goes_on)
         length[:, frame] = np.maximum(length[:, frame], is_longer)

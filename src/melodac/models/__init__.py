@@ -1,1 +1,1 @@
-"""The language model over delayed codes, with its key-value cache."""
+"""Language model over delayed codes, with its KV cache and text conditioning."""

@@ -1,9 +1,9 @@
 """Self-attention, and cross-attention from the codes to the text.
 
 Grouped queries, normalised queries and keys, rotary positions in self-attention. The scale is
-always the standard one, 1 / sqrt(head width): with unit-size queries and keys the logits start with
-a standard deviation near 1, whatever the width. Cross-attention reads the whole text, or the null
-vector, and has no positions, since a byte of the text is not before or after a step of the music.
+always 1 / sqrt(head width): with unit-size queries and keys the attention logits start with a
+standard deviation near 1, whatever the width. Cross-attention reads the whole text or the null
+vector and has no positions, since a byte of the text has no place in the order of the steps.
 """
 
 from jaxtyping import Bool, Float
@@ -17,11 +17,11 @@ from melodac.models.layers import RMSNorm, RotaryTable, rotate
 
 
 class Attention(nn.Module):
-    """Each step reads itself and the steps before it.
+    """Self-attention of a decoder block; causal unless told which steps exist.
 
-    Queries and keys share one norm scale: only their product is ever seen, and one call serves
-    both. There is no dropout on the weights: it forces the slow path of the fused kernel (measured:
-    2 to 4 times the time of attention), and the sublayer's output is dropped anyway.
+    Queries and keys share one norm scale: only their product matters, so two would be redundant,
+    and one call serves both. Attention weights have no dropout: it forces the slow path of the
+    fused kernel (measured: 2 to 4 times slower), and the sublayer's output has dropout anyway.
 
     Source:
         Grouped queries: Ainslie et al. 2023 (arXiv:2305.13245); normalised queries and keys: Henry
@@ -45,13 +45,13 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         seen: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """What each step reads from the past; with a cache, the past includes what it holds.
+        """Return what each step reads from its past; with a cache, the cached steps included.
 
         Args:
-            x: What asks and answers.
+            x: Normalised residual stream.
             rotary: Positions of the steps.
             cache: Earlier steps.
-            seen: Steps that exist; if given, each step reads all of them instead of its past.
+            seen: Steps that exist; if given, attention is over all of them, not only the past.
         """
         query, key, value = self.project(x, rotary)
         if seen is not None:
@@ -65,7 +65,7 @@ class Attention(nn.Module):
     def project(
         self, x: Float[Tensor, "B S D"], rotary: RotaryTable
     ) -> tuple[Float[Tensor, "B H S E"], Float[Tensor, "B G S E"], Float[Tensor, "B G S E"]]:
-        """Queries, keys and values by head; the first two normalised and turned."""
+        """Return queries, keys and values by head; queries and keys normalised and rotated."""
         heads = self.query_key_value(x).view(*x.shape[:2], -1, self.head_dim)
         num_turned = self.num_heads + self.num_kv_heads
         turned = rotate(self.query_key_norm(heads[:, :, :num_turned]), rotary)
@@ -79,15 +79,16 @@ def attend(
     key: Float[Tensor, "B G M E"],
     value: Float[Tensor, "B G M E"],
 ) -> Float[Tensor, "B H S E"]:
-    """Causal softmax attention of a whole sequence, or of the newest step on all steps so far.
+    """Apply causal attention to a whole sequence, or to the newest step over all steps so far.
 
     Args:
-        query: Heads that ask, of M steps or of the last one alone.
-        key: Heads that answer; head g answers H / G queries in a row.
-        value: What they answer.
+        query: Query heads of all M steps, or of the last step only.
+        key: Key heads; head g serves H / G consecutive query heads.
+        value: Value heads, shared like the keys.
     """
     if query.shape[2] == 1:
-        # The queries of a group become rows of one attention: nothing is repeated or masked.
+        # The query heads of a group become rows of one attention: no key is repeated, and the last
+        # step sees every step, so no mask is needed.
         grouped = query.reshape(*key.shape[:2], -1, query.shape[-1])
         return functional.scaled_dot_product_attention(grouped, key, value).view(query.shape)
     return functional.scaled_dot_product_attention(
@@ -101,15 +102,15 @@ def attend_to_seen(
     value: Float[Tensor, "B G M E"],
     seen: Bool[Tensor, "B M"],
 ) -> Float[Tensor, "B H S E"]:
-    """Softmax attention of every query on all keys that its item sees, before or after it.
+    """Attend from every query to all keys that its item sees, before or after it.
 
     Args:
-        query: Heads that ask.
-        key: Heads that answer; head g answers H / G queries in a row.
-        value: What they answer.
-        seen: Keys that exist; at least one an item.
+        query: Query heads.
+        key: Key heads; head g serves H / G consecutive query heads.
+        value: Value heads, shared like the keys.
+        seen: Keys that exist; at least one per item, as a softmax over none is NaN.
     """
-    # Without a past the queries of a group are rows of one attention: nothing is repeated.
+    # Not causal, so the query heads of a group become rows of one attention: no key is repeated.
     grouped = query.reshape(*key.shape[:2], -1, query.shape[-1])
     mask = seen[:, None, None]
     read = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask)
@@ -117,7 +118,7 @@ def attend_to_seen(
 
 
 class CrossAttention(nn.Module):
-    """Each step reads a memory that does not depend on the steps."""
+    """Cross-attention from each step to the encoded text."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "B S D"], memory: Memory, cache: LayerCache | None = None
     ) -> Float[Tensor, "B S D"]:
-        """What each step reads; with a cache, the memory of its first call is kept and used."""
+        """Return what each step reads; with a cache, keys and values are computed only once."""
         if cache is None:
             layer = self.project(memory)
         else:
@@ -144,7 +145,7 @@ class CrossAttention(nn.Module):
         return self.output(read.transpose(1, 2).flatten(2))
 
     def project(self, memory: Memory) -> LayerMemory:
-        """Keys, normalised, and values by head."""
+        """Return the text's keys, normalised, and values, by head."""
         heads = self.key_value(memory.states).view(*memory.states.shape[:2], -1, self.head_dim)
         key, value = heads.chunk(2, dim=2)
         return LayerMemory(

@@ -1,4 +1,4 @@
-"""One transformer block: norm, sublayer, dropout, add; twice, or three times."""
+"""Transformer block: norm, sublayer, dropout, add, for each of two or three sublayers."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ from melodac.models.layers import FeedForward, RMSNorm, RotaryTable
 
 
 class Block(nn.Module):
-    """Attention, cross-attention where there is a memory, then feed-forward.
+    """Pre-norm block: attention, cross-attention if the model reads text, feed-forward.
 
-    Each is added to a residual stream that nothing else touches.
+    Sublayers only add to the residual stream; no norm sits on the stream itself.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -38,17 +38,17 @@ class Block(nn.Module):
         memory: Memory | None = None,
         seen: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """The residual stream after all sublayers.
+        """Return the residual stream after all sublayers.
 
         Args:
             x: The residual stream.
             rotary: Positions of the steps.
             cache: Earlier steps.
-            memory: Texts to read; needed exactly if the block was built with a memory.
-            seen: Steps that exist; if given, each step reads all of them instead of its past.
+            memory: Encoded texts; needed exactly if the block has cross-attention.
+            seen: Steps that exist; if given, attention is over all of them, not only the past.
 
         Raises:
-            ModelError: If there is no memory to read.
+            ModelError: If the block has cross-attention and no texts were given.
         """
         x = x + self.dropout(self.attention(self.attention_norm(x), rotary, cache, seen))
         if self.cross_attention is not None:

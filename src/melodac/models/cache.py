@@ -16,19 +16,19 @@ from melodac.models.layers import RotaryTable, build_rotary_table
 
 
 class LayerCache:
-    """Keys and values of one layer: of every step seen so far, and of the texts beside them."""
+    """Keys and values of one layer: of all steps so far, and of the encoded text."""
 
     def __init__(self, keys: Float[Tensor, "B G M E"], values: Float[Tensor, "B G M E"]) -> None:
         self._keys = keys
         self._values = values
         self._length = 0
         self.memory: LayerMemory | None = None
-        """What the layer made of the texts, once they were read."""
+        """Keys and values of the encoded text; set by the first call of cross-attention."""
 
     def extend(
         self, keys: Float[Tensor, "B G S E"], values: Float[Tensor, "B G S E"]
     ) -> tuple[Float[Tensor, "B G M E"], Float[Tensor, "B G M E"]]:
-        """Append the steps just computed; views of all steps so far, theirs included."""
+        """Append keys and values of new steps; return views of all steps so far, these included."""
         start, self._length = self._length, self._length + keys.shape[2]
         self._keys[:, :, start : self._length] = keys
         self._values[:, :, start : self._length] = values
@@ -36,7 +36,7 @@ class LayerCache:
 
 
 class KeyValueCache:
-    """Room for the keys and values of `capacity` steps of every layer."""
+    """KV cache of all layers, with room for `capacity` steps."""
 
     def __init__(
         self,
@@ -48,38 +48,41 @@ class KeyValueCache:
         device: torch.device | str = "cpu",
         memory: Memory | None = None,
     ) -> None:
-        """Allocate all of it.
+        """Allocate the whole cache.
 
         Args:
             config: Shape of the model.
             batch_size: Items.
             capacity: Steps of each item.
             dtype: Type of the model's activations.
-            device: Where the model is.
-            memory: Texts the items are generated from, as `LanguageModel.read` gives them; None is
-                the null condition of all items.
+            device: Device of the model.
+            memory: Encoded texts of the items, as `LanguageModel.read` returns them; None is the
+                null condition of all items.
         """
         device = torch.device(device)
         shape = (config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
+        # one tensor for all layers: each `LayerCache` holds a view of it
         keys = torch.zeros(shape, dtype=dtype, device=device)
         values = torch.zeros(shape, dtype=dtype, device=device)
         self.layers = [LayerCache(*pair) for pair in zip(keys, values, strict=True)]
         self.capacity = capacity
         """Steps the cache can hold."""
         self.position = 0
-        """Steps it holds now; the next one has this position."""
+        """Steps it holds now, which is also the position of the next one."""
         self.memory = memory
-        """Texts that every step reads."""
+        """Encoded texts that every step attends to."""
         self.tables: Tables | None = None
-        """Rows of the codes, made with the first step. They stand for the weights that filled the
-        cache, as its keys and values do, so nothing can outlive a change of weights here that does
-        not there."""
+        """Rows of the codes, made with the first step.
+
+        They belong to the weights that filled the cache, as its keys and values do: after a change
+        of weights the whole cache is stale, so these need no check of their own.
+        """
         self._rotary = build_rotary_table(
             capacity, head_dim=config.head_dim, base=config.rope_base, device=device
         )
 
     def claim(self, num_steps: int) -> RotaryTable:
-        """Move the position on by so many steps and give their rotary angles.
+        """Advance the position by `num_steps` and return the rotary angles of those steps.
 
         Raises:
             CacheOverflowError: If fewer steps are left.

@@ -1,12 +1,12 @@
-"""How the model knows its codes: a row a code for reading, a row a code for predicting.
+"""Embedding and output rows of every code: learned, tied, or made from the codec's code vectors.
 
     embedding   row of code u of codebook k   vectors[k, u] @ P[k]  +  leash[k] * learned[k, u]
     head        row of code u of codebook k   vectors[k, u] @ Q[k]  +  leash[k] * learned[k, u]
 
-`vectors` are the codec's own (`Codec.code_vectors`), standardised: codes that sound alike begin
-alike, so what is learned of one code is learned of its neighbours. `train.embedding: learned` has
-nothing but two learned tables, and a model of codes whose codec is unknown has one that serves
-both ends.
+`vectors` are the codec's own (`Codec.code_vectors`), standardised: codes that sound alike start
+with similar rows, so an update for one code also moves its neighbours. `train.embedding: learned`
+uses two learned tables and no vectors; a model of codes whose codec is unknown uses one learned
+table for both ends.
 """
 
 import hashlib
@@ -22,52 +22,53 @@ from melodac.models.config import LanguageModelConfig, vector_dim
 from melodac.tokens.vocabulary import CODEBOOK_SIZE, VOCABULARY_SIZE
 
 VECTOR_SIZE = 4.0
-"""Root mean square of a number of the standardised vectors.
+"""Root mean square of the entries of the standardised vectors.
 
 Adam moves every weight of a projection by about the learning rate, so a row of the table moves by
-that times this size: it is how much faster what all codes share is learned than any row by itself.
-4 and 8 are alike, 1 and 25 cost a tenth of a nat after 300 updates of nano.
+that times this size: it sets how much faster the shared projection learns than any single row.
+Measured on nano after 300 updates: 4 and 8 are alike, 1 and 25 cost a tenth of a nat.
 """
 
 LEARNED_START = 0.1
-"""Size of a learned row beside what is made of its vector, at the start."""
+"""Initial size of a learned row, relative to the part that is projected from its vector."""
 
 LEASH = 1.0
-"""How strongly a learned row of the codebook with the largest vectors acts; rows of the others act
-as much less as their vectors are smaller. What the fine codebooks hold is close to noise, and a row
-of its own for each of their codes learns it by heart."""
+"""Factor of the learned rows in the codebook with the largest vectors; the factors of the others
+shrink with the size of their vectors. Fine codebooks hold close to noise, and a free row for each
+of their codes memorises it."""
 
 TIED_HEAD = 0.1
-"""Size of a row of the head beside that of the embedding, where one table serves both: a first loss
-of a uniform guess needs a small head, a stream of unit size a large embedding."""
+"""Size of a row of the head relative to its row of the embedding, where one table serves both: a
+first loss at the uniform guess needs a small head, a unit-size residual stream a large
+embedding."""
 
 FIXED_TENSORS = frozenset({"geometry.vectors", "geometry.leash", "geometry.unheard"})
 """Tensors of a checkpoint that no update changes."""
 
 
 class Tables(NamedTuple):
-    """Rows of all codes as they stand, made once for a forward pass or for a whole generation."""
+    """Embedding and output rows of all codes, made once per forward pass or per generation."""
 
     embedding: Float[Tensor, "_ D"]
-    """Codes, then special tokens, of one codebook after another."""
+    """Codes, then special tokens, codebook after codebook."""
     head: Float[Tensor, "_ D"]
-    """Codes of one codebook after another."""
+    """Codes only, codebook after codebook."""
     bias: Float[Tensor, " _"] | None
 
     def without(self, unheard: Bool[Tensor, " _"]) -> "Tables":
-        """The same, so that some codes are never sampled."""
+        """Return tables whose bias rules out some codes: their logits are minus infinity."""
         bias = unheard.new_zeros(len(unheard), dtype=self.head.dtype)
         bias = bias.masked_fill(unheard, -torch.inf)
         return self._replace(bias=bias if self.bias is None else bias + self.bias)
 
     def of_codes(self, start: int, stop: int) -> "Tables":
-        """The same with some rows of the head alone."""
+        """Return tables with only the rows `start` to `stop` of the head."""
         bias = None if self.bias is None else self.bias[start:stop]
         return Tables(self.embedding, self.head[start:stop], bias)
 
 
 class CodeHead(nn.Module):
-    """The end of a model that predicts: a row and perhaps an offset for each code."""
+    """Output layer: one row, and for some embeddings one bias, for each code."""
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
@@ -76,26 +77,27 @@ class CodeHead(nn.Module):
         super().__init__()
         num_rows = config.num_codebooks * CODEBOOK_SIZE
         is_own = config.embedding == "learned"
-        # a linear layer draws numbers that are drawn anew, and so keeps what one seed has given
+        # nn.Linear draws here although `initialize` draws anew: without this draw the same seed
+        # would give other weights to all later parameters
         drawn = nn.Linear(config.dim, num_rows, bias=False).weight if is_own else None
         self.weight = None if drawn is None else nn.Parameter(drawn.detach())
         self.bias = None if is_own else nn.Parameter(torch.empty(num_rows))
 
     def forward(self, hidden: Float[Tensor, "B S D"], tables: Tables) -> Float[Tensor, "B S _"]:
-        """Logits of every code of every codebook."""
+        """Return the logits of every code of every codebook."""
         return functional.linear(hidden, tables.head, tables.bias)
 
 
 class CodeGeometry(nn.Module):
-    """The codec's vectors and the matrices that bring them into the width of a model."""
+    """Code vectors of the codec and the matrices that project them to the model's width."""
 
     vectors: Tensor
-    """Standardised; saved with the weights, so that a checkpoint needs no codec."""
+    """Standardised vectors, saved with the weights so that a checkpoint needs no codec."""
     leash: Tensor
-    """How strongly the learned rows of each codebook act."""
+    """Factor of the learned rows of each codebook; see `LEASH`."""
     unheard: Tensor
-    """Codes that the training music lacks. A learned row would know that by itself; a row made of a
-    vector is as likely as its neighbours, and one such code leads a free run to others."""
+    """Codes that the training music lacks. A learned row finds that out; a row projected from its
+    vector is as likely as its neighbours, and one such code leads a free run to more of them."""
 
     def __init__(
         self,
@@ -103,13 +105,13 @@ class CodeGeometry(nn.Module):
         vectors: Float32[Tensor, "K _ Z"] | None,
         heard: Bool[Tensor, "K U"] | None = None,
     ) -> None:
-        """Take the vectors in.
+        """Standardise the codec's vectors, or leave room for those of a checkpoint.
 
         Args:
             config: Shape of the model.
-            vectors: The codec's, a codebook for each of the model's; None leaves room for those of
-                a checkpoint, and until then every number that comes out is NaN.
-            heard: Codes that the training music has; None for all.
+            vectors: The codec's, one codebook for each of the model's; None waits for those of a
+                checkpoint, and until they are loaded every output is NaN.
+            heard: Codes that occur in the training music; None for all.
 
         Raises:
             ModelError: If the vectors do not fit the config.
@@ -139,12 +141,12 @@ def make_tables(
     geometry: CodeGeometry | None,
     config: LanguageModelConfig,
 ) -> Tables:
-    """Rows of all codes.
+    """Build the rows of all codes from the present weights.
 
     Args:
-        embedding: Learned rows, of special tokens too.
-        head: With learned rows of its own, or none.
-        geometry: The codec's vectors, if there are any.
+        embedding: Learned rows, special tokens included.
+        head: Output layer, with learned rows of its own or without.
+        geometry: The codec's vectors; None for a model without them.
         config: Shape of the model.
     """
     if head.weight is not None:
@@ -160,31 +162,32 @@ def make_tables(
 
 
 def hash_vectors(vectors: Float32[Tensor, "K _ _"]) -> str:
-    """Sha256 of the codec's vectors, by which a run knows whether it goes on with the same ones."""
+    """Return the sha256 of the codec's vectors; a resumed run must have the same."""
     return hashlib.sha256(vectors.contiguous().numpy().tobytes()).hexdigest()
 
 
 def standardise(
     vectors: Float32[Tensor, "K _ Z"],
 ) -> tuple[Float32[Tensor, "K U _"], Float32[Tensor, " K"]]:
-    """Centre the vectors of each codebook, turn them to principal directions, and scale them.
+    """Centre the vectors of each codebook, rotate them to principal directions and scale them.
 
-    One scale serves all directions of a codebook, so that near codes stay near. Rows that a smaller
-    codebook lacks are zeros, as those of a code that is like the mean.
+    One scale for all directions of a codebook keeps near codes near. Codes that a smaller codebook
+    lacks get zero rows, which is the mean of the centred vectors.
 
     Args:
-        vectors: Of a codec.
+        vectors: Code vectors of a codec.
 
     Returns:
-        The vectors, and the size that those of each codebook had.
+        The standardised vectors, and the root mean square of each codebook before scaling.
 
     Raises:
         ModelError: If all codes of a codebook are alike.
     """
-    # float64, so that the directions are the same to the last digits wherever they are computed
+    # float64, so that the directions agree to the last digits on any machine
     centred = vectors.double() - vectors.double().mean(dim=1, keepdim=True)
     directions = cast("Tensor", torch.linalg.eigh(centred.mT @ centred)[1])  # pyright: ignore[reportUnknownMemberType]  torch
-    # the largest come last; each points to where its largest number is positive
+    # eigh sorts ascending, so the largest come last; its signs are arbitrary, so each direction is
+    # turned to where its largest entry is positive
     directions = directions.flip(2)[..., : vector_dim(vectors.shape[-1])]
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     turned = centred @ (directions * largest.sign())

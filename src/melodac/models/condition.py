@@ -1,11 +1,11 @@
-"""`Condition`: what a batch is asked to sound like, as text; `Memory`: that text as blocks read it.
+"""`Condition`: the texts that a batch is conditioned on; `Memory`: those texts, encoded.
 
-A text is its UTF-8 bytes. A row without a byte is the null condition, the one and only: training
-drops a condition by making its row so, and guidance asks for it in the same way.
+A text is its UTF-8 bytes. A row without bytes is the null condition, the only one: training drops
+a condition by emptying its row, and guidance asks for the null condition in the same way.
 
 Slot 0 of the encoded texts is the null vector, the slots after it are the bytes. An item with a
-text sees its bytes, an item without sees slot 0 and nothing else, so its softmax has one weight,
-exactly 1: what it reads is the same vector whatever its batch mates' texts are and however long.
+text attends to its bytes only, an item without one to slot 0 only. There its softmax has a single
+weight, exactly 1, so it reads the same vector whatever the other texts of the batch are.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from melodac.models.config import BYTE_ROWS
 
 
 class Memory(NamedTuple):
-    """Encoded texts."""
+    """Encoded texts that cross-attention reads."""
 
     states: Float[Tensor, "B M D"]
     seen: Bool[Tensor, "B M"]
-    """Slots that an item reads: at least one."""
+    """Slots that an item attends to; at least one."""
 
 
 class LayerMemory(NamedTuple):
-    """Keys and values that one layer makes of a memory."""
+    """Cross-attention keys and values of one layer."""
 
     keys: Float[Tensor, "B G M E"]
     values: Float[Tensor, "B G M E"]
@@ -36,54 +36,54 @@ class LayerMemory(NamedTuple):
 
 
 PADDING = BYTE_ROWS - 1
-"""Stands in every cell after the end of a text."""
+"""Value of every cell after the end of a text."""
 
 _GRAIN = 64
-"""Widths are multiples of it, so that few shapes occur."""
+"""Text widths are multiples of this, which limits the number of distinct shapes."""
 
 
 class Condition(NamedTuple):
     """The texts of a batch."""
 
     text: Int64[Tensor, "B Y"]
-    """Bytes, then `PADDING`; a row of padding alone is an item without a text."""
+    """Bytes, then `PADDING`; a row of padding only is an item without a text."""
 
     @property
     def is_null(self) -> Bool[Tensor, " B"]:
-        """Items without a text."""
+        """Items without a text, which are under the null condition."""
         return (self.text == PADDING).all(dim=1)
 
     def to(self, device: torch.device | str) -> "Condition":
-        """The same on a device."""
+        """Return the texts on a device."""
         return Condition(self.text.to(device))
 
     def take(self, items: slice) -> "Condition":
-        """Some items of the batch."""
+        """Return the texts of some items of the batch."""
         return Condition(self.text[items])
 
     def dropped(self) -> "Condition":
-        """As many items, none with a text."""
+        """Return the null condition for as many items."""
         return Condition(torch.full_like(self.text, PADDING))
 
     def repeated(self, count: int) -> "Condition":
-        """The whole batch `count` times."""
+        """Return the batch repeated `count` times."""
         return Condition(self.text.repeat(count, 1))
 
 
 def no_texts(num_items: int, device: torch.device | str = "cpu") -> Condition:
-    """The null condition of a batch."""
+    """Return the null condition of a batch."""
     return Condition(torch.full((num_items, 1), PADDING, device=device))
 
 
 def encode_texts(texts: Sequence[str | None], max_bytes: int) -> Condition:
-    """One row a text; None and the empty text are the null condition.
+    """Encode one text per row; None and the empty text become the null condition.
 
     Args:
-        texts: What each item is asked to sound like.
-        max_bytes: `text_bytes` of the model that is to read it.
+        texts: Text of each item.
+        max_bytes: `text_bytes` of the model.
 
     Raises:
-        ModelError: If a text has more bytes; nothing is ever cut.
+        ModelError: If a text is longer; texts are never cut.
     """
     rows = [(text or "").encode("utf-8") for text in texts]
     longest = max(map(len, rows), default=0)
@@ -93,6 +93,7 @@ def encode_texts(texts: Sequence[str | None], max_bytes: int) -> Condition:
             if max_bytes
             else "this model reads no text: train one with train.condition=tags"
         )
+    # -(-a // b) rounds up
     width = max(1, min(max_bytes, -(-longest // _GRAIN) * _GRAIN))
     text = torch.full((len(rows), width), PADDING)
     for row, data in zip(text, rows, strict=True):

@@ -1,4 +1,4 @@
-"""`LanguageModelConfig`, the shape of a model, the exact number of its parameters, and named sizes.
+"""`LanguageModelConfig`, the shape of a model; its exact parameter count; the named sizes.
 
 Everything that decides the tensors of a checkpoint is here; a shape that cannot work is refused
 before anything is built. The name of a size fixes widths and depth only; the number of codebooks
@@ -15,36 +15,36 @@ from melodac.errors import ConfigError
 from melodac.tokens.vocabulary import CODEBOOK_SIZE, VOCABULARY_SIZE
 
 Embedding = Literal["learned", "tied", "codec"]
-"""Where the rows of codes come from: two learned tables, one learned table that serves both ends of
-the model, or the codec's code vectors with one learned table beside them."""
+"""Source of the rows of codes: two learned tables; one learned table tied at both ends of the
+model; or the codec's code vectors plus one learned table."""
 
 BYTE_ROWS = 257
-"""Values of a text's cell: the bytes, and padding, which is the last."""
+"""Number of values of a text's cell: 256 bytes and, last, padding."""
 
 
 TEXT_WIDENING = 3
-"""Width inside the text encoder's feed-forward beside its own; 8/3 would be four times without a
-gate, 3 keeps it whole."""
+"""Feed-forward width of the text encoder over its own width; 8/3 would match an ungated factor of
+4, and 3 keeps it a whole number."""
 
 
 MAX_VECTOR_DIM = 32
-"""Most numbers of a code's vector that a model has; wider vectors are reduced to their principal
+"""Largest width of a code vector in a model; wider vectors are reduced to their principal
 directions."""
 
 
 class TransformerConfig(Section):
-    """Shape of a stack of blocks."""
+    """Shape of a stack of transformer blocks."""
 
     dim: PositiveInt
     """Width of the residual stream."""
     num_layers: PositiveInt
-    """Blocks, each of attention, feed-forward and, where there is a memory, cross-attention."""
+    """Blocks, each of attention, feed-forward and, with `memory_dim`, cross-attention."""
     num_heads: PositiveInt
-    """Attention heads that ask; `num_heads * head_dim` is `dim`."""
+    """Query heads; `num_heads * head_dim` is `dim`."""
     num_kv_heads: PositiveInt
-    """Attention heads that answer; divides `num_heads`."""
+    """Key/value heads; divides `num_heads`."""
     head_dim: PositiveInt
-    """Width of one head; even, since rotary positions turn pairs."""
+    """Width of one head; even, since rotary positions rotate pairs of channels."""
     ff_dim: PositiveInt
     """Width inside the feed-forward sublayer."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -52,11 +52,11 @@ class TransformerConfig(Section):
     rope_base: PositiveFloat
     """Slowest rotary wave, in steps per radian."""
     memory_dim: NonNegativeInt = 0
-    """Width of the text that every block also reads; 0: the blocks read nothing else."""
+    """Width of the encoded text for cross-attention; 0: no cross-attention."""
 
     @property
     def num_sublayers(self) -> int:
-        """Times that a stack adds to its residual stream."""
+        """Number of sublayers, each of which adds to the residual stream once."""
         return self.num_layers * (3 if self.memory_dim else 2)
 
     @model_validator(mode="after")
@@ -85,18 +85,18 @@ class TransformerConfig(Section):
 
 
 class LanguageModelConfig(TransformerConfig):
-    """Shape of a decoder-only transformer over delayed codes, which may read a text beside them."""
+    """Shape of a decoder-only transformer over delayed codes, optionally conditioned on text."""
 
     num_codebooks: PositiveInt
     """Rows of a sequence: codebooks times channels."""
     text_bytes: NonNegativeInt = 0
-    """Longest text in UTF-8 bytes; 0: the model reads codes alone, and has no part for texts."""
+    """Longest text in UTF-8 bytes; 0: the model is not conditioned and has no text encoder."""
     text_layers: NonNegativeInt = 0
-    """Blocks of the text encoder, `memory_dim` wide."""
+    """Blocks of the text encoder, each `memory_dim` wide."""
     embedding: Embedding = "learned"
-    """Where the rows of codes come from."""
+    """Source of the rows of codes."""
     vector_dim: NonNegativeInt = 0
-    """Numbers of a code's vector as the model has it; above 0 exactly if `embedding` is codec."""
+    """Width of a code's vector inside the model; above 0 exactly if `embedding` is codec."""
 
     @model_validator(mode="after")
     def _vectors_have_a_width(self) -> "LanguageModelConfig":
@@ -122,7 +122,7 @@ class LanguageModelConfig(TransformerConfig):
         return self
 
     def text_encoder(self) -> TransformerConfig:
-        """Shape of the text encoder: the same heads, fewer of them; only with `text_bytes`."""
+        """Return the shape of the text encoder: same head width, fewer heads."""
         num_heads = self.memory_dim // self.head_dim
         return TransformerConfig(
             dim=self.memory_dim,
@@ -137,38 +137,38 @@ class LanguageModelConfig(TransformerConfig):
 
 
 def vector_dim(width: int) -> int:
-    """Numbers of a code's vector as a model has it, of those that the codec has."""
+    """Return the width of a code's vector in the model, given its width in the codec."""
     return min(width, MAX_VECTOR_DIM)
 
 
 class ParameterCount(NamedTuple):
-    """Parameters of a model by part."""
+    """Parameters of a model, by part."""
 
     embedding: int
-    """Rows that a code looks up; they cost no multiplication."""
+    """Embedding rows; looked up, not multiplied."""
     geometry: int
-    """Matrices that turn the codec's code vectors into rows of embedding and head."""
+    """Matrices that project the codec's code vectors to rows of embedding and head."""
     text_encoder: int
-    """Rows that a byte looks up, the null vector, and blocks that run once a text."""
+    """Byte embedding, null vector and encoder blocks, which run once per text."""
     blocks: int
-    """Attention, cross-attention, feed-forward and their norms, over all layers."""
+    """Attention, cross-attention, feed-forward and their norms, of all layers."""
     head: int
-    """Final norm, and the head's own rows and offsets."""
+    """Final norm, and the head's own rows or biases."""
 
     @property
     def total(self) -> int:
-        """All parameters."""
+        """Number of all parameters."""
         return sum(self)
 
 
 def count_parameters(config: LanguageModelConfig) -> ParameterCount:
-    """Exact number of parameters of `LanguageModel(config)`, without building it."""
+    """Return the exact number of parameters of `LanguageModel(config)`, without building it."""
     text = 0
     if config.text_bytes:
         encoder = config.text_encoder()
-        # beside the rows of bytes and padding: the null vector and the last norm
+        # + 2: the null vector and the last norm
         text = (BYTE_ROWS + 2) * encoder.dim + encoder.num_layers * count_block(encoder)
-    # a head of its own, or only an offset for each code
+    # a head of its own has a row for each code, a shared or projected one only a bias
     per_code = config.dim if config.embedding == "learned" else 1
     return ParameterCount(
         embedding=config.num_codebooks * VOCABULARY_SIZE * config.dim,
@@ -180,8 +180,9 @@ def count_parameters(config: LanguageModelConfig) -> ParameterCount:
 
 
 def count_block(config: TransformerConfig) -> int:
-    """Exact number of parameters of one block."""
+    """Return the exact number of parameters of one block."""
     kv_dim = config.num_kv_heads * config.head_dim
+    # query, key and value; output; the norm that queries and keys share
     attention = config.dim * (config.dim + 2 * kv_dim) + config.dim * config.dim + config.head_dim
     feedforward = 3 * config.dim * config.ff_dim
     cross = 2 * config.dim * config.dim + count_memory_projection(config)
@@ -190,7 +191,7 @@ def count_block(config: TransformerConfig) -> int:
 
 
 def count_memory_projection(config: TransformerConfig) -> int:
-    """Parameters of one block that a memory is multiplied with, once however many steps read it."""
+    """Return the parameters of a block's text projection, which runs once per generation."""
     return config.memory_dim * 2 * config.num_kv_heads * config.head_dim
 
 
@@ -203,14 +204,14 @@ Source:
 
 
 TEXT_BYTES = 512
-"""Longest text of every named size: some eighty words, or thirty tags."""
+"""Longest text of every named size, in bytes: about eighty words, or thirty tags."""
 
 TEXT_LAYERS = 2
-"""Blocks of the text encoder of every named size: words from bytes, then phrases from words."""
+"""Blocks of the text encoder of every named size."""
 
 
 class Shape(NamedTuple):
-    """Widths and depth that a size name stands for."""
+    """Widths and depth that the name of a size stands for."""
 
     dim: int
     num_layers: int
@@ -218,7 +219,7 @@ class Shape(NamedTuple):
     num_kv_heads: int
     ff_dim: int
     text_dim: int
-    """Width of the text encoder, in a model that reads texts."""
+    """Width of the text encoder, in a conditioned model."""
 
 
 # ff_dim is 8/3 of dim, rounded up to a multiple of 64: SwiGLU has three matrices where a plain
@@ -231,8 +232,8 @@ SIZES = MappingProxyType({
     "large": Shape(dim=896, num_layers=20, num_heads=14, num_kv_heads=7, ff_dim=2432, text_dim=448),
     "xl": Shape(dim=2048, num_layers=32, num_heads=16, num_kv_heads=8, ff_dim=5504, text_dim=512),
 })
-"""Every size by name: 3.4 M, 16 M, 40 M, 108 M, 187 M and 1.5 B parameters with 9 codebooks,
-1.8 M to 19 M more with learned tables for both ends."""
+"""Shape of every named size: 3.4 M, 16 M, 40 M, 108 M, 187 M and 1.5 B parameters with 9 codebooks,
+and 1.8 M to 19 M more with learned tables for both ends."""
 
 
 def build_config(
@@ -250,9 +251,9 @@ def build_config(
         size: A name of `SIZES`.
         num_codebooks: Rows of a sequence: codebooks times channels.
         dropout: Share of activations dropped in training.
-        reads_text: Whether the model has a text encoder and cross-attention.
-        embedding: Where the rows of codes come from.
-        vector_dim: Numbers of a code's vector, with embedding codec.
+        reads_text: True for a model with a text encoder and cross-attention.
+        embedding: Source of the rows of codes.
+        vector_dim: Width of a code's vector, with embedding codec.
 
     Raises:
         ConfigError: If the name is unknown.

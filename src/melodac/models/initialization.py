@@ -1,8 +1,8 @@
-"""All initialisation of a model: one table, executed; nothing keeps a library's default.
+"""Initialisation of every parameter: one table, executed; no library default remains.
 
-Unit-size activations in, unit-size activations out: every matrix gets one over the square root of
-its inputs, the two matrices that write to the residual stream are smaller the deeper the model, and
-the head is so small that the first loss is that of a uniform guess.
+Unit-size activations in, unit-size activations out: every matrix gets a standard deviation of one
+over the square root of its inputs, the two matrices that write to the residual stream shrink with
+depth, and the head is so small that the first loss is that of a uniform guess.
 """
 
 import math
@@ -19,24 +19,24 @@ from melodac.models.config import LanguageModelConfig, TransformerConfig
 _Rule = Callable[[TransformerConfig], float]
 
 _TEXT_ENCODER = "text_encoder."
-"""Where the names of a second, smaller stack begin; the same table holds for it."""
+"""Prefix of the parameters of the text encoder, which follow the same table at their own shape."""
 
 
 def _learned_row(config: TransformerConfig) -> float:
-    """A code's learned row: all there is of it, or a small part beside what its vector makes."""
+    """Return the deviation of a learned row, which may be a small addition to a projected one."""
     has_vectors = isinstance(config, LanguageModelConfig) and config.vector_dim > 0
     return (LEARNED_START if has_vectors else 1.0) / math.sqrt(config.dim)
 
 
 def _vector_to_row(config: TransformerConfig) -> float:
-    """Of a matrix that makes rows of vectors: rows as large as learned ones."""
+    """Return the deviation at which projected rows are as large as learned ones."""
     if not isinstance(config, LanguageModelConfig):
         raise ModelError("only a model of codes has code vectors")
     return 1 / (VECTOR_SIZE * math.sqrt(config.vector_dim * config.dim))
 
 
 def _into_residual(fan_in: int, config: TransformerConfig) -> float:
-    """One output for each sublayer: together they add up to a stream of about unit size."""
+    """Return the deviation at which the sum over all sublayers is of about unit size."""
     return 1 / math.sqrt(fan_in * config.num_sublayers)
 
 
@@ -56,16 +56,16 @@ INITIAL_STD = MappingProxyType[str, _Rule]({
     "null": lambda _config: 1.0,
     "norm.weight": lambda _config: 0.0,
 })
-"""Standard deviation by the end of a parameter's name; 0 marks one that starts at a constant."""
+"""Standard deviation by the end of a parameter's name; 0 marks a constant start."""
 
 
 def initial_constant(name: str) -> float:
-    """Value at which a parameter starts whose deviation is 0: 1 for a scale, 0 for an offset."""
+    """Return the start of a parameter whose deviation is 0: 0 for a bias, 1 for a scale."""
     return 0.0 if name.endswith("bias") else 1.0
 
 
 def initial_std(name: str, config: TransformerConfig) -> float:
-    """Standard deviation that the table gives to a parameter.
+    """Return the standard deviation that the table gives to a parameter.
 
     Raises:
         ModelError: If no line or more than one line of the table fits the name.
@@ -83,7 +83,7 @@ def initial_std(name: str, config: TransformerConfig) -> float:
 
 @torch.no_grad()
 def initialize(model: nn.Module, config: LanguageModelConfig) -> None:
-    """Draw every parameter of a model anew, from torch's global generator, as the table says."""
+    """Draw every parameter anew from torch's global generator, by the rule of the table."""
     for name, parameter in model.named_parameters():
         std = initial_std(name, config)
         if std:

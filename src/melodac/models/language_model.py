@@ -22,7 +22,7 @@ from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, VOCABULARY_SIZE
 
 
 class TextEncoder(nn.Module):
-    """Blocks without a past, over bytes."""
+    """Bidirectional transformer over the bytes of a text."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class TextEncoder(nn.Module):
         self.null = nn.Parameter(torch.zeros(config.dim))
 
     def forward(self, text: Int[Tensor, "B Y"]) -> Memory:
-        """The null vector, then one slot a byte; and which of them each item sees."""
+        """Encode texts into the null vector and one slot per byte, and mark what each item sees."""
         is_byte = text != PADDING
         is_null = ~is_byte.any(dim=1, keepdim=True)
         rotary = build_rotary_table(
@@ -43,8 +43,8 @@ class TextEncoder(nn.Module):
             device=text.device,
         )
         x = self.byte_table(text)
-        # a row without bytes reads its padding: attention to nothing would be 0 / 0, and nobody
-        # sees the result
+        # a row without bytes attends to its own padding: a softmax over nothing would be NaN; the
+        # result is masked out below
         readable = is_byte | is_null
         for block in self.blocks:
             x = block(x, rotary, seen=readable)
@@ -54,10 +54,10 @@ class TextEncoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Decoder-only transformer: K code embeddings summed, blocks, K heads of codes only."""
+    """Decoder-only transformer: K code embeddings summed, blocks, K heads over codes only."""
 
     offsets: Tensor
-    """First row of each codebook in the one embedding table."""
+    """First row of each codebook in the shared embedding table."""
 
     def __init__(
         self,
@@ -65,14 +65,14 @@ class LanguageModel(nn.Module):
         vectors: Float32[Tensor, "K _ _"] | None = None,
         heard: Bool[Tensor, "K U"] | None = None,
     ) -> None:
-        """Draw a fresh model.
+        """Draw a fresh model from torch's global generator.
 
         Args:
-            config: Its shape.
-            vectors: For a config whose embedding is codec, the codec's code vectors, a codebook for
-                each of the model's; None leaves them to be filled from a checkpoint.
-            heard: Codes that the training music has, beside the vectors; only these are sampled.
-                None for all.
+            config: Shape of the model.
+            vectors: Code vectors of the codec, one codebook for each of the model's, for a config
+                whose embedding is codec; None leaves them to be filled from a checkpoint.
+            heard: Codes that occur in the training music, given with the vectors; only these are
+                sampled. None for all.
         """
         super().__init__()
         self.config = config
@@ -84,7 +84,7 @@ class LanguageModel(nn.Module):
         self.head = CodeHead(config)
         self.geometry = CodeGeometry(config, vectors, heard) if config.vector_dim else None
         self.vectors_sha256 = None if vectors is None else hash_vectors(vectors)
-        """Of the codec's code vectors; None of a model that has none or takes a checkpoint's."""
+        """Hash of the code vectors; None without vectors or if a checkpoint is to bring them."""
         offsets = torch.arange(config.num_codebooks) * VOCABULARY_SIZE
         self.register_buffer("offsets", offsets, persistent=False)
         initialize(self, config)
@@ -92,7 +92,7 @@ class LanguageModel(nn.Module):
     def forward(
         self, sequence: Int[Tensor, "B K S"], condition: Condition | None = None
     ) -> Float[Tensor, "B K S U"]:
-        """Logits of every cell, each from earlier steps and the item's text only.
+        """Return the logits of every cell, each from earlier steps and the item's text only.
 
         In memory the logits lie step by step, so `logits.transpose(1, 2)` is contiguous.
         """
@@ -100,7 +100,7 @@ class LanguageModel(nn.Module):
         return self.logits(self.hidden(sequence, condition, tables), tables)
 
     def tables(self) -> Tables:
-        """Rows of all codes, of the weights as they are now; make them once and pass them on."""
+        """Build the rows of all codes from the present weights; build once and pass them on."""
         return make_tables(self.embedding.weight, self.head, self.geometry, self.config)
 
     def hidden(
@@ -109,12 +109,12 @@ class LanguageModel(nn.Module):
         condition: Condition | None = None,
         tables: Tables | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """What the heads read at each step, for a caller that needs no or few logits."""
+        """Return the hidden states before the heads, for a caller that needs no or few logits."""
         memory = self.read(condition, len(sequence))
         return self.trunk(self.embed(shift_right(sequence), tables), memory=memory)
 
     def read(self, condition: Condition | None, num_items: int) -> Memory | None:
-        """The texts of a batch as the blocks read them; None from a model that reads no text.
+        """Encode the texts of a batch for cross-attention; None if the model reads no text.
 
         Args:
             condition: The texts; None is the null condition of every item.
@@ -143,9 +143,10 @@ class LanguageModel(nn.Module):
     def embed(
         self, cells: Int[Tensor, "B K S"], tables: Tables | None = None
     ) -> Float[Tensor, "B S D"]:
-        """Sum of the embeddings of a step's codes; one look-up in one table."""
+        """Return the sum of the embeddings of a step's codes, as one look-up in one table."""
         table = (tables or self.tables()).embedding
         rows = (cells + self.offsets.unsqueeze(1)).transpose(1, 2)
+        # one kernel that looks up and sums, without a tensor of every single embedding
         summed = functional.embedding_bag(rows.flatten(0, 1), table, mode="sum")
         return self.dropout(summed.view(*rows.shape[:2], -1))
 
@@ -156,12 +157,12 @@ class LanguageModel(nn.Module):
         *,
         memory: Memory | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """All blocks and the last norm.
+        """Run all blocks and the last norm.
 
         Args:
             x: Embedded cells.
-            cache: Holds the steps before `x`, and the texts that all steps read.
-            memory: The texts without a cache; None is the null condition.
+            cache: Holds the steps before `x`, and the encoded texts.
+            memory: Encoded texts, without a cache; None is the null condition.
         """
         if cache is None:
             memory = self.read(None, len(x)) if memory is None else memory
@@ -183,14 +184,14 @@ class LanguageModel(nn.Module):
     def logits(
         self, hidden: Float[Tensor, "B S D"], tables: Tables | None = None
     ) -> Float[Tensor, "B K S U"]:
-        """Logits of every codebook."""
+        """Return the logits of every codebook."""
         logits = self.head(hidden, tables or self.tables())
         return logits.view(*hidden.shape[:2], -1, CODEBOOK_SIZE).transpose(1, 2)
 
     def codebook_logits(
         self, hidden: Float[Tensor, "B S D"], codebook: int, tables: Tables | None = None
     ) -> Float[Tensor, "B S U"]:
-        """Logits of one codebook, at a K-th of the cost of all."""
+        """Return the logits of one codebook, at a K-th of the cost of all."""
         start = codebook * CODEBOOK_SIZE
         return self.head(hidden, (tables or self.tables()).of_codes(start, start + CODEBOOK_SIZE))
 
@@ -210,7 +211,7 @@ class LanguageModel(nn.Module):
         self.trunk(self.embed(shift_right(sequence), self.tables_of(cache)), cache)
 
     def step(self, previous: Int[Tensor, "B K"], cache: KeyValueCache) -> Float[Tensor, "B K U"]:
-        """Logits of the next step, equal to those of `forward` on the whole sequence.
+        """Return the logits of the next step, equal to those of `forward` on the whole sequence.
 
         Args:
             previous: Cells of the step before; all BOS for step 0.
@@ -221,11 +222,11 @@ class LanguageModel(nn.Module):
     def step_hidden(
         self, previous: Int[Tensor, "B K"], cache: KeyValueCache
     ) -> Float[Tensor, "B 1 D"]:
-        """What the heads read at the next step."""
+        """Return the hidden states of the next step."""
         return self.trunk(self.embed(previous.unsqueeze(-1), self.tables_of(cache)), cache)
 
     def tables_of(self, cache: KeyValueCache) -> Tables:
-        """Rows of all codes for every step that a cache serves, made with the first of them."""
+        """Return the rows of all codes for the steps of a cache, made at the first of them."""
         if cache.tables is None:
             cache.tables = self.tables()
             if self.geometry is not None:
@@ -234,7 +235,7 @@ class LanguageModel(nn.Module):
 
 
 def shift_right(sequence: Int[Tensor, "B K S"]) -> Int[Tensor, "B K S"]:
-    """Each step in the place of the next, BOS in that of step 0.
+    """Shift the sequence by one step for teacher forcing; BOS takes the place of step 0.
 
     Example:
         >>> shift_right(torch.tensor([[[1, 2, 3], [4, 5, 6]]]))

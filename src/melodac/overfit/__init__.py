@@ -1,1 +1,1 @@
-"""The overfit gate: the real trainer memorises a few windows and runs them back first."""
+"""Overfit gate: the real trainer must memorise a few windows and reproduce them in free runs."""

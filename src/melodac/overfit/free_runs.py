@@ -1,6 +1,6 @@
-"""Free runs of a memorised window: from nothing, from a few frames, greedy and at random.
+"""Free runs of memorised windows: from nothing or a prefix, greedy or sampled.
 
-Generation comes in as a function: training and sampling do not know each other.
+Generation is passed in as a function, since `training` and `sampling` do not import each other.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import DelayPattern, cell_steps
 
 TEMPERATURES = (0.5, 1.0)
-"""At which memorised windows are run back at random."""
+"""Temperatures of the sampled free runs of memorised windows."""
 
 SEEDS = (0, 1, 2)
-"""Seed of each free run at such a temperature."""
+"""Seeds of the free runs at each of these temperatures."""
 
 
 @runtime_checkable
 class GenerateRuns(Protocol):
-    """Generation of tracks that end after so many frames, nothing truncated."""
+    """Generation of tracks that end after a given number of frames, without top-k or top-p."""
 
     def __call__(
         self,
@@ -36,19 +36,19 @@ class GenerateRuns(Protocol):
         temperature: float,
         condition: Condition | None,
     ) -> Int64[Tensor, "B K T"]:
-        """Continue each prefix, which may have no frame, with its own seed and text."""
+        """Continue each prefix, which may be empty, with its own seed and text."""
         ...
 
 
 @dataclass(frozen=True)
 class Memorised:
-    """What was to be learned by heart, and who plays it."""
+    """Windows the model has memorised, with the function that generates from it."""
 
     codes: Int64[Tensor, "B K T"]
     teacher_forced: Int64[Tensor, "B K T"]
-    """Likeliest code of every cell when the past is the truth."""
+    """Likeliest code of every cell under teacher forcing."""
     condition: Condition | None
-    """What the model reads beside codes, one text a window."""
+    """Texts of the windows, one per window; None for a model without text."""
     play: GenerateRuns
 
     def run(
@@ -60,7 +60,7 @@ class Memorised:
         temperature: float = 0.0,
         seeds: Sequence[int] = (0,),
     ) -> tuple[Int64[Tensor, "B K T"], ...]:
-        """Free runs of every window, one a seed."""
+        """Generate every window freely, once per seed."""
         B = len(self.codes)
         found = self.play(
             model,
@@ -77,43 +77,43 @@ class Memorised:
 
 @dataclass(frozen=True)
 class Departure:
-    """A cell in which generation says something else than the model does of the same past."""
+    """Cell in which cached generation and teacher forcing differ after the same past."""
 
     window: int
     codebook: int
     frame: int
     played: int
-    """Code of the free run, which was right up to here."""
+    """Code of the free run, which was right up to this step."""
     predicted: int
-    """Likeliest code when the whole sequence is read at once."""
+    """Likeliest code under teacher forcing."""
 
 
 @dataclass(frozen=True)
 class FreeRuns:
-    """Shares of right cells, the frames that were given left out."""
+    """Accuracy of free runs: shares of right cells, given frames excluded."""
 
     from_nothing: float
-    """Greedy, with no frame given; beside the memorised window that it is most alike."""
+    """Greedy, without a prefix; each run is compared with the window most like it."""
     continued: dict[int, float]
     """Greedy, by the number of frames given."""
     continued_per_codebook: tuple[float, ...]
-    """Of the prefix that the gate asks for."""
+    """Greedy, by codebook, from the prefix of the gate's config."""
     sampled: dict[float, tuple[float, ...]]
-    """From that prefix, by temperature; one number a seed."""
+    """Sampled from that prefix: by temperature, one share per seed."""
     departure: Departure | None
-    """Proof that generation is at fault, if it is."""
+    """Proof that generation is at fault; None if there is none."""
 
 
 def measure_free_runs(
     model: LanguageModel, pattern: DelayPattern, memorised: Memorised, *, prefix_frames: int
 ) -> FreeRuns:
-    """Run the windows back in every way.
+    """Run the windows freely in every way: greedy and sampled, with and without a prefix.
 
     Args:
-        model: What has learned them.
+        model: Model that has memorised the windows.
         pattern: Delay pattern it was trained with.
         memorised: The windows.
-        prefix_frames: Frames that the gate gives.
+        prefix_frames: Frames given by the gate's config.
     """
     codes, teacher_forced = memorised.codes, memorised.teacher_forced
     departure: Departure | None = None
@@ -121,10 +121,11 @@ def measure_free_runs(
     for given in sorted({1, prefix_frames, codes.shape[-1] // 2}):
         (found,) = memorised.run(model, pattern, prefix_frames=given)
         right[given] = (found == codes)[..., given:]
-        # from a shorter prefix two windows may be as likely as each other, and rounding decides
+        # a shorter prefix may leave two windows equally likely, and then rounding decides
         if given == prefix_frames:
             departure = find_departure(found, codes, teacher_forced, pattern)
     (alone,) = memorised.run(model, pattern, prefix_frames=0)
+    # a single window must come back without a prefix; of several nothing says which to start
     if len(codes) == 1 and departure is None:
         departure = find_departure(alone, codes, teacher_forced, pattern)
     sampled: dict[float, tuple[float, ...]] = {}
@@ -152,15 +153,15 @@ def find_departure(
     teacher_forced: Int64[Tensor, "B K T"],
     pattern: DelayPattern,
 ) -> Departure | None:
-    """Find a cell in which a greedy free run leaves the truth where teacher forcing does not.
+    """Find a cell in which a greedy free run is wrong but teacher forcing is not.
 
-    Up to the first step that is wrong, both have read the same codes and must say the same.
+    Up to the first wrong step both have read the same codes, so their predictions must agree.
 
     Args:
-        found: The free runs.
-        codes: The windows.
-        teacher_forced: Likeliest codes when the past is the truth.
-        pattern: Delay pattern, which says what comes first.
+        found: Free runs.
+        codes: True windows.
+        teacher_forced: Likeliest codes under teacher forcing.
+        pattern: Delay pattern, which orders the cells in steps.
     """
     steps = cell_steps(pattern, codes.shape[-1])
     for window, (played, truth, predicted) in enumerate(
@@ -169,6 +170,7 @@ def find_departure(
         is_wrong = played != truth
         if not bool(is_wrong.any()):
             continue
+        # later cells may differ: from here on the free run has read its own wrong codes
         is_first = is_wrong & (steps == steps[is_wrong].min())
         departs = (is_first & (played != predicted)).nonzero()
         if len(departs):
@@ -179,7 +181,7 @@ def find_departure(
 
 
 def _likest(found: Int64[Tensor, "B K T"], codes: Int64[Tensor, "B K T"]) -> float:
-    """Mean over the runs of the share of right cells beside the likest window.
+    """Return the mean over the runs of the share of right cells in the most similar window.
 
     Example:
         >>> import torch

@@ -1,10 +1,10 @@
-"""The overfit gate: the real trainer must memorise a few windows and then run them back freely.
+"""The overfit gate: the real trainer must memorise a few windows and reproduce them in free runs.
 
 Only the amount of data and the regularisers differ from the real run, so a fault in delay, loss,
-shift, optimizer or cached generation shows here within a minute. What is tested must be what will
-run, so optimizer, rate, schedule, clipping, stability, precision and condition stay as they are.
-What the gate does not read it does not depend on: the length of the real run, when it validates and
-what it keeps. Generation comes in as a function: training and sampling do not know each other.
+shift, optimizer or cached generation shows here within a minute. The gate must test what will run,
+so optimizer, learning rate, schedule, clipping, stability, precision and condition stay the same.
+The length of the real run, its validation and its checkpoints do not enter the gate's config.
+Generation is passed in as a function, since `training` and `sampling` do not import each other.
 """
 
 import math
@@ -49,12 +49,12 @@ from melodac.training.loss import Targets, build_targets, codebook_means, per_co
 from melodac.training.trainer import Callbacks, Trainer
 
 _WARMUP_FRAC = 0.1
-"""Most of the gate that warms up: Adam needs some tens of gradients to know their size, and a
-warm-up of thousands of updates would leave a gate of hundreds at a rate near zero. Not a share of
-the real run's length, or the gate would be run again whenever that changes."""
+"""Largest share of the gate spent on warm-up: Adam needs some tens of gradients for its second
+moment, and a warm-up of thousands of updates would leave a gate of hundreds at a rate near zero.
+Not a share of the real run's length, or the gate would run again whenever that changes."""
 
 _DECAY_FRAC = 0.2
-"""Most of the gate in which wsd falls."""
+"""Largest share of the gate spent on the decay of the wsd schedule."""
 
 _PLAIN_OBJECTIVE = ObjectiveConfig(
     label_smoothing=0.0,
@@ -84,11 +84,11 @@ _NO_PROBES = CollapseConfig(
 
 
 def gate_config(train: TrainConfig, overfit: OverfitConfig) -> TrainConfig:
-    """The run that the gate is.
+    """Return the config of the gate's run: the real one without regularisers, at the gate's length.
 
     Args:
-        train: The real run.
-        overfit: The gate.
+        train: Config of the real run.
+        overfit: Config of the gate.
     """
     warmup = min(train.warmup_updates, int(_WARMUP_FRAC * overfit.updates))
     return train.model_copy(
@@ -126,7 +126,7 @@ _CURVE_POINTS = 50
 
 
 class RunSpec(NamedTuple):
-    """The run that the gate stands before."""
+    """Data and config of the real run."""
 
     data: TrainingData
     config: TrainConfig
@@ -141,21 +141,21 @@ def run_overfit(
     play: GenerateRuns,
     on_update: Callable[[Metrics], None] = lambda _: None,
 ) -> OverfitReport:
-    """Look at the fresh model, memorise some windows, then run them back.
+    """Audit the fresh model, memorise some windows, then reproduce them in free runs.
 
-    A model that starts wrong is refused with `AuditError`, too little music with `ConfigError`,
-    silence with `TrainingError`. What goes wrong later is in the report.
+    Raises `AuditError` for a model that starts wrong, `ConfigError` for too little music and
+    `TrainingError` for silence. Later faults are in the report.
 
     Args:
         model: Untrained, on its device, built without dropout.
         pattern: Delay pattern of the real run.
-        real: The real run; one of its updates is looked at.
-        config: The gate.
-        play: Generates.
-        on_update: Hears of every update.
+        real: The real run; the gradients of one of its updates are measured.
+        config: Config of the gate.
+        play: Function that generates.
+        on_update: Called with the metrics of every update.
 
     Raises:
-        TrainingError: If no update was sound.
+        TrainingError: If no update had a finite loss.
     """
     chosen = choose_windows(real.data, pattern, config)
     windows, config, _ = chosen
@@ -164,7 +164,7 @@ def run_overfit(
     refusals: list[Event] = []
 
     def hear(metrics: Metrics) -> None:
-        if math.isfinite(loss := float(metrics["loss"])):  # else the update was refused
+        if math.isfinite(loss := float(metrics["loss"])):  # a refused update has no finite loss
             watch.losses.append(loss)
         on_update(metrics)
 
@@ -188,7 +188,7 @@ def run_overfit(
         trainer.run()
         stopped = None
     except DivergenceError:
-        stopped = refusals[-1]  # refused updates change no weight: what was learned is measured
+        stopped = refusals[-1]  # refused updates change no weight, so the rest can be measured
     if not watch.losses:
         raise TrainingError(
             f"none of {trainer.update} updates of the overfit gate had a finite loss: lower "
@@ -228,14 +228,17 @@ def run_overfit(
 
 
 def constant_nats(array: TokenArray) -> list[float]:
-    """Nats per code of each codebook under the frequencies of these very codes."""
+    """Return the entropy of each codebook's code frequencies, in nats per code.
+
+    It is the loss of the best predictor that ignores the past.
+    """
     counts = [np.unique(column, return_counts=True)[1] for column in array.values.T]
     shares = [count / count.sum() for count in counts]
     return [float(-(share * np.log(share)).sum()) + 0.0 for share in shares]
 
 
 class _Watch:
-    """Notices when every cell that is scored is predicted, so that no update is wasted."""
+    """Early stopping of the gate, once teacher forcing predicts every scored cell."""
 
     def __init__(self, model: LanguageModel, pattern: DelayPattern, chosen: GateWindows) -> None:
         self.losses: list[float] = []
@@ -261,11 +264,11 @@ class _Watch:
         )
 
     def teacher_forced(self) -> Int64[Tensor, "B K T"]:
-        """The likeliest code of every cell when the past is the truth."""
+        """Return the likeliest code of every cell under teacher forcing."""
         return undo_delay(self._logits().argmax(dim=-1), self._pattern).cpu()
 
     def teacher_forced_accuracy(self) -> float:
-        # one window must also come back from nothing
+        # a single window must also be reproduced without a prefix
         first = 0 if self._config.windows == 1 else self._config.prefix_frames
         return float((self.teacher_forced() == self.codes)[..., first:].double().mean())
 

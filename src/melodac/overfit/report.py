@@ -1,8 +1,8 @@
-"""What the overfit gate found, whether that is enough, and what to change if it is not.
+"""Report of the overfit gate: measurements, verdict, and advice where it fails.
 
-Gradients of the first update are compared module by module, the real run's with the gate's: both
-are taken from the same fresh weights, the real one with its regularisers. A module that no gradient
-reaches never learns, whatever the loss does.
+Gradients of a first update are compared module by module, the real run's with the gate's: both are
+taken from the same fresh weights, the real one with its regularisers. A module without a gradient
+never learns, whatever the loss does.
 """
 
 import math
@@ -27,22 +27,22 @@ from melodac.training.guards.model_probe import gradient_norms
 from melodac.training.step import GradientAccumulator
 
 _UPDATES_SEARCHED = 20
-"""Updates among which one is looked for that reads a text: each item's may be dropped."""
+"""Updates searched for one that reads a text, since conditioning dropout may hide all texts."""
 
 _TEXT = re.compile(r"text_encoder|cross_attention_norm")
-"""What only a text teaches: where all keys are the null vector, no query changes anything."""
+"""Modules that only a text can train: if all keys are the null vector, queries get no gradient."""
 
 
 class FirstGradients(NamedTuple):
-    """Of one update from fresh weights."""
+    """Gradients of one update from fresh weights."""
 
     norms: dict[str, float]
     """Norm of each module's gradients, before clipping."""
     has_text: bool
-    """Whether any item had a text to read."""
+    """True if any item had a text to read."""
 
     def silent(self) -> list[str]:
-        """Modules that no gradient reached though they had something to read."""
+        """Return the modules without a gradient, text modules excepted where no item had a text."""
         return [
             module
             for module, norm in self.norms.items()
@@ -51,28 +51,28 @@ class FirstGradients(NamedTuple):
 
 
 class ModuleGradients(NamedTuple):
-    """One module of the comparison."""
+    """Gradients of one module in both updates."""
 
     module: str
     real: float
     """Gradient norm in an update of the real run."""
     overfit: float
-    """The same in an update of the gate."""
+    """Gradient norm in an update of the gate."""
     ratio: float | None
-    """Share of the whole gradient in the real update over that in the gate's; None for one that
-    the gate's does not reach."""
+    """Share of the whole gradient in the real update over that in the gate's update; None if the
+    gate's gradient is zero."""
 
 
 def take_first_gradients(
     model: LanguageModel, pattern: DelayPattern, data: TrainingData, config: TrainConfig
 ) -> FirstGradients:
-    """Read one update, run it forward and backward, change nothing.
+    """Run one update forward and backward and return its gradient norms; weights stay.
 
     Args:
-        model: Fresh; its gradients are none afterwards.
+        model: Fresh model; its gradients are cleared.
         pattern: Delay pattern of the codes.
-        data: What is learned from.
-        config: The run whose update it is, its dropout included.
+        data: Data of the run.
+        config: Config of the run whose update it is, its dropout included.
     """
     device = next(model.parameters()).device
     ranks, compute = Ranks.current(), Compute(config.compute, device)
@@ -91,7 +91,7 @@ def take_first_gradients(
 
 
 def compare_gradients(real: FirstGradients, overfit: FirstGradients) -> list[ModuleGradients]:
-    """Both updates, module by module."""
+    """Compare the gradients of both updates, module by module."""
     whole, other_whole = (math.hypot(*found.norms.values()) for found in (real, overfit))
     return [
         ModuleGradients(
@@ -107,7 +107,7 @@ def compare_gradients(real: FirstGradients, overfit: FirstGradients) -> list[Mod
 
 
 def silent_modules(real: FirstGradients, overfit: FirstGradients) -> list[str]:
-    """One sentence for each module that an update does not teach."""
+    """Return one sentence for each module that gets no gradient."""
     return [
         f"{module} receives no gradient from an update of {run}: look at what reads it"
         for run, found in (("the real run", real), ("the gate", overfit))
@@ -116,7 +116,7 @@ def silent_modules(real: FirstGradients, overfit: FirstGradients) -> list[str]:
 
 
 def _choose_update(reader: UpdateReader, last: int) -> tuple[int, UpdateInput]:
-    """The first update with a text, or the very first if none has one."""
+    """Return the first update with a text, or update 1 if none has one."""
     first = reader.read(1)
     later = ((update, reader.read(update)) for update in range(2, last + 1))
     if _has_text(first):
@@ -133,7 +133,7 @@ def _has_text(read: UpdateInput) -> bool:
 
 @contextmanager
 def _dropout(model: nn.Module, share: float) -> Generator[None]:
-    """The model with another dropout than it was built with, for a with-block."""
+    """Set the dropout of all modules of the model for a with-block."""
     modules: Sequence[nn.Dropout] = [m for m in model.modules() if isinstance(m, nn.Dropout)]
     before = [module.p for module in modules]
     for module in modules:
@@ -149,24 +149,25 @@ CONSTANT_MARGIN = 0.5
 """Share of the constant predictor's nats that a memorised codebook must stay below."""
 
 _SMALL_NATS = 0.05
-"""Nats per code that are good enough whatever the constant predictor has, which is 0 for a codebook
-that holds one code."""
+"""Nats per code that always count as memorised; the constant predictor itself has 0 nats on a
+codebook that holds one code."""
 
 _STILL_FALLING = 0.003
-"""Share of the loss by which the last tenth of the updates must be below the tenth before."""
+"""Relative fall of the loss, last tenth of the updates to the tenth before, that is progress."""
 
 _STEADY = 0.75
-"""Share of updates that lower a loss which falls slowly but surely; one that jumps has a half."""
+"""Share of updates with a lower loss that is slow but steady progress; a loss that jumps has half.
+"""
 
 _PATIENCE = 4.0
-"""Times the gate's updates that it is worth waiting for; beyond that the rate is too small."""
+"""Most updates worth advising, as a multiple of the gate's; beyond that the rate is too small."""
 
 
 @dataclass(frozen=True)
 class OverfitReport:
-    """What the gate found; accuracies are shares of the cells after the prefix.
+    """Measurements of the gate; accuracies are shares of the cells after the prefix.
 
-    One window must come back from nothing, so there teacher forcing is judged on all of its cells.
+    A single window must be reproduced without a prefix, so its teacher forcing counts all cells.
     """
 
     updates: int
@@ -177,31 +178,31 @@ class OverfitReport:
     prefix_frames: int
     """Frames of each window that a free run is given."""
     notes: tuple[str, ...]
-    """One sentence for each of these that is not what was asked for."""
+    """One sentence for each setting that differs from the config."""
     loss: float
     """Nats per code in the last update."""
     loss_curve: tuple[tuple[int, float], ...]
-    """Some updates and their nats per code."""
+    """Pairs of update and nats per code, a sample of all updates."""
     teacher_forced_accuracy: float
-    """Share of most likely codes that are right when the past is the truth."""
+    """Share of cells whose likeliest code is right under teacher forcing."""
     nats_per_codebook: tuple[float, ...]
-    """Of the trained model, the past being the truth."""
+    """Cross-entropy of each codebook under teacher forcing, of the trained model."""
     constant_nats_per_codebook: tuple[float, ...]
-    """Of the best predictor that never looks: the frequencies of these very codes."""
+    """Cross-entropy of the best predictor that ignores the past: entropy of code frequencies."""
     free_runs: FreeRuns
-    """What comes back when the past is what the model said itself."""
+    """Accuracy of free runs, in which the past is the model's own output."""
     gradients: tuple[ModuleGradients, ...]
-    """Of the first update of the real run and of the gate."""
+    """Gradients of the first update, of the real run and of the gate."""
     audit: dict[str, float]
-    """Numbers of the fresh model."""
+    """Audit of the fresh model: its numbers by name."""
     problems: tuple[str, ...]
-    """What is not as it must be, a plain sentence each; none if the real run may begin."""
+    """Faults, one plain sentence each; empty if the real run may start."""
     cause: str
-    """Why that is so and what to do, in one sentence; empty if the real run may begin."""
+    """Cause and remedy in one sentence; empty if the real run may start."""
 
     @property
     def is_passed(self) -> bool:
-        """Whether the real run may begin."""
+        """True if the real run may start."""
         return not self.problems
 
     @property
@@ -212,7 +213,7 @@ class OverfitReport:
 
 
 def find_free_run_faults(runs: FreeRuns, config: OverfitConfig) -> list[str]:
-    """Sentences about free runs that are not the memorised windows."""
+    """Return one sentence for each way in which free runs fail to reproduce the windows."""
     found: list[str] = []
     share = runs.continued[config.prefix_frames]
     if share < config.min_accuracy:
@@ -220,7 +221,7 @@ def find_free_run_faults(runs: FreeRuns, config: OverfitConfig) -> list[str]:
             f"continued freely from {config.prefix_frames} frames, {share:.1%} of the cells are "
             f"right, {config.min_accuracy:.1%} are asked for"
         )
-    # of several windows nothing says which one is to be played
+    # with several windows nothing says which one a run without a prefix should reproduce
     if config.windows == 1 and runs.from_nothing < config.min_accuracy:
         found.append(
             f"played freely from nothing, {runs.from_nothing:.1%} of the cells are right, "
@@ -235,14 +236,14 @@ def find_constant_codebooks(
     accuracies: Sequence[float],
     config: OverfitConfig,
 ) -> tuple[str, ...]:
-    """Find codebooks that are hardly better predicted than by never looking, a sentence each.
+    """Return one sentence for each codebook hardly better predicted than by code frequencies alone.
 
     Args:
-        nats: Nats per code of each codebook.
-        constant_nats: Those of a predictor that knows frequencies alone.
-        accuracies: Shares of right cells in free runs: a codebook that comes back is learned,
-            however few nats there were to win.
-        config: The gate.
+        nats: Cross-entropy of each codebook, in nats per code.
+        constant_nats: Entropy of each codebook's code frequencies, in nats per code.
+        accuracies: Shares of right cells in free runs: a codebook that is reproduced is learned,
+            however few nats there were to gain.
+        config: Config of the gate.
     """
     rows = zip(nats, constant_nats, accuracies, strict=True)
     return tuple(
@@ -250,38 +251,39 @@ def find_constant_codebooks(
         f"per code, {constant:.3f} without looking)"
         for codebook, (found, constant, accuracy) in enumerate(rows)
         if accuracy < config.min_accuracy
+        # negated, so that a NaN counts as not learned
         and not found < max(CONSTANT_MARGIN * constant, _SMALL_NATS)
     )
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What can be wrong with a gate, each in plain sentences, and how its loss went."""
+    """Possible faults of the gate, each as plain sentences, and the course of its loss."""
 
     silent_modules: tuple[str, ...]
     stopped: Event | None
-    """The refusal that ended the updates early."""
+    """Event of the refused update that ended the run early; None if none did."""
     free_run_faults: tuple[str, ...]
     constant_codebooks: tuple[str, ...]
     num_codebooks: int
     losses: Sequence[float]
-    """Nats per code of every sound update."""
+    """Nats per code of every update with a finite loss."""
     accuracy: float
-    """Teacher-forced share of right cells."""
+    """Share of right cells under teacher forcing."""
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """All that keeps the real run from starting."""
+        """Faults that keep the real run from starting."""
         return (*self.silent_modules, *self.free_run_faults, *self.constant_codebooks)
 
 
 def explain_failure(findings: Findings, departure: Departure | None, *, train: TrainConfig) -> str:
-    """Name the one cause of all problems and what to do about it; nothing if there is no problem.
+    """Return the most likely cause of the problems and the remedy; empty without a problem.
 
     Args:
-        findings: What is wrong.
-        departure: Where generation and teacher forcing part, if they do.
-        train: The config of the gate.
+        findings: Faults of the gate.
+        departure: First cell in which generation and teacher forcing differ; None if there is none.
+        train: Config of the gate's run.
     """
     if not findings.problems:
         return ""
@@ -310,7 +312,7 @@ def explain_failure(findings: Findings, departure: Departure | None, *, train: T
 
 
 def _advise(losses: Sequence[float], *, train: TrainConfig) -> str:
-    """Say what to change from how the loss went."""
+    """Return advice based on the course of the loss."""
     tenth = max(1, len(losses) // 10)
     last = sum(losses[-tenth:]) / tenth
     before = sum(losses[-2 * tenth : -tenth]) / tenth if len(losses) > 1 else losses[0]
@@ -320,6 +322,7 @@ def _advise(losses: Sequence[float], *, train: TrainConfig) -> str:
             f"the loss stands at {last:.3f}, more updates will not help, lower {rate}, or model or "
             "data are at fault"
         )
+    # extrapolates the last tenth linearly to a loss of 0
     needed = len(losses) + last / max(before - last, 1e-9) * tenth
     if needed > _PATIENCE * train.updates:
         return (
@@ -333,6 +336,6 @@ def _advise(losses: Sequence[float], *, train: TrainConfig) -> str:
 
 
 def _crawls(losses: Sequence[float]) -> bool:
-    """Whether a loss falls update for update, however little: too high a rate makes it jump."""
+    """Check if the loss falls at most updates, however little; a rate too high makes it jump."""
     falls = [later < earlier for earlier, later in pairwise(losses)]
     return sum(falls) > _STEADY * len(falls)

@@ -1,8 +1,8 @@
-"""Which windows the overfit gate memorises: some that hold music and that their prefix tells apart.
+"""Choice of the windows for the overfit gate: windows of music that their prefixes tell apart.
 
-Two windows that begin with the same codes cannot be told apart at T = 0: a free run continues both
-alike, so a sound model fails the gate. The same holds for a window that stands still: whoever has
-played a hundred equal frames cannot know when they end. Both are seen in the codes alone.
+Two windows that begin with the same codes cannot be told apart at temperature 0: a free run
+continues both alike, so a sound model fails the gate. A window of equal frames fails it too: after
+a hundred of them the model cannot know when they end. Both are visible in the codes alone.
 """
 
 from collections.abc import Iterator
@@ -19,38 +19,38 @@ from melodac.training.config import OverfitConfig
 from melodac.training.data import TrainingData
 
 LEAST_FRAMES = 16
-"""Frames of the shortest windows that the gate takes where no track is as long as was asked for."""
+"""Shortest windows the gate falls back to if no track is as long as the config asks."""
 
 LEAST_DISTINCT = (0.5, 0.125)
-"""Shares of distinct frames in a window: below the first others are looked for, below the second it
-is silence or a standing tone, and learning it would prove nothing."""
+"""Least shares of distinct frames in a window: first the search asks for the first, then for the
+second. Below that a window is silence or a standing tone, and memorising it proves nothing."""
 
 LEAST_DIFFERING = 0.25
-"""Share of the cells seen before the first one that is scored in which two windows must differ."""
+"""Share of cells in which two windows must differ, of those seen before the first scored cell."""
 
 
 class GateWindows(NamedTuple):
-    """What the gate memorises."""
+    """Windows the gate memorises."""
 
     data: TrainingData
     """Each window as a track of its own that ends where the window ends."""
     config: OverfitConfig
-    """What was asked for, with the windows, frames and prefix that were found."""
+    """Config with the windows, frames and prefix that were found."""
     notes: tuple[str, ...]
-    """One sentence for each of these that is not what was asked for."""
+    """One sentence for each of these settings that differs from the requested config."""
 
 
 def choose_windows(data: TrainingData, pattern: DelayPattern, config: OverfitConfig) -> GateWindows:
-    """Draw windows of the training split by the gate's seed, one a track before a second of any.
+    """Draw windows of the training split by the gate's seed, one per track before a second of any.
 
-    Where the prefix does not tell the windows apart, it is doubled, up to half a window; where no
-    track is long enough, windows are shorter; where there are too few that differ, fewer are taken.
-    Tracks too short for any windows are refused with `ConfigError`, silence with `TrainingError`.
+    If the prefix does not tell the windows apart, it is doubled, up to half a window. If no track
+    is long enough, windows are shorter; if too few differ, fewer are taken. Raises `ConfigError`
+    for tracks too short for any window and `TrainingError` for silence.
 
     Args:
-        data: What the real run learns from.
+        data: Data of the real run.
         pattern: Delay pattern of the real run.
-        config: How many windows, how long, and how long a prefix.
+        config: Number and length of windows, and length of the prefix.
     """
     frames = _longest_frames(data.train, config)
     table = evaluation_windows([int(length) for length in data.train.lengths], frames)
@@ -82,10 +82,10 @@ def differing_share(
     *,
     prefix_frames: int,
 ) -> float:
-    """Share of different cells among those that a free run has seen before it chooses any.
+    """Return the share of differing cells among those a free run sees before its first choice.
 
-    A cell of the prefix that a delay puts behind the first chosen cell comes too late to tell two
-    windows apart.
+    The delay puts some cells of the prefix behind the first chosen cell; these come too late to
+    tell two windows apart.
 
     Example:
         >>> from melodac.tokens.delay import build_pattern
@@ -104,7 +104,7 @@ def differing_share(
 
 
 class _Search:
-    """The windows that may be taken, in the order in which they are looked at."""
+    """Search over candidate windows, in a fixed order."""
 
     def __init__(
         self, array: TokenArray, table: WindowTable, frames: int, pattern: DelayPattern
@@ -120,7 +120,7 @@ class _Search:
         return self._array.codes(window.track)[window.start : window.start + self._frames]
 
     def find(self, count: int, prefix_frames: int) -> tuple[list[int], int]:
-        """Rows of windows that can be told apart, as many as asked for or as there are."""
+        """Return rows of windows that can be told apart, at most `count`, and the prefix used."""
         best: list[int] = []
         best_prefix = prefix_frames
         for least in LEAST_DISTINCT:
@@ -164,10 +164,10 @@ class _Search:
 
 
 def _longest_frames(array: TokenArray, config: OverfitConfig) -> int:
-    """Frames of the longest windows, up to those asked for, of which there are enough.
+    """Return the largest window length, up to the config's, at which there are enough windows.
 
     Raises:
-        ConfigError: If there is not a single one, however short.
+        ConfigError: If no track is as long as the shortest window.
     """
     for frames in range(config.window_frames, LEAST_FRAMES - 1, -1):
         if int((array.lengths // frames).sum()) >= config.windows:
@@ -182,9 +182,9 @@ def _longest_frames(array: TokenArray, config: OverfitConfig) -> int:
 
 
 def _shuffle(table: WindowTable, seed: int) -> Int64[np.ndarray, " B"]:
-    """An order by chance in which every track has its turn before any has its second.
+    """Shuffle the windows so that every track has its first turn before any has its second.
 
-    Neighbours may be repeats of each other, and tracks are what differs.
+    Windows of one track may repeat each other; different tracks differ.
     """
     order = np.random.default_rng(seed).permutation(len(table))
     tracks = table.tracks[order]
@@ -196,7 +196,7 @@ def _shuffle(table: WindowTable, seed: int) -> Int64[np.ndarray, " B"]:
 
 
 def _doubled(first: int, last: int) -> Iterator[int]:
-    """Give the first, its double, and so on below the last, and the last unless it is less.
+    """Yield the first, its double, and so on below the last, then the larger of first and last.
 
     Example:
         >>> list(_doubled(12, 64)), list(_doubled(100, 64))

@@ -1,1 +1,1 @@
-"""What a person looks at: the listening page and its pictures."""
+"""Listening page of a run, with its spectrograms."""

@@ -1,9 +1,9 @@
-"""The listening page: one HTML file with its style and script inside, sound and pictures beside it.
+"""The listening page: one HTML file with style and script inline, sound and pictures as files.
 
-It opens from disk, without a server or a network. Everything that comes from files and tags is text
-to the template, never markup, and the page forbids any script but its own. The geometry of its two
-charts (where lines, bars and ticks stand, in SVG user units) is computed here and only drawn by
-`charts.html`. What was not measured or is not finite leaves a gap and never a zero.
+It opens from disk, without a server or a network. Everything that comes from files and tags is
+escaped text in the template, and the page's content security policy allows no script but its own.
+The positions of lines, bars and ticks of its two charts (in SVG user units) are computed here and
+only drawn by `charts.html`. A value that is missing or not finite leaves a gap, never a zero.
 """
 
 import base64
@@ -32,7 +32,7 @@ _MARK_SHARE = 0.92
 
 @dataclass(frozen=True)
 class Tick:
-    """A number on an axis."""
+    """Labelled tick on an axis."""
 
     position: float
     text: str
@@ -40,7 +40,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class CurveDrawing:
-    """Cross-entropy over updates."""
+    """Geometry of the training curve: cross-entropy over updates."""
 
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -52,7 +52,7 @@ class CurveDrawing:
 
 @dataclass(frozen=True)
 class Bar:
-    """One codebook: a bar for the model, marks for the baselines; None where unmeasured."""
+    """Bar of one codebook for the model, with marks for baselines; None where unmeasured."""
 
     label: str
     center: float
@@ -68,7 +68,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarsDrawing:
-    """Cross-entropy by codebook beside baselines."""
+    """Geometry of the bar chart: cross-entropy by codebook, with baselines."""
 
     y_ticks: tuple[Tick, ...]
     bars: tuple[Bar, ...]
@@ -103,7 +103,7 @@ def draw_curve(points: Sequence[CurvePoint]) -> CurveDrawing | None:
 
 
 def _shorten(codebook: str) -> str:
-    """`left 0` as `L0`: eighteen names stand side by side."""
+    """Shorten `left 0` to `L0`, since eighteen labels share one axis."""
     channel, _, number = codebook.rpartition(" ")
     return channel[:1].upper() + number
 
@@ -148,7 +148,7 @@ def draw_bars(codebooks: Sequence[CodebookEntropy]) -> BarsDrawing | None:
 def _axis(
     low: float, high: float, start: float, end: float, *, is_whole: bool = False
 ) -> tuple[tuple[Tick, ...], Callable[[float], float]]:
-    """Round ticks that enclose the data, and the map from data to the page."""
+    """Return round ticks that enclose the data, and the map from data to page coordinates."""
     locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=is_whole, min_n_ticks=2)
     values = [float(value) for value in locator.tick_values(low, high)]
     span = values[-1] - values[0]
@@ -167,7 +167,10 @@ def _path(
     *,
     bridges_gaps: bool,
 ) -> str:
-    """SVG path through the measured points; validation is sparse on purpose, so it bridges gaps."""
+    """Return an SVG path through the measured points.
+
+    Validation is measured at few updates on purpose, so its path bridges gaps.
+    """
     commands: list[str] = []
     is_drawing = False
     for update, value in series:
@@ -192,7 +195,7 @@ VERDICT_NOTES = {
     "looping": "more than half of the code sequences were heard before",
     "truncated": "shorter than was asked for",
 }
-"""What each label of the detectors means; other labels are shown without an explanation."""
+"""Meaning of each label of the detectors; other labels are shown without an explanation."""
 
 
 PROXY_NOTES = {
@@ -203,15 +206,15 @@ PROXY_NOTES = {
     "tonal_share": "share of time in which a tone is held",
     "hold": "how long tones are held, in seconds",
 }
-"""What each proxy of the ear listens for; others are shown without an explanation."""
+"""Meaning of each proxy of the ear; others are shown without an explanation."""
 
 
 def write_listening_page(path: Path, page: ListeningPage) -> None:
-    """Write the page; a reader never sees half of it under its final name.
+    """Write the page under a temporary name and rename it, so that no reader sees half of it.
 
     Args:
         path: File to write, usually `index.html`; its folder holds the clips' files.
-        page: What to show.
+        page: Content of the page.
 
     Raises:
         OutputError: If there is no clip, a clip's file is missing or empty, or the page cannot be
@@ -232,7 +235,7 @@ def write_listening_page(path: Path, page: ListeningPage) -> None:
 
 
 def render_listening_page(page: ListeningPage) -> str:
-    """The page as HTML; equal input gives equal bytes."""
+    """Render the page as HTML; equal input gives equal bytes."""
     script = _resource("listening_page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -290,7 +293,7 @@ def _resource(name: str) -> str:
 
 
 def _address(path: PurePath) -> str:
-    """A relative URL; a name may hold `#`, `?`, `%` or look like a scheme."""
+    """Return a relative URL; a name may hold `#`, `?`, `%` or look like a scheme."""
     return "./" + quote(path.as_posix(), safe="/")
 
 
@@ -304,7 +307,7 @@ def _decibels(level: float | None) -> str:
 
 
 def _distance(value: float | None) -> str:
-    """Three significant digits and no more than the eye compares."""
+    """Format a distance with three significant digits."""
     if value is None:
         return "\N{EN DASH}"
     digits = max(0, 2 - max(0, math.floor(math.log10(abs(value))))) if value else 2
@@ -312,7 +315,7 @@ def _distance(value: float | None) -> str:
 
 
 def _temperature_note(temperature: float | None) -> str:
-    """What a temperature does to the odds, in words."""
+    """Describe in words how a temperature changes the odds."""
     if temperature is None:
         return "no sampling"
     if temperature == 0:

@@ -1,7 +1,7 @@
-"""What the listening page shows: facts, clips on their rungs, and the numbers of the two charts.
+"""Content of the listening page: facts, clips on their rungs, and the numbers of the two charts.
 
 Plain frozen data without files or layout, so that a stage fills it in and a test reads it. Rungs go
-from the recording itself to the model alone; each takes one help away.
+from the original recording to the model alone; each rung gives the sound less help.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from melodac.errors import OutputError
 
 
 class RungKind(StrEnum):
-    """How much help the sound had, most first."""
+    """Rungs of the page, from the most help to none."""
 
     ORIGINAL = "original"
     ROUND_TRIP = "round_trip"
@@ -24,7 +24,7 @@ class RungKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RungNote:
-    """What a rung is, for someone who has never heard of codecs."""
+    """Explanation of a rung for a listener who has never heard of codecs."""
 
     title: str
     what_it_is: str
@@ -66,7 +66,7 @@ RUNG_NOTES = MappingProxyType({
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """One line about the run, such as its codec or its delay pattern."""
+    """Labelled value about the run, such as its codec or its delay pattern."""
 
     label: str
     value: str
@@ -74,19 +74,19 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoClip:
-    """One piece of sound with its picture; None where a value does not apply or is unmeasured."""
+    """Clip of sound with its spectrogram; None where a value does not apply or is unmeasured."""
 
     audio: PurePath
     """Sound file, relative to the page's folder; FLAC, WAV and Ogg play in every browser."""
     picture: PurePath
     """Spectrogram, relative to the page's folder."""
     label: str
-    """Name of the track it comes from or of the condition it was made under."""
+    """Name of the source track, or of the condition the clip was generated under."""
     tags: str = ""
-    """What the track is said to be."""
+    """Tags of the track or of the condition, as text."""
     duration_s: float
     prefix_s: float | None = None
-    """Length of the real beginning."""
+    """Duration of the real beginning, before the model takes over."""
     temperature: float | None = None
     seed: int | None = None
     peak_dbfs: float | None = None
@@ -94,9 +94,9 @@ class DemoClip:
     rms_dbfs: float | None = None
     """Root mean square after the real beginning."""
     verdicts: tuple[str, ...] = ()
-    """What detectors found after the real beginning; empty if none looked."""
+    """Labels of the detectors for the part after the real beginning; empty if none ran."""
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
-    """For a verdict why it was given, in plain words."""
+    """Reason of each verdict, in plain words."""
 
     def __post_init__(self) -> None:
         for path in (self.audio, self.picture):
@@ -109,14 +109,14 @@ class DemoClip:
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """All clips that had the same help."""
+    """Clips that had the same help."""
 
     kind: RungKind
     clips: tuple[DemoClip, ...]
 
     @property
     def note(self) -> RungNote:
-        """Title and explanation."""
+        """Title and explanation of the rung."""
         return RUNG_NOTES[self.kind]
 
     @property
@@ -133,7 +133,7 @@ class Rung:
 
     @property
     def is_sampled(self) -> bool:
-        """Whether any clip was drawn at a temperature."""
+        """True if any clip was sampled at a temperature."""
         return any(clip.temperature is not None for clip in self.clips)
 
     @property
@@ -159,7 +159,7 @@ class CodebookEntropy:
     """Validation cross-entropy of one codebook in nats per code; None if not measured."""
 
     codebook: int | str
-    """Its number, after the name of its channel where there are two."""
+    """Number of the codebook, after the name of its channel where there are two."""
     model_nats: float | None
     unigram_nats: float | None
     bigram_nats: float | None
@@ -167,30 +167,30 @@ class CodebookEntropy:
 
 @dataclass(frozen=True, kw_only=True)
 class EarDistance:
-    """How far a set of clips is from real music by one proxy; None if not measured."""
+    """Distance of a set of clips from real music by one proxy; None if not measured."""
 
     proxy: str
     distance: float | None = None
     low: float | None = None
-    """Bounds of the 95 % interval."""
+    """Lower and, below, upper bound of the 95 % interval."""
     high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EarRow:
-    """One set of clips, compared with real music by every proxy of the ear."""
+    """Distances of one set of clips from real music, by every proxy of the ear."""
 
     name: str
     is_sampled: bool
-    """Whether the model played it."""
+    """True if the model generated the clips."""
     distances: tuple[EarDistance, ...]
     missing: str = ""
-    """Why nothing was measured; empty if it was."""
+    """Reason why nothing was measured; empty if it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListeningPage:
-    """Everything on the page."""
+    """Content of the whole page."""
 
     title: str
     facts: tuple[Fact, ...]
@@ -199,4 +199,4 @@ class ListeningPage:
     codebooks: tuple[CodebookEntropy, ...] = ()
     ear: tuple[EarRow, ...] = ()
     ear_summary: str = ""
-    """What the rows come to, in a sentence."""
+    """Summary of the rows in one sentence."""

@@ -60,7 +60,7 @@ def write_spectrogram(path: Path, audio: Float32[np.ndarray, "C N"], *, rate_hz:
 
 
 def _mel_decibels(audio: Float32[np.ndarray, "C N"], rate_hz: int) -> Tensor:
-    """Level of each band (rows, lowest first) at each column of the picture."""
+    """Return the level of each band (rows, lowest first) at each column, in dB."""
     num_samples = audio.shape[1]
     if not num_samples:
         return torch.full((HEIGHT_PIXELS, WIDTH_PIXELS), QUIETEST_DB)
@@ -71,6 +71,7 @@ def _mel_decibels(audio: Float32[np.ndarray, "C N"], rate_hz: int) -> Tensor:
         torch.as_tensor(audio),
         _WINDOW_SAMPLES,
         hop_length=hop,
+        # divided by half its sum, so that a full-scale sine has magnitude 1 at its own bin
         window=window / (window.sum() / 2),
         pad_mode="constant",
         return_complex=True,
@@ -89,7 +90,7 @@ def _colour_indices(decibels: Tensor) -> UInt8[np.ndarray, "..."]:
 
 @cache
 def _mel_filters(rate_hz: int) -> Float32[np.ndarray, "..."]:
-    # librosa loads its submodules here, at first use; as an import they set environment variables
+    # called at first use only: librosa sets environment variables when its submodules load
     return librosa.filters.mel(
         sr=rate_hz,
         n_fft=_WINDOW_SAMPLES,
@@ -102,7 +103,7 @@ def _mel_filters(rate_hz: int) -> Float32[np.ndarray, "..."]:
 
 @cache
 def _palette() -> bytes:
-    """Colours from quiet to loud; magma is even to the eye and in greyscale."""
+    """Return the colours from quiet to loud; magma is perceptually even, in greyscale too."""
     shares = np.linspace(0.0, 1.0, _NUM_COLOURS)
     rgba = matplotlib.colormaps["magma"](shares, bytes=True)
     return np.asarray(rgba, dtype=np.uint8)[:, :3].tobytes()

@@ -1,1 +1,1 @@
-"""From logits to codes: temperature, truncation and the autoregressive loop."""
+"""Sampling of codes: temperature, truncation, guidance and the autoregressive loop."""

@@ -1,7 +1,7 @@
-"""The autoregressive loop: one delayed step after another, each cell given or sampled.
+"""The autoregressive loop: one delayed step after another, each cell either given or sampled.
 
-What is given (a prefix, the specials) and what is sampled is laid out before the first step; the
-loop only fills gaps. Length, codes and seeds hold by construction for every delay pattern.
+The layout fixes which cells are given (a prefix, special tokens) and which are sampled before the
+first step; the loop only fills gaps. So length and given codes are right for every delay pattern.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -21,7 +21,7 @@ from melodac.tokens.vocabulary import BOS, CODEBOOK_SIZE, PAD
 
 
 class CellPlan(NamedTuple):
-    """A sequence before sampling, and which of its cells are still to be sampled."""
+    """Sequence before sampling, with a mask of the cells still to be sampled."""
 
     sequence: Int64[Tensor, "B K S"]
     """Given codes and specials in place; PAD in every cell to be sampled."""
@@ -42,20 +42,20 @@ def generate(
 ) -> Int64[Tensor, "B K T"]:
     """Continue a prefix, or nothing, to exactly `num_frames` frames; one item per seed.
 
-    An item is a function of its own seed, prefix, text and settings, not of its batch mates. The
-    result is on the model's device. Lengths, seeds, prefix, texts, pattern and model that do not
-    fit each other are refused with `SamplingError`, and so are logits that are not finite.
+    An item depends on its own seed, prefix, text and settings only, not on the rest of the batch.
+    The result is on the model's device. Raises `SamplingError` if lengths, seeds, prefix, texts,
+    pattern and model do not fit each other, or if a logit is not finite.
 
     Args:
-        model: Its weights and device are used as they are; dropout is off meanwhile. A model that
-            reads texts plays to none unless it is `Guided`.
-        pattern: The one the model was trained with.
+        model: Used with its weights and on its device; dropout is off meanwhile. A model trained on
+            texts runs under the null condition unless it is `Guided`.
+        pattern: Delay pattern the model was trained with.
         num_frames: Frames of the result, prefix included.
         seeds: One per item; equal seeds with equal prefixes give equal items.
         settings: Temperature and truncation.
         prefix: Real frames to continue, one row per seed; fewer than `num_frames`.
-        ends: The track ends after `num_frames` frames: later cells are PAD, as in training at the
-            end of a track. Otherwise the music goes on there, and what it plays is dropped.
+        ends: True if the track ends after `num_frames` frames: later cells are PAD, as in training
+            at the end of a track. False samples those cells too and drops them.
         on_step: Called after each step beyond the prefix with the steps done and their total.
     """
     alone = model.model if isinstance(model, Guided) else model
@@ -74,18 +74,19 @@ def generate(
 def lay_out(
     prefix: Int[Tensor, "B K P"], pattern: DelayPattern, *, num_frames: int, ends: bool
 ) -> CellPlan:
-    """Place what is known and mark what is to be sampled.
+    """Lay out the sequence before sampling: known cells in place, the rest marked for sampling.
 
     Args:
         prefix: Known frames, possibly none.
-        pattern: Where each frame stands.
+        pattern: Delay pattern, which decides the step of each frame.
         num_frames: Frames of the result.
-        ends: Whether cells past the last frame are PAD or music that goes on.
+        ends: True if cells past the last frame are PAD, False if they are sampled.
     """
     B, K, P = prefix.shape
     window = prefix.new_full((B, K, num_frames), PAD, dtype=torch.long)
     window[..., :P] = prefix
     frames = cell_frames(pattern, num_frames).T.to(prefix.device)
+    # without an end, the cells after the last frame that the delay adds are sampled too
     is_sampled = (frames >= P) & (frames < num_frames) if ends else frames >= P
     return CellPlan(apply_delay(window, pattern), is_sampled)
 
@@ -100,6 +101,7 @@ def _fill(
 ) -> Int64[Tensor, "B K S"]:
     sequence, is_sampled = layout
     B, K, S = sequence.shape
+    # one copy to the CPU before the loop: reading the device in it would stall every step
     is_needed = is_sampled.cpu()
     codebooks = [[k for k in range(K) if bool(is_needed[k, step])] for step in range(S)]
     first = next(step for step, needed in enumerate(codebooks) if needed)
@@ -141,7 +143,7 @@ def _check_request(
     seeds: Sequence[int],
     prefix: Int[Tensor, "B K P"] | None,
 ) -> Int[Tensor, "B K P"]:
-    """The prefix on the model's device, empty if there is none, once everything fits."""
+    """Check that a request fits the model; return the prefix on its device, empty if none."""
     K = pattern.num_codebooks
     if model.config.num_codebooks != K:
         raise SamplingError(

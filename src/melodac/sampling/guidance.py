@@ -1,8 +1,8 @@
-"""Playing to a text, and guidance: how far beyond plain conditioning the text is followed.
+"""Text conditioning with classifier-free guidance.
 
-The guided logits are u + s (c - u): c those of the item's text, u those of the null condition that
-training dropped texts to. s = 1 is plain conditioning and costs one pass, s = 0 ignores the text, s
-above 1 exaggerates it.
+The guided logits are u + s (c - u): c the logits under the item's text, u those under the null
+condition, which training shows by dropping texts, and s the guidance scale. s = 1 is plain
+conditioning and costs one forward pass, s = 0 ignores the text, s above 1 exaggerates it.
 
 Source:
     Ho and Salimans 2022 (arXiv:2207.12598), eq. 6, with s = 1 + w.
@@ -24,15 +24,15 @@ from melodac.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Guided:
-    """A model that plays to texts; `generate` takes it in the place of the model alone."""
+    """Model with texts and a guidance scale; `generate` takes it in place of the plain model."""
 
     model: LanguageModel
     condition: Condition
-    """One text an item; an item without one plays to nothing."""
+    """Texts, one per item; an item without one is under the null condition."""
     scale: float = 1.0
-    """s of the guided logits."""
+    """Guidance scale, s in the guided logits."""
     has_trained_null: bool = False
-    """Whether the null condition was trained: `unconditional_frac` of the run was above 0."""
+    """True if the null condition was trained: `unconditional_frac` of the run was above 0."""
 
     def __post_init__(self) -> None:
         check_guidance(
@@ -48,7 +48,7 @@ class Guided:
 
 
 def check_guidance(scale: float, *, reads_text: bool, has_trained_null: bool) -> None:
-    """Refuse a guidance that would compare with something the model never learned.
+    """Refuse a guidance scale that needs a null condition which the model never learned.
 
     Raises:
         SamplingError: If the scale is not 1 and the model has no trained null condition, or if it
@@ -74,7 +74,7 @@ def check_guidance(scale: float, *, reads_text: bool, has_trained_null: bool) ->
 def guide(
     conditional: Float[Tensor, "B K U"], unconditional: Float[Tensor, "B K U"], scale: float
 ) -> Float[Tensor, "B K U"]:
-    """The guided logits, u + s (c - u).
+    """Return the guided logits, u + s (c - u).
 
     Example:
         >>> one, zero = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)
@@ -85,7 +85,7 @@ def guide(
 
 
 class Stepper:
-    """Plays step after step: the model, its cache, and a second pass where guidance needs one."""
+    """Step-by-step decoder: the model, its KV cache and, where guidance needs it, a second pass."""
 
     def __init__(
         self, voice: LanguageModel | Guided, num_items: int, *, capacity: int, device: torch.device
@@ -98,6 +98,7 @@ class Stepper:
             self.scale = voice.scale
             condition, self.num_passes = _conditions_to_run(voice)
             condition = condition.to(device)
+        # the two passes of guidance are two halves of one batch, so both share one cache
         num_rows = num_items * self.num_passes
         self.cache = KeyValueCache(
             self.model.config,
@@ -109,17 +110,17 @@ class Stepper:
         )
 
     def prefill(self, sequence: Int[Tensor, "B K S"]) -> None:
-        """Read what is known."""
+        """Read the known steps into the cache."""
         self.model.prefill(sequence.repeat(self.num_passes, 1, 1), self.cache)
 
     def step(
         self, previous: Int[Tensor, "B K"], codebooks: Sequence[int]
     ) -> Float[Tensor, "B ... U"] | None:
-        """Logits of some codebooks at the next step; None if none is asked for.
+        """Return the logits of some codebooks at the next step; None if none is needed.
 
         Args:
             previous: Cells of the step before.
-            codebooks: Those that are needed, in ascending order.
+            codebooks: Codebooks that are needed, in ascending order.
         """
         hidden = self.model.step_hidden(previous.repeat(self.num_passes, 1), self.cache)
         if not codebooks:
@@ -141,10 +142,11 @@ class Stepper:
 
 
 def _conditions_to_run(voice: Guided) -> tuple[Condition, int]:
-    """Texts of every row of the model's batch, and how many rows an item has."""
+    """Return the texts of every row of the model's batch, and the number of rows per item."""
     if voice.scale == 1:
         return voice.condition, 1
     dropped = voice.condition.dropped()
+    # at scale 0 the text has no effect, so a single pass under the null condition is enough
     if voice.scale == 0:
         return dropped, 1
     return Condition(torch.cat([voice.condition.text, dropped.text])), 2

@@ -1,7 +1,7 @@
-"""From logits to codes: temperature, top-k, top-p and one draw, as pure functions.
+"""Sampling of codes from logits, as pure functions: temperature, top-k, top-p and one draw.
 
-A draw inverts the cumulative distribution at one uniform number per cell, taken from the item's own
-generator, so what an item becomes has nothing to do with its batch mates.
+A draw inverts the cumulative distribution at one uniform number per cell. The number comes from the
+item's own generator, so an item does not depend on the rest of its batch.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from melodac.errors import SamplingError
 
 
 class SamplingSettings(Section):
-    """Temperature, then top-k, then top-p, in this order."""
+    """Settings of sampling, applied in this order: temperature, top-k, top-p."""
 
     temperature: NonNegativeFloat
     """Divides the logits; 0 always takes the likeliest code."""
@@ -35,7 +35,7 @@ def sample_codes(
     top_p: float,
     generators: Sequence[torch.Generator],
 ) -> Int64[Tensor, "B K"]:
-    """One code per item and codebook.
+    """Sample one code per item and codebook.
 
     Args:
         logits: Any type; the arithmetic is float32 and the cumulative sum float64.
@@ -60,6 +60,7 @@ def sample_codes(
     # The largest becomes 0 before the division, so that no temperature can overflow.
     logits = (logits - largest.unsqueeze(-1)) / temperature
     kept = keep_top_p(keep_top_k(logits, top_k), top_p)
+    # one generator per item, on the CPU: the numbers depend neither on the batch nor on the device
     uniforms = torch.stack([
         torch.rand(K, generator=generator, dtype=torch.float64) for generator in generators
     ])
@@ -67,7 +68,7 @@ def sample_codes(
 
 
 def keep_top_k(logits: Float[Tensor, "... U"], top_k: int) -> Float[Tensor, "... U"]:
-    """Logits with all but exactly `top_k` of the largest at minus infinity; 0 keeps all.
+    """Set all but exactly the `top_k` largest logits to minus infinity; 0 keeps all.
 
     Example:
         >>> keep_top_k(torch.tensor([0.0, 3.0, 1.0]), 2)
@@ -80,7 +81,7 @@ def keep_top_k(logits: Float[Tensor, "... U"], top_k: int) -> Float[Tensor, "...
 
 
 def keep_top_p(logits: Float[Tensor, "... U"], top_p: float) -> Float[Tensor, "... U"]:
-    """Logits with all but the fewest codes that hold `top_p` of the probability at minus infinity.
+    """Keep the fewest likeliest codes that hold `top_p` of the probability; others get -infinity.
 
     The likeliest code always stays.
 
@@ -95,15 +96,16 @@ def keep_top_p(logits: Float[Tensor, "... U"], top_p: float) -> Float[Tensor, ".
         return logits
     ordered, codes = logits.sort(dim=-1, descending=True)
     probabilities = ordered.double().softmax(-1)
+    # a code stays if the likelier ones together hold less than top_p; the likeliest has 0 before it
     held_before = probabilities.cumsum(-1) - probabilities
     ordered = ordered.masked_fill(held_before >= top_p, -torch.inf)
     return torch.empty_like(logits).scatter(-1, codes, ordered)
 
 
 def draw(logits: Float[Tensor, "... U"], uniforms: Float64[Tensor, "..."]) -> Int64[Tensor, "..."]:
-    """The code at which the cumulative probability passes a uniform number.
+    """Return the code at which the cumulative probability passes a uniform number.
 
-    A logit that is NaN or plus infinity is refused with `SamplingError`.
+    A logit that is NaN or plus infinity raises `SamplingError`.
 
     Args:
         logits: Not normalised; minus infinity is never drawn.

@@ -1,4 +1,4 @@
-"""Codes of many tracks in memory, as one table of frames; made by the store, read by batches.
+"""Codes of many tracks in memory, as one table of frames; built by the store, read by batches.
 
 Tracks are row ranges of one shared array, so that choosing a split copies nothing.
 """
@@ -14,7 +14,7 @@ from melodac.errors import TokenError
 
 @dataclass(frozen=True)
 class TokenArray:
-    """Frames of every track, one row a frame, one column per codebook and channel."""
+    """Table of the frames of all tracks: one row per frame, one column per codebook and channel."""
 
     values: UInt16[np.ndarray, "T K"]
     """Codes; columns of channel 0 first, then those of channel 1."""
@@ -26,12 +26,12 @@ class TokenArray:
     """Frames of each track."""
 
     def codes(self, track: int) -> UInt16[np.ndarray, "T K"]:
-        """Frames of one track, given by its position in `track_ids`."""
+        """Return the frames of one track, given by its position in `track_ids`."""
         start = int(self.starts[track])
         return self.values[start : start + int(self.lengths[track])]
 
     def select(self, track_ids: Sequence[str]) -> "TokenArray":
-        """The given tracks only, in the given order, over the same memory.
+        """Return the given tracks only, in the given order, without a copy of the codes.
 
         Raises:
             TokenError: If a track is not in this array.
@@ -50,7 +50,7 @@ class TokenArray:
 def array_of_tracks(
     tracks: Sequence[tuple[str, UInt16[np.ndarray, "... K"]]],
 ) -> TokenArray:
-    """Join tracks that are already in memory, one after another.
+    """Concatenate tracks that are already in memory.
 
     Raises:
         TokenError: If there is no track.

@@ -1,7 +1,7 @@
-"""Batches: the codes of some windows as one tensor, and which of its cells the loss counts.
+"""Batches: the codes of some windows as one tensor, with a mask of what the loss counts.
 
-A batch carries W = T + max delay real frames, so that the sequence of T + max delay steps is made
-of real frames only and no codebook loses its tail.
+A batch carries W = T + max delay real frames, so that all T + max delay steps of a sequence hold
+real frames and no delayed codebook loses its tail.
 """
 
 from typing import NamedTuple
@@ -19,19 +19,19 @@ from melodac.tokens.windows import WindowTable
 
 
 class Batch(NamedTuple):
-    """Codes of some windows."""
+    """Codes of some windows, and the frames that count."""
 
     codes: Int64[Tensor, "B K W"]
-    """Frames from each window's start on, past the window where the track goes on, PAD beyond."""
+    """Frames from each window's start on, past its end where the track goes on, PAD beyond."""
     counted: Bool[Tensor, "B T"]
-    """True for the frames of the window that exist and that the window counts."""
+    """True for the frames that exist and that the window counts."""
 
 
 def read_batch(array: TokenArray, windows: WindowTable, frames: int, max_delay: int) -> Batch:
     """Read the windows of one batch.
 
     Args:
-        array: Tracks, numbered as in the lengths from which `windows` was made.
+        array: Tracks, in the order of the lengths from which `windows` was made.
         windows: One row per item.
         frames: Frames of a window.
         max_delay: Real frames to read beyond the window, `DelayPattern.max_delay`.
@@ -39,6 +39,7 @@ def read_batch(array: TokenArray, windows: WindowTable, frames: int, max_delay: 
     firsts = array.starts[windows.tracks] + windows.starts
     remaining = array.lengths[windows.tracks] - windows.starts
     positions = np.arange(frames + max_delay)
+    # past the end of a track the last row is read again, and replaced by PAD below
     rows = firsts[:, None] + np.minimum(positions, remaining[:, None] - 1)
     B, W = rows.shape
     K = array.values.shape[1]
@@ -58,10 +59,10 @@ def read_batch(array: TokenArray, windows: WindowTable, frames: int, max_delay: 
 def to_sequence(
     codes: Int[Tensor, "B K W"], pattern: DelayPattern, frames: int
 ) -> Int[Tensor, "B K S"]:
-    """Lay W real frames out as the steps of a window of `frames` frames.
+    """Arrange W real frames as the steps of a window of `frames` frames.
 
-    The tail of a delayed codebook is filled by the real frames beyond the window, as in music
-    that goes on, so no step holds a PAD that the track does not.
+    The tail of a delayed codebook is filled by real frames beyond the window, so no step holds a
+    PAD unless the track ends there.
 
     Raises:
         DelayError: If the codes are not `frames` plus the largest delay long.
@@ -83,7 +84,7 @@ def to_sequence(
 
 
 def counted_cells(counted: Bool[Tensor, "B T"], pattern: DelayPattern) -> Bool[Tensor, "B K S"]:
-    """True for the cells of a sequence whose frame is counted.
+    """Return True for the cells of a sequence whose frame is counted.
 
     Example:
         >>> from melodac.tokens.delay import build_pattern

@@ -1,4 +1,4 @@
-"""Delay patterns: which (frame, codebook) cell stands at which step of a sequence.
+"""Delay patterns: the step of a sequence at which each (frame, codebook) cell stands.
 
 A pattern is a pair of pure functions, `apply_delay` and its exact inverse `undo_delay`; both follow
 one map, `cell_frames`.
@@ -18,7 +18,7 @@ BEFORE = -1
 """Frame index of a cell that lies before frame 0."""
 
 HOLE = -2
-"""Frame index of a cell that holds no frame at all: a flat pattern fills one codebook a step."""
+"""Frame index of a cell without a frame: a flat pattern fills one codebook per step."""
 
 
 def _dia(num_codebooks: int) -> tuple[int, ...]:
@@ -43,19 +43,19 @@ _NAMED_DELAYS: dict[str, Callable[[int], tuple[int, ...]]] = {
 }
 
 PATTERN_NAMES = tuple(_NAMED_DELAYS)
-"""Every name that `build_pattern` knows."""
+"""Names that `build_pattern` knows."""
 
 
 @dataclass(frozen=True)
 class DelayPattern:
-    """How far each codebook is shifted, or that codebooks take turns (`is_flat`)."""
+    """Delay of each codebook, or, if `is_flat`, one codebook per step in turn."""
 
     name: str
     """A name of `PATTERN_NAMES`, or the delays joined by commas."""
     delays: tuple[int, ...]
-    """Frames by which each codebook is late; one entry per codebook and channel."""
+    """Delay of each column in frames; one entry per codebook and channel."""
     is_flat: bool = False
-    """One code per step: frame 0 of every codebook, then frame 1 of every codebook."""
+    """True if each step holds one code: frame 0 of every codebook, then frame 1, and so on."""
 
     @property
     def num_codebooks(self) -> int:
@@ -64,11 +64,11 @@ class DelayPattern:
 
     @property
     def max_delay(self) -> int:
-        """Frames beyond a window's own that must be read so that no tail is cut; 0 if flat."""
+        """Frames to read beyond a window so that no codebook's tail is cut; 0 if flat."""
         return 0 if self.is_flat else max(self.delays)
 
     def num_steps(self, num_frames: int) -> int:
-        """Steps that hold every cell of so many frames."""
+        """Return the steps that hold every cell of `num_frames` frames."""
         if self.is_flat:
             return num_frames * self.num_codebooks
         return num_frames + self.max_delay
@@ -77,12 +77,12 @@ class DelayPattern:
 def build_pattern(
     spec: str | Sequence[int], num_codebooks: int = 9, columns: Sequence[int] | None = None
 ) -> DelayPattern:
-    """Make the pattern that a name or a list of delays describes.
+    """Build the pattern of a name or of a list of delays.
 
     Args:
         spec: A name of `PATTERN_NAMES`, or one delay in frames per codebook, in any order. A list
-            of `num_codebooks` entries holds for each channel; one of an entry for each column is
-            taken as it stands.
+            of `num_codebooks` entries applies to each channel; a list with one entry per column is
+            used as given.
         num_codebooks: Codebooks of one channel, the longest if they differ.
         columns: Codebook, within its channel, of each column that a model reads; None for one
             channel with its codebooks in order.
@@ -134,10 +134,10 @@ def _check_delays(
 
 
 def cell_frames(pattern: DelayPattern, num_frames: int) -> Int64[Tensor, "S K"]:
-    """Frame that each cell of a sequence of `num_frames` frames holds.
+    """Return the frame that each cell of a sequence of `num_frames` frames holds.
 
     A cell before frame 0 is `BEFORE`, one without a frame is `HOLE`; an index of `num_frames` or
-    more lies past the end, and is the frame that would stand there if the music went on.
+    more lies past the end: the frame that would stand there if the music went on.
 
     Example:
         >>> cell_frames(build_pattern([0, 2], num_codebooks=2), num_frames=2)
@@ -155,19 +155,20 @@ def cell_frames(pattern: DelayPattern, num_frames: int) -> Int64[Tensor, "S K"]:
     if pattern.is_flat:
         turns = steps % pattern.num_codebooks == torch.arange(pattern.num_codebooks)
         return torch.where(turns, steps // pattern.num_codebooks, HOLE)
+    # any frame before 0 is the same special cell, so all of them become -1
     return (steps - torch.tensor(pattern.delays)).clamp(min=BEFORE)
 
 
 def cell_exists(pattern: DelayPattern, num_frames: int) -> Bool[Tensor, "S K"]:
-    """True where a cell of a sequence of `num_frames` frames holds one of those frames."""
+    """Return True where a cell of a sequence holds one of its `num_frames` frames."""
     frames = cell_frames(pattern, num_frames)
     return (frames >= 0) & (frames < num_frames)
 
 
 def apply_delay(codes: Int[Tensor, "B K T"], pattern: DelayPattern) -> Int[Tensor, "B K S"]:
-    """Lay codes out as steps, with BOS before frame 0 and PAD past the end and in holes.
+    """Arrange codes as steps, with BOS before frame 0 and PAD past the end and in holes.
 
-    A tensor with another number of codebooks than the pattern is refused with `DelayError`.
+    Raises `DelayError` if the number of codebooks is not that of the pattern.
 
     Example:
         >>> codes = torch.tensor([[[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
@@ -185,13 +186,14 @@ def apply_delay(codes: Int[Tensor, "B K T"], pattern: DelayPattern) -> Int[Tenso
     frames = cell_frames(pattern, T).to(codes.device).T
     specials = torch.tensor([PAD, BOS], dtype=codes.dtype, device=codes.device)
     extended = torch.cat([codes, specials.expand(B, K, 2)], dim=-1)
+    # the two extra columns: T is PAD, T + 1 is BOS
     columns = torch.where(frames == HOLE, T, frames.clamp(max=T))
     columns = torch.where(frames == BEFORE, T + 1, columns)
     return extended.gather(-1, columns.expand(B, -1, -1))
 
 
 def undo_delay(sequence: Int[Tensor, "B K S"], pattern: DelayPattern) -> Int[Tensor, "B K T"]:
-    """Codes of a whole sequence, frame by frame: the exact inverse of `apply_delay`.
+    """Return the codes of a whole sequence by frame; the exact inverse of `apply_delay`.
 
     Raises:
         DelayError: If the sequence does not hold a whole number of frames of this pattern.
@@ -216,7 +218,7 @@ def undo_delay(sequence: Int[Tensor, "B K S"], pattern: DelayPattern) -> Int[Ten
 
 
 def cell_steps(pattern: DelayPattern, num_frames: int) -> Int64[Tensor, "K T"]:
-    """Step at which each frame of each codebook stands.
+    """Return the step at which each frame of each codebook stands.
 
     Example:
         >>> cell_steps(build_pattern("reverse", num_codebooks=2), num_frames=3)
@@ -230,7 +232,7 @@ def cell_steps(pattern: DelayPattern, num_frames: int) -> Int64[Tensor, "K T"]:
 
 
 def is_code(tokens: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-    """True where a cell holds a code of the codec and no special token.
+    """Return True where a cell holds a code of the codec, not a special token.
 
     Example:
         >>> is_code(torch.tensor([0, 1023, BOS, PAD, -1]))

@@ -1,11 +1,11 @@
-"""Layout: which columns of a store a model reads, in which order, and the way back to channels.
+"""Layout: the columns of a store that a model reads, their order, and the way back to channels.
 
     concatenated   left 0 .. left 8, right 0 .. right 8
     interleaved    left 0, right 0, left 1, right 1 ..
     mid_side       mid 0 .. mid 8, side 0 .. side 8; left = mid + side, right = mid - side
 
-Decided when codes are read, so one store serves every layout whose channels it holds. A store of
-mono has one order whatever the layout. The delay pattern follows the same order.
+Chosen when codes are read, so one store serves every layout whose channels it holds. A mono store
+has one order whatever the layout. The delay pattern follows the same order.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Column(Section):
 
 
 class Layout(Section):
-    """The columns that a model reads, in its order."""
+    """Columns that a model reads, in its order."""
 
     name: Literal["mono", "concatenated", "interleaved", "mid_side"]
     columns: tuple[Column, ...]
@@ -70,16 +70,16 @@ class Layout(Section):
         return max(self.codebooks) + 1
 
     def names(self) -> tuple[str, ...]:
-        """A word for each column: the codebook, and its channel where there are two."""
+        """Return a name for each column: the codebook, and its channel if there are two."""
         if len(self.channels) == 1:
             return tuple(str(column.codebook) for column in self.columns)
         return tuple(str(column) for column in self.columns)
 
     def positions(self, header: StoreHeader) -> list[int]:
-        """Where the store has each column, in the order of the model.
+        """Return the store's column index of each column, in the order of the model.
 
         Raises:
-            ConfigError: If the store lacks one.
+            ConfigError: If the store lacks a column.
         """
         held = dict(zip(header.channels, header.codebooks, strict=True))
         if any(column.codebook >= held.get(column.channel, 0) for column in self.columns):
@@ -87,7 +87,7 @@ class Layout(Section):
         return [header.columns(column.channel).start + column.codebook for column in self.columns]
 
     def read(self, array: TokenArray, header: StoreHeader) -> TokenArray:
-        """The columns of the model, in its order; the same memory where nothing moves."""
+        """Return the columns of the model, in its order; no copy if the order is the store's."""
         positions = self.positions(header)
         if positions == list(range(array.values.shape[1])):
             return array
@@ -95,13 +95,13 @@ class Layout(Section):
         return TokenArray(values, array.track_ids, array.starts, array.lengths)
 
     def split_channels(self, codes: Shaped[Any, "K T"]) -> dict[Channel, Shaped[Any, "_ T"]]:
-        """Codes of each channel, its codebooks in order, from those of a model.
+        """Split the codes of a model by channel, the codebooks of each in order.
 
         Args:
-            codes: Array or tensor with a row for each column.
+            codes: Array or tensor with one row per column.
 
         Raises:
-            TokenError: If there is another number of rows.
+            TokenError: If the number of rows is another.
         """
         if len(codes) != len(self.columns):
             raise TokenError(
@@ -116,11 +116,11 @@ class Layout(Section):
 
 
 def choose_layout(name: LayoutName, header: StoreHeader) -> Layout:
-    """The order in which a model reads a store.
+    """Choose the order in which a model reads a store.
 
     Args:
         name: Order of the columns of stereo; mono has only one.
-        header: The store's.
+        header: Header of the store.
 
     Raises:
         ConfigError: If the store lacks a channel of the layout.
@@ -132,7 +132,8 @@ def choose_layout(name: LayoutName, header: StoreHeader) -> Layout:
         raise ConfigError(_describe_lack(name, header))
     columns = (*_columns_of(first, header), *_columns_of(second, header))
     if name == "interleaved":
-        # by codebook, and within one as they stand: where one channel has fewer, the other goes on
+        # stable: within a codebook the channels keep their order; if one has fewer codebooks, the
+        # other goes on alone
         columns = tuple(sorted(columns, key=lambda column: column.codebook))
     return Layout(name=name, columns=columns)
 
@@ -140,7 +141,7 @@ def choose_layout(name: LayoutName, header: StoreHeader) -> Layout:
 def mix_channels(
     sounds: Mapping[Channel, Float32[np.ndarray, " N"]],
 ) -> Float32[np.ndarray, "C N"]:
-    """Mono, or left and right, from the sound of each channel of a layout.
+    """Return mono, or left and right, from the sound of each channel of a layout.
 
     Raises:
         TokenError: If the channels are not those of a layout.

@@ -1,9 +1,9 @@
-"""What a set of codes looks like before anything is trained on it, and which tracks are unlike it.
+"""Statistics of a set of codes before training, and of the tracks that differ from the rest.
 
-Counts are exact and never cross a track boundary. A track is scored by what its codes cost under
-the frequencies of the whole corpus and by how many of its frames it repeats: nearly silent, stuck
-or of another kind. It is only pointed out; nothing is left out. Repeats are judged on codes, never
-on audio: autocorrelation calls every held note a loop.
+Counts are exact and never cross a track boundary. A track is scored by the cost of its codes under
+the frequencies of the whole corpus and by the share of its frames that repeat: nearly silent, stuck
+or of another kind. Outliers are only reported; nothing is left out. Repeats are found in codes, not
+in audio: autocorrelation calls every held note a loop.
 """
 
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from melodac.tokens.array import TokenArray
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 
 NGRAM_FRAMES = 8
-"""Length of an n-gram; eight frames of 1024 codes do not come back by chance."""
+"""Frames of an n-gram; eight frames of 1024 codes do not recur by chance."""
 
 
 def repeated_ngram_share(codes: Int[Tensor, "C K T"]) -> float | None:
-    """Share of n-grams of codebook 0 that already occurred earlier in the clip.
+    """Return the share of n-grams of codebook 0 that already occurred earlier in the clip.
 
     Example:
         >>> import torch
@@ -45,20 +45,20 @@ def repeated_ngram_share(codes: Int[Tensor, "C K T"]) -> float | None:
 
 
 class CodebookStatistics(Section):
-    """How one codebook is used."""
+    """Usage of one codebook."""
 
     entropy_nats: NonNegativeFloat
-    """Entropy of the codes by frequency; a model that knows only frequencies cannot do better."""
+    """Entropy of the code frequencies; a model that knows only frequencies cannot do better."""
     num_used: PositiveInt
-    """Codes that occur."""
+    """Number of codes that occur."""
     num_dead: NonNegativeInt
-    """Codes that never occur."""
+    """Number of codes that never occur."""
     usage: NonNegativeFloat
-    """Codes that would carry the same entropy if equally frequent, as a share of all codes."""
+    """Exponential of the entropy, as a share of all codes: the effective share in use."""
 
 
 class TokenStatistics(Section):
-    """How much music a set of codes holds and how its codebooks are used."""
+    """Amount of music in a set of codes, and usage of its codebooks."""
 
     num_tracks: PositiveInt
     num_frames: PositiveInt
@@ -69,22 +69,22 @@ class TokenStatistics(Section):
 
 
 class CodeCounts(NamedTuple):
-    """Counts from which unigrams and bigrams follow exactly."""
+    """Counts that determine unigrams and bigrams exactly."""
 
     firsts: Int64[np.ndarray, "K U"]
-    """How often a track begins with a code."""
+    """Number of tracks that begin with each code."""
     pairs: UInt32[np.ndarray, "K U U"]
-    """How often a code (last axis) follows another one of its codebook (axis before)."""
+    """Number of times a code (last axis) follows another one of its codebook (axis before)."""
 
     def codes(self) -> Int64[np.ndarray, "K U"]:
-        """How often each code occurs."""
+        """Return the number of occurrences of each code."""
         return self.firsts + self.pairs.sum(axis=1, dtype=np.int64)
 
 
 def measure_statistics(
     array: TokenArray, frame_rate_hz: float, codebook_size: int = CODEBOOK_SIZE
 ) -> TokenStatistics:
-    """Measure amount and usage of every track of an array.
+    """Measure amount and usage over all tracks of an array.
 
     Args:
         array: Tracks to measure, for example those of one split.
@@ -103,7 +103,7 @@ def measure_statistics(
 
 
 def count_codes(array: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> Int64[np.ndarray, "K U"]:
-    """How often each code of each codebook occurs."""
+    """Count the occurrences of each code of each codebook."""
     K = array.values.shape[1]
     shift: Int64[np.ndarray, " K"] = np.arange(K, dtype=np.int64) * codebook_size
     counts = np.zeros(K * codebook_size, dtype=np.int64)
@@ -114,14 +114,14 @@ def count_codes(array: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> Int64[
 
 
 def count_pairs(array: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> CodeCounts:
-    """How often each code begins a track, and how often each follows each other in its codebook.
+    """Count track beginnings by code, and pairs of successive codes of a codebook.
 
-    Memory is 4 bytes a pair, 38 MB for 9 codebooks of 1024, and 16 bytes a frame meanwhile.
+    The counts take 4 bytes a pair, 38 MB for 9 codebooks of 1024, plus 16 bytes a frame meanwhile.
     """
     K = array.values.shape[1]
     firsts = np.zeros((K, codebook_size), dtype=np.int64)
     pairs = np.zeros((K, codebook_size, codebook_size), dtype=np.uint32)
-    # neighbours in the joined tracks that are the end of one track and the beginning of the next
+    # in the joined tracks, the pair at each seam is the end of one track and the start of the next
     seams = np.cumsum(array.lengths)[:-1] - 1
     for codebook in range(K):
         joined = np.concatenate([
@@ -155,33 +155,33 @@ Source:
 
 _NATS_SCALE = 0.05
 _SHARE_SCALE = 0.02
-"""Least scales of the scores, so that a corpus of equals has no outliers."""
+"""Least scales of the z-scores, so that a corpus of equal tracks has no outliers."""
 
 _MAD_TO_DEVIATION = 1.4826
-"""Median absolute deviation to standard deviation of a normal distribution."""
+"""Ratio of standard deviation to median absolute deviation, for a normal distribution."""
 
 
 class TrackMeasures(NamedTuple):
-    """One value for each track of an array, in its order."""
+    """Measures of every track of an array, in its order."""
 
     nats_under_unigram: Float64[np.ndarray, " B"]
-    """Mean cost of a code under the frequencies of the whole array."""
+    """Mean cross-entropy of a track's codes under the frequencies of the whole array."""
     entropy_nats: Float64[np.ndarray, " B"]
     """Mean entropy of the track's own codes over its columns; at most the log of its frames."""
     repeated_share: Float64[np.ndarray, " B"]
-    """Share of the frames that are equal to an earlier frame of the track in every column."""
+    """Share of frames that equal an earlier frame of the track in every column."""
     z_score: Float64[np.ndarray, " B"]
-    """The larger of the robust z-scores of cost and repetition, with its sign."""
+    """Robust z-score of cost or repetition, whichever is larger in absolute value."""
 
     def is_outlier(self) -> Bool[np.ndarray, " B"]:
-        """True where a track is far from the median track."""
+        """Return True where a track is far from the median track."""
         return np.abs(self.z_score) > OUTLIER_Z
 
 
 def measure_tracks(array: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> TrackMeasures:
-    """Measure every track against all of them."""
+    """Measure every track against all tracks of the array."""
     counts = count_codes(array, codebook_size)
-    # codes that no track has are never looked up
+    # codes that no track has are never looked up, so their count may be anything above 0
     costs = -np.log(np.maximum(counts, 1) / counts.sum(axis=1, keepdims=True))
     nats, entropies, repeated = (
         np.array(column, dtype=np.float64)
@@ -196,11 +196,11 @@ def measure_tracks(array: TokenArray, codebook_size: int = CODEBOOK_SIZE) -> Tra
 
 
 def robust_z(values: Float64[np.ndarray, " B"], least_scale: float) -> Float64[np.ndarray, " B"]:
-    """Distance of each value from the median in robust standard deviations.
+    """Return the distance of each value from the median, in robust standard deviations.
 
     Args:
-        values: What was measured.
-        least_scale: Deviation to divide by where the values differ less than that.
+        values: Measured values.
+        least_scale: Lower bound of the deviation to divide by.
 
     Example:
         >>> robust_z(np.array([1.0, 2.0, 3.0, 4.0, 100.0]), 0.1).round(2).tolist()
@@ -221,5 +221,6 @@ def _measure(
     counts: Int64[np.ndarray, " U"] = np.bincount(shifted.ravel(), minlength=costs.size)
     shares: Float64[np.ndarray, " U"] = counts[counts > 0] / T
     entropy = float(-(shares * np.log(shares)).sum()) / K
+    # a row of K codes as one opaque item of 2 K bytes: unique then compares whole frames
     num_distinct = len(np.unique(np.ascontiguousarray(codes).view(f"V{2 * K}")))
     return nats, max(entropy, 0.0), 1.0 - num_distinct / T

@@ -1,8 +1,8 @@
-"""Tags of a track as texts that a model reads: one form in training, in demos and in a prompt.
+"""Tags of a track as the text that a model reads; one form for training, demos and prompts.
 
-A description stands as it is, first. A list such as `tags: folk, piano` gives one text a word, any
-other field its name and its value: `key G major`. What names a recording instead of saying how it
-sounds is never read: a model that read it could only learn the recording by heart.
+A description comes first, unchanged. A list such as `tags: folk, piano` gives one text per word,
+any other field its name and value: `key G major`. Fields that name a recording without describing
+its sound are left out: from them a model could only memorise the recording.
 """
 
 import re
@@ -11,18 +11,18 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 SEPARATOR = ", "
-"""Between two tags in one text; what a user writes between two words of a prompt."""
+"""Separator of two tags in one text, as a user writes it between two words of a prompt."""
 
 DESCRIPTION = "description"
 
 LISTS = frozenset({"genre", "instrument", "keywords", "moods", "tags"})
-"""Fields that say nothing by their name: each of their words stands for itself."""
+"""Fields whose words need no field name to be understood."""
 
 UNREAD = frozenset({
     "album", "comment", "copyright", "date", "duration", "file", "filename", "id", "isrc", "length",
     "licence", "num_bars", "path", "source", "title", "track_number", "url",
 })  # fmt: skip
-"""Fields that name or measure a recording and say nothing of how it sounds."""
+"""Fields that name or measure a recording and do not describe its sound."""
 
 _WORD_ENDS = re.compile(r"\s*[,;|]\s*")
 
@@ -32,11 +32,11 @@ class TagText(NamedTuple):
 
     text: str
     num_left_out: int
-    """Tags for which there was no room."""
+    """Tags left out for lack of room."""
 
 
 def tag_texts(tags: Mapping[str, str], path: str) -> tuple[str, ...]:
-    """Every tag of a track that says how it sounds, each once.
+    """Return every tag of a track that describes its sound, each once.
 
     Args:
         tags: Values by the name of their field.
@@ -56,7 +56,7 @@ def tag_texts(tags: Mapping[str, str], path: str) -> tuple[str, ...]:
 
 
 def join_tags(tags: Iterable[str], max_bytes: int) -> TagText:
-    """Tags in their order as one text; one that no longer fits is left out whole.
+    """Join tags in their order to one text; a tag that does not fit is left out whole.
 
     Example:
         >>> join_tags(["folk", "a fiddle that never ends", "key G"], 12)
@@ -80,5 +80,5 @@ def _names_of(path: str) -> set[str]:
 
 
 def _fold(text: str) -> str:
-    """Equal for spellings of one file name: blue_door-1 and Blue Door 1."""
+    """Return a form that is equal for spellings of one file name: blue_door-1 and Blue Door 1."""
     return " ".join(re.split(r"[\s_\-]+", text.casefold())).strip()

@@ -1,4 +1,4 @@
-"""The numbers a cell of a token sequence may hold.
+"""Values that a cell of a token sequence may hold.
 
 A cell holds a code of the codec or one of two special tokens. The specials lie above the codes, so
 a head that emits `CODEBOOK_SIZE` logits cannot sample one.
@@ -17,4 +17,4 @@ VOCABULARY_SIZE = 1026
 """Codes and special tokens of one codebook."""
 
 FILL = 65535
-"""What a missing chunk of a store reads as; on disk only, never given to a model."""
+"""Value of a missing chunk of a store; on disk only, never given to a model."""

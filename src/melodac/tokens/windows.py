@@ -1,8 +1,8 @@
-"""Windows: which frames of which track a batch reads. The only place where cropping is decided.
+"""Windows: the frames of the tracks that a batch reads. Cropping is decided here and nowhere else.
 
 A table is a pure function of the track lengths, the window length, where windows may start and, in
-training, of (seed, epoch). An empty split is refused with `EmptySplitError`, a length or window
-below one frame with `TokenError`.
+training, of (seed, epoch). An empty split raises `EmptySplitError`, a length or window below one
+frame `TokenError`.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from melodac.errors import EmptySplitError, TokenError
 
 
 class Window(NamedTuple):
-    """One window of one track."""
+    """Window of one track."""
 
     track: int
     """Position of the track in the lengths that the table was made from."""
     start: int
     """First frame."""
     num_frames: int
-    """Frames that count, from `start` on; what is read beyond them is context only."""
+    """Frames that count, from `start` on; frames read beyond them are context only."""
 
 
 @dataclass(frozen=True)
 class WindowTable:
-    """Many windows, in the order in which they are to be read."""
+    """Windows, in the order in which they are read."""
 
     tracks: Int32[np.ndarray, " B"]
     starts: Int64[np.ndarray, " B"]
@@ -41,12 +41,12 @@ class WindowTable:
         return Window(int(self.tracks[row]), int(self.starts[row]), int(self.num_frames[row]))
 
     def take(self, rows: slice | Integer[np.ndarray, " B"]) -> "WindowTable":
-        """The windows of some rows, given as a slice or as row numbers in any order."""
+        """Return the windows of some rows, given as a slice or as row numbers in any order."""
         return WindowTable(self.tracks[rows], self.starts[rows], self.num_frames[rows])
 
 
 class Bars(NamedTuple):
-    """Where the bars of one track begin, in frames that need not be whole."""
+    """Bar lines of one track, in frames that need not be whole."""
 
     first: float
     """Frame of the first bar line at or after frame 0."""
@@ -55,51 +55,51 @@ class Bars(NamedTuple):
 
 
 class Starts(NamedTuple):
-    """Where training windows may start."""
+    """Frames at which training windows may start."""
 
     is_fixed: bool = False
-    """Tile from the first start in every epoch, so that only the order changes."""
+    """True to tile from the first start in every epoch, so that only the order changes."""
     bars: tuple[Bars | None, ...] = ()
     """Bars of each track, None where a window may start at any frame; empty: None for all."""
 
 
 ANYWHERE = Starts()
-"""At any frame, anew each epoch."""
+"""Starts at any frame, drawn anew each epoch."""
 
 
 class Coverage(NamedTuple):
-    """What part of the eligible music some windows reach."""
+    """Share of the eligible music that some windows reach."""
 
     num_frames_seen: int
     num_frames: int
     """Frames of all tracks."""
     num_distinct: int
-    """Windows that differ in track or start."""
+    """Number of windows that differ in track or start."""
     num_possible: int
-    """Starts that a window of this length may have in all tracks."""
+    """Number of starts that a window of this length may have in all tracks."""
 
 
 def training_windows(
     lengths: Sequence[int], frames: int, seed: int, epoch: int, *, starts: Starts = ANYWHERE
 ) -> WindowTable:
-    """Windows of one epoch in random order.
+    """Return the windows of one epoch in random order.
 
-    Without bars every frame of every track is in at least one: a track of up to `frames` frames is
-    one window, a longer one is tiled from an offset drawn anew each epoch, with a window at each
-    end that closes the tiling. Where the offset leaves the tiling one window short of other
-    offsets, a window at a random start fills the place, so that every epoch has
-    `num_training_windows` windows and a position in training needs no history.
+    Without bars every frame of every track is in at least one window: a track of up to `frames`
+    frames is one window, a longer one is tiled from an offset drawn anew each epoch, with a window
+    at each end that closes the tiling. If the offset leaves the tiling one window short, a window
+    at a random start fills the place: every epoch then has `num_training_windows` windows, and a
+    position in training can be computed without history.
 
     With bars the same tiling steps from bar line to bar line. The last window starts at the last
-    bar line that is needed and may reach past the end, where fewer frames count. What comes before
-    the first bar line is in no window, nor is what is left of a bar longer than a window.
+    bar line that is needed and may reach past the end, where fewer frames count. Frames before the
+    first bar line are in no window, nor is the rest of a bar longer than a window.
 
     Args:
         lengths: Frames of each track.
         frames: Frames of a window.
         seed: Seed of the run, >= 0.
-        epoch: Passes over the data that came before, >= 0.
-        starts: Where windows may start.
+        epoch: Number of the pass over the data, from 0.
+        starts: Starts allowed for windows.
 
     Raises:
         TokenError: If `seed` or `epoch` is negative.
@@ -116,6 +116,7 @@ def training_windows(
         positions = rows * grid.steps[tracks]
     else:
         positions = np.where(rows == 0, 0, offsets[tracks] + (rows - 1) * grid.steps[tracks])
+        # a position past the last one: this offset needs one window less, so a random one fills up
         positions = np.where(positions > grid.last[tracks], fills[tracks], positions)
     is_last = rows == counts[tracks] - 1
     positions = np.where(is_last, grid.last[tracks], positions)
@@ -126,14 +127,14 @@ def training_windows(
 
 
 def num_training_windows(lengths: Sequence[int], frames: int, *, starts: Starts = ANYWHERE) -> int:
-    """Windows of every epoch of `training_windows`, whatever its seed."""
+    """Return the number of windows of every epoch of `training_windows`, whatever its seed."""
     return int(_lay_grid(lengths, frames, starts).counts(is_fixed=starts.is_fixed).sum())
 
 
 def evaluation_windows(lengths: Sequence[int], frames: int) -> WindowTable:
-    """Windows laid end to end in track order: each frame is counted exactly once.
+    """Tile tracks end to end, in order: each frame is counted exactly once.
 
-    The last window of a track counts only the frames that are left.
+    The last window of a track counts only the frames that remain.
 
     Example:
         >>> table = evaluation_windows([5, 2], frames=3)
@@ -153,13 +154,13 @@ def coverage(
     *,
     starts: Starts = ANYWHERE,
 ) -> Coverage:
-    """Frames that the windows count, and distinct windows, beside what the tracks offer.
+    """Measure how much of the tracks some windows cover: frames counted, and distinct windows.
 
     Args:
         tables: Windows, for example those of several epochs.
         lengths: Frames of each track.
         frames: Frames of a window.
-        starts: Where windows may start.
+        starts: Starts allowed for windows.
     """
     grid = _lay_grid(lengths, frames, starts)
     ends = np.cumsum(grid.sizes)
@@ -186,22 +187,22 @@ class _Grid:
     spacings: Float64[np.ndarray, " B"]
     """Frames from one position to the next."""
     steps: Int64[np.ndarray, " B"]
-    """Most positions from one window to the next without a gap, at least 1."""
+    """Positions from one window to the next without a gap, at least 1."""
     last: Int64[np.ndarray, " B"]
     """Position of the first window that reaches the end of the track."""
 
     def counts(self, *, is_fixed: bool) -> Int64[np.ndarray, " B"]:
-        """Windows of each track in an epoch."""
+        """Return the windows of each track in an epoch."""
         tiles = -(-self.last // self.steps) + 1
         if is_fixed:
             return tiles
-        # no more windows than starts: a track of one frame more than a window has only two
+        # at most as many windows as starts: a track one frame longer than a window has only two
         return np.where(self.last > 0, np.minimum(tiles + 1, self.last + 1), 1)
 
     def frames_at(
         self, tracks: Integer[np.ndarray, " _"], positions: Int64[np.ndarray, " _"]
     ) -> Int64[np.ndarray, " _"]:
-        """Frame nearest to each position, halves up, so that equal spacings stay within a frame."""
+        """Return the frame nearest to each position, halves rounded up."""
         exact = self.firsts[tracks] + positions * self.spacings[tracks]
         return np.floor(exact + 0.5).astype(np.int64)
 
@@ -212,7 +213,7 @@ def _lay_grid(lengths: Sequence[int], frames: int, starts: Starts) -> _Grid:
     firsts, spacings = np.array(bars, dtype=np.float64).T
     steps: Int64[np.ndarray, " B"] = np.maximum(frames // spacings, 1).astype(np.int64)
     # the last position is the first one from which a window reaches the end; rounding can move a
-    # start by half a frame, so the estimate is corrected by looking at its neighbours
+    # start by half a frame, so the neighbours of the estimate are checked too
     exact: Float64[np.ndarray, " B"] = np.ceil((sizes - frames - firsts) / spacings)
     last: Int64[np.ndarray, " B"] = np.maximum(exact, 0).astype(np.int64)
     grid = _Grid(sizes, firsts, spacings, steps, last)
@@ -221,7 +222,7 @@ def _lay_grid(lengths: Sequence[int], frames: int, starts: Starts) -> _Grid:
     before: Int64[np.ndarray, " B"] = np.maximum(last - 1, 0)
     is_long = grid.frames_at(rows, before) + frames >= sizes
     last = np.where(is_short, last + 1, np.where(is_long, before, last))
-    # a window holds a frame at least, also where bars are longer than windows
+    # a window holds at least one frame, also where bars are longer than windows
     is_beyond = grid.frames_at(rows, last) >= sizes
     return _Grid(sizes, firsts, spacings, steps, np.where(is_beyond, before, last))
 
@@ -243,6 +244,7 @@ def _check_bars(
 def _union(
     firsts: Int64[np.ndarray, " B"], counted: Integer[np.ndarray, " B"], num_frames: int
 ) -> Bool[np.ndarray, " T"]:
+    # a window adds 1 at its first frame and takes it back after its last counted one
     opened = np.bincount(firsts, minlength=num_frames + 1)
     closed = np.bincount(firsts + counted, minlength=num_frames + 1)
     return np.cumsum(opened - closed)[:num_frames] > 0

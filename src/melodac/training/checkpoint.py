@@ -1,12 +1,12 @@
-"""Checkpoints: one folder per update number, complete and hashed before it has its name.
+"""Checkpoints: one folder per update number, complete and hashed before it gets its name.
 
     <directory>/00000200/  model.safetensors  ema.safetensors  ...  state.json  config.json
                            manifest.json with the sha256 of every other file
 
-A folder is written under a temporary name, synced and renamed, so what carries a number is whole.
+A folder is written under a temporary name, synced and renamed, so a folder with a number is whole.
 "Latest" is the highest number whose hashes match, never a pointer and never a time. Tensors are
-safetensors, all else is JSON: reading one executes nothing. Weights go into a model whether it is
-whole or cut in shares; generation and evaluation need nothing else of training.
+safetensors, everything else is JSON: reading one executes no code. Weights load into a whole or a
+sharded model; generation and evaluation need no other part of training.
 """
 
 import json
@@ -28,7 +28,7 @@ from melodac.files import hash_file, sync
 from melodac.models.language_model import LanguageModel
 
 FORMAT_VERSION = 2
-"""Raised whenever an older reader would misread the folder."""
+"""Version of the folder, raised whenever an older reader would misread it."""
 
 _MANIFEST = "manifest.json"
 _TEMPORARY = ".unfinished-"
@@ -36,19 +36,19 @@ _TEMPORARY = ".unfinished-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose hashes matched when it was opened."""
+    """Checkpoint whose hashes matched when it was opened."""
 
     folder: Path
     update: int
     config: dict[str, Any]
-    """What the run is: model, pattern, codec, data; compared before anything is resumed."""
+    """Identity of the run (model, pattern, codec, data); must match before a run is resumed."""
     state: dict[str, Any]
-    """Where the run stands, without its tensors."""
+    """State of the run without its tensors."""
     files: frozenset[str]
-    """Names of the files its manifest lists."""
+    """Names of the files that its manifest lists."""
 
     def entry(self, name: str) -> Any:  # noqa: ANN401  any JSON value
-        """One entry of the state.
+        """Return one entry of the state.
 
         Raises:
             CheckpointMismatchError: If the checkpoint was written without it.
@@ -61,11 +61,11 @@ class Checkpoint:
         return self.state[name]
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
-        """The named tensors of `<name>.safetensors`, on the CPU.
+        """Read the named tensors of `<name>.safetensors`, on the CPU.
 
         Raises:
-            CheckpointMismatchError: If the checkpoint was written without such a file.
-            CheckpointCorruptError: If it cannot be read any more.
+            CheckpointMismatchError: If the checkpoint has no such file.
+            CheckpointCorruptError: If the file can no longer be read.
         """
         path = self.folder / f"{name}.safetensors"
         if path.name not in self.files:
@@ -80,7 +80,7 @@ class Checkpoint:
 
 
 class LatestCheckpoint(NamedTuple):
-    """The newest valid checkpoint, and a line about each newer one that is damaged."""
+    """Newest valid checkpoint, with a warning for each newer one that is damaged."""
 
     checkpoint: Checkpoint | None
     warnings: tuple[str, ...]
@@ -94,17 +94,17 @@ def write_checkpoint(
     state: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> Path:
-    """Write the checkpoint of an update; one that is already there and valid is left as it is.
+    """Write the checkpoint of an update, unless a valid one is already there.
 
     Args:
         directory: Folder of the checkpoints; made if missing.
         update: Updates done.
         tensors: Named tensors of each file, by file name without suffix.
-        state: JSON values that say where the run stands.
-        config: JSON values that say what the run is.
+        state: State of the run, as JSON values.
+        config: Identity of the run, as JSON values.
 
     Raises:
-        OutputError: If it cannot be written whole; older checkpoints are untouched.
+        OutputError: If it cannot be written completely; older checkpoints are untouched.
     """
     folder = directory / f"{update:08d}"
     if folder.exists() and is_valid_checkpoint(folder):
@@ -125,7 +125,7 @@ def write_checkpoint(
         os.rename(unfinished, folder)  # noqa: PTH104  tests count and break this very call
         sync(directory)
     except (OSError, SafetensorError) as error:
-        # half a checkpoint on a full disk would only be in the way
+        # the rest would only take space on a disk that may be full
         shutil.rmtree(unfinished, ignore_errors=True)
         raise OutputError(
             f"checkpoint {folder} cannot be written: {error}; earlier checkpoints are untouched, "
@@ -135,7 +135,7 @@ def write_checkpoint(
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder, every byte of it compared with its manifest.
+    """Open the checkpoint in a folder after comparing every byte of it with its manifest.
 
     Raises:
         CheckpointCorruptError: If anything is missing, changed or of another format version.
@@ -164,7 +164,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def is_valid_checkpoint(folder: Path) -> bool:
-    """Whether every byte of the folder is what its manifest says."""
+    """Check if every byte of the folder matches its manifest."""
     try:
         open_checkpoint(folder)
     except CheckpointCorruptError:
@@ -173,11 +173,11 @@ def is_valid_checkpoint(folder: Path) -> bool:
 
 
 def latest_checkpoint(directory: Path) -> LatestCheckpoint:
-    """The valid checkpoint with the highest update number; none if none was ever written.
+    """Return the valid checkpoint with the highest update number; none if none was ever written.
 
     Raises:
-        CheckpointCorruptError: If checkpoints exist and not one is valid, since starting afresh in
-            silence would throw a run away.
+        CheckpointCorruptError: If checkpoints exist and none is valid, since starting afresh
+            silently would throw a run away.
     """
     warnings: list[str] = []
     for folder in reversed(numbered_checkpoints(directory)):
@@ -194,7 +194,7 @@ def latest_checkpoint(directory: Path) -> LatestCheckpoint:
 
 
 def numbered_checkpoints(directory: Path) -> list[Path]:
-    """Folders that carry an update number, valid or not, oldest first."""
+    """Return the folders named by an update number, valid or not, oldest first."""
     if not directory.is_dir():
         return []
     return sorted(
@@ -203,8 +203,8 @@ def numbered_checkpoints(directory: Path) -> list[Path]:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint so that a kill leaves it whole or without its number."""
-    # renamed first: a folder half removed must not carry a number
+    """Remove a checkpoint so that a kill leaves it either whole or without its number."""
+    # renamed first: a half-removed folder must not carry a number
     doomed = folder.with_name(f"{_TEMPORARY}removed-{folder.name}")
     folder.rename(doomed)
     if doomed.is_dir():
@@ -214,11 +214,11 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def check_identity(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another run.
+    """Refuse a checkpoint of another run: fields that must match to resume.
 
     Args:
-        checkpoint: What is about to be resumed.
-        expected: What the present run is, in the shape that was written.
+        checkpoint: Checkpoint to resume.
+        expected: Identity of the present run, in the shape that was written.
 
     Raises:
         CheckpointMismatchError: With every differing key and both its values.
@@ -240,6 +240,7 @@ def check_identity(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> None:
 
 def _seal(folder: Path, update: int) -> None:
     paths = sorted(folder.iterdir())
+    # every other file is on disk before the manifest that vouches for it
     for path in paths:
         sync(path)
     manifest = {
@@ -259,7 +260,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest: Any = json.loads(content)
     except (OSError, ValueError) as error:
         raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
-    # comparing with our own spelling leaves no byte of the file unchecked
+    # a manifest must equal its own re-encoding, so that no byte of it is unchecked
     if not isinstance(manifest, dict) or _encode(cast("dict[str, Any]", manifest)) != content:
         raise CheckpointCorruptError(f"{path} is damaged: it is not as melodac writes it")
     fields = cast("dict[str, Any]", manifest)
@@ -287,7 +288,7 @@ def _encode(value: Mapping[str, Any]) -> bytes:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401  any JSON value
-    """Keys of nested objects joined with dots; lists stay whole."""
+    """Return nested objects as one, with keys joined by dots; lists stay whole."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     flat: dict[str, Any] = {}
@@ -297,14 +298,14 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401  an
 
 
 def load_weights(model: LanguageModel, checkpoint: Checkpoint, name: str) -> None:
-    """Put the weights of `<name>.safetensors` into a model, every one or none.
+    """Load `<name>.safetensors` into a model, all of its tensors or none.
 
-    A tensor that is missing, left over or of another shape is `CheckpointMismatchError`.
+    A tensor that is missing, left over or of another shape raises `CheckpointMismatchError`.
 
     Args:
-        model: A model of the checkpoint's config.
-        checkpoint: An opened checkpoint.
-        name: "ema" for the averaged weights, "model" for the raw ones.
+        model: Model of the checkpoint's config.
+        checkpoint: Opened checkpoint.
+        name: "ema" for the EMA weights, "model" for the raw ones.
     """
     fill(
         model.state_dict(),
@@ -318,13 +319,13 @@ def load_weights(model: LanguageModel, checkpoint: Checkpoint, name: str) -> Non
 def fill(
     wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], *, misfit: str, remedy: str
 ) -> None:
-    """Put whole tensors into others of the same names, each cut as it is; all of them or none.
+    """Copy whole tensors into others of the same names, sharded or not; all of them or none.
 
     Args:
-        wanted: What is to be filled.
-        found: What a checkpoint holds.
-        misfit: What does not fit what, as a sentence.
-        remedy: What to do then.
+        wanted: Tensors to fill.
+        found: Tensors of a checkpoint.
+        misfit: Beginning of the error message: what does not fit.
+        remedy: End of the error message: what to do.
 
     Raises:
         CheckpointMismatchError: If a tensor is missing, left over or of another shape.
@@ -343,13 +344,14 @@ def fill(
 
 
 def own_share(found: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor cut as `like` is; needs no other process."""
+    """Return this process's share of a whole tensor, sharded as `like` is; no communication."""
     if not isinstance(like, DTensor):
         return found
     value = found.to(like.device)
+    # src_data_rank=None: each process cuts its share out of its own copy, without communication
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """The tensor itself, or the whole of which it is this process's share."""
+    """Return the whole tensor of which this process holds a share; all processes must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()

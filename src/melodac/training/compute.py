@@ -1,8 +1,8 @@
-"""How numbers are computed: precision, TF32, compiled blocks, recomputed activations.
+"""Precision, TF32, compiled blocks and recomputed activations.
 
-The model stays as it is: its blocks run another way only while `forward` runs, so checkpoints,
-averaged weights, validation and sampling never see a switch. Weights, moments and averages are
-float32 whatever the precision.
+The model itself is never changed: its blocks are replaced only while `forward` runs, so
+checkpoints, EMA weights, validation and sampling do not depend on these settings. Weights,
+optimizer state and EMA weights are float32 whatever the precision.
 """
 
 import math
@@ -22,12 +22,12 @@ from melodac.models.block import Block
 from melodac.training.config import ComputeConfig
 
 Forward = Callable[..., Tensor]
-"""What a module does when it is called."""
+"""Callable in place of a module's forward method."""
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _SHAPES = 64
-"""Shapes that a block may be compiled for: stages of the context times uneven batches."""
+"""Most shapes that a block may be compiled for: stages of the context times uneven batches."""
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class _Steps(Protocol):
 
 
 class _Compile(Protocol):
-    """What is used of `torch.compile`, whose own signature is too wide to be checked."""
+    """Signature of `torch.compile` as used here; its own is too wide to be type-checked."""
 
     def __call__(
         self,
@@ -50,11 +50,11 @@ class _Compile(Protocol):
 
 
 class LossScale:
-    """What an fp16 loss is multiplied by, so that small gradients do not vanish.
+    """Dynamic factor of an fp16 loss, so that small gradients do not underflow.
 
-    The rule is that of `torch.amp.GradScaler`, which is not used itself: it looks for overflow on
-    each rank alone and skips inside `step`, whereas here the one norm of all ranks decides, and the
-    skip is an event like any other.
+    The rule is that of `torch.amp.GradScaler`, which is not used itself: it checks for overflow on
+    each rank alone and skips inside `step`, whereas here the gradient norm over all ranks decides,
+    and the skip is an event like any other.
 
     Source:
         Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2; numbers of `torch.amp.GradScaler`.
@@ -68,29 +68,29 @@ class LossScale:
         self.updates_without_overflow = 0
 
     def overflowed(self) -> None:
-        """Halve it; 1 is the least."""
+        """Halve the scale; 1 is the minimum."""
         self.scale = max(1.0, self.scale / 2)
         self.updates_without_overflow = 0
 
     def held(self) -> None:
-        """Count an update without overflow."""
+        """Count an update without overflow, and double the scale after enough of them."""
         self.updates_without_overflow += 1
         if self.updates_without_overflow == self.GROWTH_UPDATES:
             self.scale, self.updates_without_overflow = self.scale * 2, 0
 
 
 class Compute:
-    """The switches of one run on one device."""
+    """Precision and execution of one run on one device."""
 
     def __init__(self, config: ComputeConfig, device: torch.device) -> None:
-        """Check that the switches work here.
+        """Check that the device supports the settings.
 
         Args:
-            config: The switches.
-            device: Where the model is.
+            config: Settings.
+            device: Device of the model.
 
         Raises:
-            ConfigError: If the device cannot do what is asked for.
+            ConfigError: If the device does not support a setting.
         """
         self.config = config
         self.device = torch.device(device)
@@ -112,7 +112,7 @@ class Compute:
 
     @contextmanager
     def active(self) -> Generator[None]:
-        """Let CUDA use TF32 while a run lasts, if the config says so; as before afterwards."""
+        """Allow TF32 on CUDA for a with-block, if configured; restore the flag afterwards."""
         if not self.config.tf32:
             yield
             return
@@ -125,19 +125,19 @@ class Compute:
             flags.fp32_precision = before
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of a forward pass; the backward pass follows it by itself."""
+        """Return the autocast context of a forward pass; the backward pass uses the same types."""
         if self.config.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_TYPES[self.config.precision])
 
     def prepare(self, model: nn.Module) -> Forward:
-        """The training forward pass of a model, which is called with what the model takes.
+        """Return the training forward pass of a model, called with the model's own arguments.
 
-        Nothing of the model is changed; it may be wrapped for several processes. A model without
-        blocks to switch, or with weights that are not float32, is refused with `ConfigError`.
+        The model is not changed; it may be wrapped for several processes. Raises `ConfigError` for
+        a model without blocks to compile or recompute, or with weights that are not float32.
 
         Args:
-            model: On the device.
+            model: Model on the device.
         """
         check_float32(model)
         switched = self._switched_blocks(model)
@@ -156,23 +156,23 @@ class Compute:
 
     @torch.no_grad()
     def unscale(self, model: nn.Module) -> None:
-        """Take the loss scale out of the gradients, once an update and before their norm."""
+        """Divide the gradients by the loss scale, once per update and before their norm."""
         if self._scale is None:
             return
-        # the scale is a power of two, so this rounds nothing
+        # the scale is a power of two, so the product is exact
         for weight in model.parameters():
             if weight.grad is not None:
                 weight.grad.mul_(1.0 / self._scale.scale)
 
     def lowers_scale(self, loss: float, grad_norm: float) -> bool:
-        """Whether fp16 gradients overflowed; the scale is then halved and the update to be skipped.
+        """Check if fp16 gradients overflowed; if so, halve the scale: the update must be skipped.
 
-        Such a skip belongs to fp16 and says nothing of the run. It is none where the loss is not
-        finite either, or where the scale is 1 already: that is for the stability controller.
+        Such a skip is part of fp16 and no sign of instability. False if the loss is not finite
+        either, or if the scale is already 1: the stability controller decides then.
 
         Args:
-            loss: Of the update.
-            grad_norm: Of all its gradients, over all ranks, unscaled.
+            loss: Loss of the update.
+            grad_norm: Norm of all its gradients, over all ranks, unscaled.
         """
         if self._scale is None or math.isfinite(grad_norm) or not math.isfinite(loss):
             return False
@@ -182,22 +182,22 @@ class Compute:
         return True
 
     def step(self, optimizer: _Steps) -> None:
-        """Take the step of an accepted update."""
+        """Apply an accepted update."""
         optimizer.step()
         if self._scale is not None:
             self._scale.held()
 
     @property
     def loss_scale(self) -> float | None:
-        """What an fp16 loss is multiplied by now."""
+        """Present factor of an fp16 loss; None without fp16."""
         return None if self._scale is None else self._scale.scale
 
     def state(self) -> dict[str, float | int]:
-        """What must outlive a stop, as JSON; nothing without fp16."""
+        """Return the state that a resumed run needs, as JSON; empty without fp16."""
         return {} if self._scale is None else dict(vars(self._scale))
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state` was taken.
+        """Restore the state that `state` returned.
 
         Raises:
             CheckpointMismatchError: If it was taken with another precision.
@@ -214,11 +214,11 @@ class Compute:
 
     @contextmanager
     def _compiler_told(self) -> Generator[None]:
-        """Say in one line what the compiler says in hundreds; it is called by both passes."""
+        """Shorten the compiler's errors, raised in either pass, to one line."""
         if not self.config.compile:
             yield
             return
-        # a second to import, for those who compile alone
+        # imported here, as it takes a second that only compiled runs should pay
         from torch._dynamo.exc import TorchDynamoException
 
         try:
@@ -250,7 +250,7 @@ class Compute:
 
 
 def check_float32(model: nn.Module) -> None:
-    """Refuse a model of mixed or narrow weights, before an optimizer is made for it.
+    """Check that every weight is float32, before an optimizer is built for the model.
 
     Raises:
         ConfigError: With the first such parameter or buffer.
@@ -265,14 +265,15 @@ def check_float32(model: nn.Module) -> None:
 
 
 def _recomputed(forward: Forward) -> Forward:
-    # the generators are put back for the second run, so dropout drops the same
+    # the random state is restored for the second run, so dropout drops the same activations
     return partial(cast("Forward", checkpoint), forward, use_reentrant=False)
 
 
 def _compiled(forward: Forward) -> Forward:
-    # One block is compiled and serves all, in an eighth of the time of the whole model and to the
-    # same speed. A graph for each shape, as one for all is slower than none. `fullgraph` makes an
-    # error of what would silently run uncompiled; `fallback_random` keeps the dropout of eager.
+    # Blocks are compiled, not the whole model: all share one compilation, which takes an eighth of
+    # the time and runs as fast. One graph per shape, as a dynamic one is slower than eager.
+    # `fullgraph` makes an error of code that would silently run uncompiled; `fallback_random` keeps
+    # the dropout of eager.
     return cast("_Compile", torch.compile)(
         forward,
         fullgraph=True,
@@ -286,7 +287,7 @@ def _compiled(forward: Forward) -> Forward:
 def _replaced(switched: list[tuple[Block, Forward]]) -> Generator[None]:
     with ExitStack() as stack:
         for block, forward in switched:
-            # found before the method of the class, and no name of a weight changes
+            # an instance attribute hides the class's method, and no parameter gets another name
             vars(block)["forward"] = forward
             stack.callback(vars(block).pop, "forward")
         yield

@@ -1,8 +1,8 @@
-"""What training asks for beside the codes: the tags of each window's track, or nothing.
+"""Conditions in training: texts of the tags of each window's track, or the null condition.
 
-Each item of each update has a generator of its own, so what is dropped, left out and shuffled is a
-pure function of seed, update and item: the same on every rank, in any micro-batch cut, after any
-stop. Validation and evaluation read all tags in their own order.
+Each item of each update has its own generator, so dropped conditions, left out tags and their order
+are a pure function of seed, update and item: equal on every rank, for any micro-batch size and
+after resuming. Validation and evaluation read all tags in their own order.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ Tags = tuple[str, ...]
 def draw_conditions(
     tags: Sequence[Tags], config: TrainConfig, *, update: int, items: range, max_bytes: int
 ) -> Condition:
-    """What the items of one part of an update are asked for.
+    """Draw the conditions of the items of one part of an update.
 
     Args:
-        tags: Tags of each item's track; an item without any has the null condition.
-        config: How they are drawn.
+        tags: Tags of each item's track; an item without any gets the null condition.
+        config: Probabilities of the draws.
         update: Counted from 1.
         items: Numbers of the items in the whole update.
         max_bytes: `text_bytes` of the model.
@@ -38,18 +38,18 @@ def draw_conditions(
 
 
 def full_conditions(tags: Sequence[Tags], max_bytes: int) -> Condition:
-    """All tags of each item in their own order, nothing drawn: for validation and evaluation."""
+    """Return all tags of each item in their own order, for validation and evaluation."""
     return encode_texts([join_tags(of_item, max_bytes).text for of_item in tags], max_bytes)
 
 
 def count_left_out(tags: Sequence[Tags], max_bytes: int) -> int:
-    """Tags that find no room where all of an item are asked for."""
+    """Count the tags that do not fit if all of an item are used."""
     return sum(join_tags(of_item, max_bytes).num_left_out for of_item in tags)
 
 
 def _draw(tags: Tags, config: TrainConfig, *, update: int, item: int) -> Tags:
     generator = build_generator(config.seed, "condition", update, item)
-    # all is drawn whatever the config, so that one key changed moves nothing else
+    # everything is drawn whatever the config, so that one key changed leaves the other draws equal
     is_dropped = float(torch.rand((), generator=generator)) < config.unconditional_frac
     order = [int(tag) for tag in torch.randperm(len(tags), generator=generator)]
     is_kept = torch.rand(len(tags), generator=generator) >= config.tag_dropout
@@ -57,6 +57,6 @@ def _draw(tags: Tags, config: TrainConfig, *, update: int, item: int) -> Tags:
         return ()
     if not config.tag_shuffle:
         order = sorted(order)
-    # one always stays: how many items are without a condition is for unconditional_frac to say
+    # one tag always stays: unconditional_frac alone decides how many items have no condition
     kept = [tags[tag] for tag in order if is_kept[tag]] or [tags[tag] for tag in order[:1]]
     return tuple(kept[: config.tag_limit or None])

@@ -1,7 +1,7 @@
-"""What decides a training run and the overfit gate: `TrainConfig`, its sections, `OverfitConfig`.
+"""Config of a training run and of the overfit gate: `TrainConfig`, its sections, `OverfitConfig`.
 
 Every schedule counts updates. No key has a default, params.yaml is the whole truth. Each section is
-handed whole to the one file that acts on it.
+passed whole to the one module that uses it.
 """
 
 from itertools import pairwise
@@ -23,132 +23,132 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class ObjectiveConfig(Section):
-    """What training follows beside the plain loss; what is reported never contains any of it."""
+    """Additions to the plain loss in training; reported losses never contain them."""
 
     label_smoothing: Fraction
-    """Probability spread evenly over the codes of a target."""
+    """Probability spread evenly over all codes in a target."""
     codebook_weights: (
         Literal["uniform", "auto", "first"] | Annotated[list[NonNegativeFloat], Field(min_length=1)]
     )
-    """uniform; auto: 1 + alpha k / (K - 1); first: codebook 0 alone; or one weight a codebook."""
+    """Weights: uniform; auto: 1 + alpha k / (K - 1); first: codebook 0 only; or one a codebook."""
     codebook_alpha: NonNegativeFloat
     """Alpha of `auto`."""
     entropy_bonus: NonNegativeFloat
-    """Weight of the mean entropy of the predictions, rewarded."""
+    """Weight of a bonus for the mean entropy of the predictions."""
     entropy_updates: NonNegativeInt
-    """Update at which that weight has fallen to 0; 0 never lets it fall."""
+    """Update at which that weight has decayed to 0; 0 keeps it constant."""
     usage_bonus: NonNegativeFloat
-    """Weight of the entropy of the mean prediction of each codebook, rewarded."""
+    """Weight of a bonus for the entropy of the mean prediction of each codebook."""
     usage_updates: NonNegativeInt
-    """Update at which that weight has fallen to 0; 0 never lets it fall."""
+    """Update at which that weight has decayed to 0; 0 keeps it constant."""
 
 
 class CorruptionConfig(Section):
-    """What training reads instead of the truth; targets are always the truth."""
+    """Corruption of the model's inputs in training; targets are always the true codes."""
 
     token_noise: Fraction
-    """Share of read codes that are replaced by random ones."""
+    """Share of input codes that are replaced by random ones."""
     token_noise_updates: NonNegativeInt
-    """Update at which that share has fallen to 0; 0 never lets it fall."""
+    """Update at which that share has decayed to 0; 0 keeps it constant."""
     own_codes: Fraction
-    """Share of read codes that are replaced by what the model says itself, at the end."""
+    """Share of input codes replaced by the model's own predictions, at the end of the ramp."""
     own_codes_from: NonNegativeInt
-    """Last update without any."""
+    """Last update without own codes."""
     own_codes_updates: NonNegativeInt
-    """Updates of linear rise after that."""
+    """Updates of the linear ramp after that."""
 
 
 class StabilityConfig(Section):
-    """When an update is refused, when the run goes back, when it says so."""
+    """Thresholds for refused updates, rollbacks and alarms."""
 
     window: Annotated[int, Field(ge=8)]
-    """Accepted updates that an outlier is judged by."""
+    """Accepted updates against which an update is compared."""
     sigma: NonNegativeFloat
-    """Robust standard deviations above their median that refuse an update; 0 refuses none but those
-    that are not finite."""
+    """Robust standard deviations above the median from which an update is refused; 0 refuses only
+    updates that are not finite."""
     max_skips_in_a_row: PositiveInt
-    """Refused updates after which the run goes back to its last good checkpoint."""
+    """Refused updates in a row after which the run rolls back to its last good checkpoint."""
     max_skip_frac: Share
-    """Share of refused updates among the last `window` above which it goes back too."""
+    """Share of refused updates among the last `window` above which the run rolls back."""
     max_rollbacks: NonNegativeInt
-    """Times it may go back before it stops."""
+    """Rollback limit: after so many the run stops."""
     rollback_learning_rate_ratio: Annotated[float, Field(gt=0.0, le=1.0)]
-    """Factor on every later learning rate, each time it goes back."""
+    """Factor on all later learning rates, at each rollback."""
     clip_frac_alarm: Share
-    """Share of clipped updates among the last `window` above which it says so."""
+    """Share of clipped updates among the last `window` above which an alarm is raised."""
     update_ratio_alarm: PositiveFloat
-    """Size of an update beside the weights it changes above which it says so."""
+    """Norm of an update over the norm of the weights above which an alarm is raised."""
 
 
 class CollapseConfig(Section):
-    """What is looked at, at every validation, for a model that says less and less."""
+    """Detection of output collapse, at every validation."""
 
     action: Literal["warn", "stop", "gate"]
-    """warn: say it; stop: end the run; gate: run on, and fail at the end if it still holds."""
+    """Action: warn only logs; stop ends the run; gate fails it at the end if it persists."""
     probe_windows: NonNegativeInt
-    """Validation windows looked at and as many sampled; 0 looks at nothing."""
+    """Number of validation windows measured, and of clips generated; 0 switches the probe off."""
     min_usage_ratio: Share
-    """Distinct codes said beside distinct codes in the truth, on the same positions."""
+    """Least ratio of distinct sampled codes to distinct true codes, on the same cells."""
     min_entropy_ratio: Share
-    """Entropy of sampled codes beside the entropy of the truth."""
+    """Least ratio of the entropy of sampled codes to that of true codes."""
     max_attention_change: PositiveFloat
-    """Change of a layer's attention entropy since update 0, entropy as a share of its maximum."""
+    """Largest change of a layer's attention entropy since update 0, as a share of its maximum."""
 
 
 class ComputeConfig(Section):
-    """How numbers are computed; another choice gives other last digits."""
+    """Settings of computation; another choice changes the last digits."""
 
     precision: Literal["fp32", "bf16", "fp16"]
-    """Of the forward and backward pass; weights, moments and loss are always fp32."""
+    """Precision of the forward and backward pass; weights, optimizer state and loss are fp32."""
     tf32: bool
-    """Let CUDA multiply fp32 matrices with 10 bits of mantissa."""
+    """True to let CUDA multiply fp32 matrices with 10 bits of mantissa."""
     compile: bool
-    """Fuse the model with `torch.compile`: minutes of waiting, then faster updates."""
+    """True to fuse the model with `torch.compile`: minutes of waiting, then faster updates."""
     recompute: bool
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """True to recompute activations in the backward pass: less memory, about a third more time."""
 
 
 class TrainConfig(Section):
-    """One run of the trainer."""
+    """Config of one training run."""
 
     updates: PositiveInt
     """Optimizer steps of the whole run."""
     windows_per_update: PositiveInt
-    """Windows whose mean loss one update follows."""
+    """Windows of one update, over all micro-batches and processes."""
     micro_batch: PositiveInt
-    """Windows in memory at once; divides `windows_per_update`."""
+    """Windows of one forward pass (gradient accumulation); divides `windows_per_update`."""
     context: tuple[tuple[PositiveInt, PositiveInt], ...]
-    """First update and window frames of each stage; empty: the index's frames all along."""
+    """First update and window frames of each stage; empty: the index's frames throughout."""
     optimizer: Literal["adamw", "muon"]
-    """muon: matrices of the blocks by orthogonalised momentum, all else by AdamW."""
+    """Optimizer; muon: block matrices by orthogonalised momentum, everything else by AdamW."""
     learning_rate: PositiveFloat
-    """Peak rate, reached after the warm-up."""
+    """Peak learning rate, reached after the warm-up."""
     schedule: Literal["cosine", "linear", "constant", "wsd"]
-    """Way down from the peak; wsd stays there until the last `decay_updates`."""
+    """Learning-rate schedule after warm-up; wsd is constant up to the last `decay_updates`."""
     min_learning_rate_ratio: Share
-    """Rate of the last update as a fraction of the peak; constant never leaves the peak."""
+    """Learning rate of the last update as a fraction of the peak; constant stays at the peak."""
     warmup_updates: NonNegativeInt
-    """Updates of linear rise; below `updates`."""
+    """Updates of linear warm-up; below `updates`."""
     decay_updates: NonNegativeInt
-    """Updates of linear fall at the end of wsd."""
+    """Updates of linear decay at the end of wsd."""
     weight_decay: NonNegativeFloat
-    """Decoupled decay of matrices; embeddings, norms and biases have none."""
+    """Decoupled weight decay of matrices; embeddings, norms and biases have none."""
     beta1: Fraction
-    """Memory of the mean gradient."""
+    """Decay of the mean gradient in the optimizer state."""
     beta2: Fraction
-    """Memory of the squared gradient."""
+    """Decay of the mean squared gradient in the optimizer state."""
     clip_norm: PositiveFloat
-    """Largest gradient norm that is used as it is."""
+    """Gradient norm above which gradients are clipped."""
     ema_decay: Fraction
-    """Memory of the averaged weights that are validated and sampled; 0 turns averaging off."""
+    """Decay of the EMA weights, which are validated and sampled; 0 switches them off."""
     dropout: Fraction
     """Share of activations dropped in training; the model is built with it."""
     condition: Literal["none", "tags"]
-    """What the model reads beside codes."""
+    """Conditioning of the model: none, or texts of tags."""
     unconditional_frac: Fraction
-    """Share of items whose condition is dropped; guidance needs some."""
+    """Share of items under the null condition; guidance needs some."""
     tag_shuffle: bool
-    """Draw the order of an item's tags anew each time."""
+    """True to draw the order of an item's tags anew each time."""
     tag_dropout: Fraction
     """Share of tags left out."""
     tag_limit: NonNegativeInt
@@ -161,13 +161,13 @@ class TrainConfig(Section):
     validate_every: PositiveInt
     """Updates between validations; the last update is always validated."""
     checkpoint_every: PositiveInt
-    """Updates between checkpoints; the last update is always kept."""
+    """Updates between checkpoints; the last update always gets one."""
     keep_checkpoints: Annotated[int, Field(ge=2)]
-    """Newest checkpoints kept; at least 2, so that a damaged one has a forerunner."""
+    """Number of newest checkpoints kept; at least 2, so that a damaged one has a predecessor."""
     keep_checkpoints_mb: NonNegativeInt
-    """Megabytes that older ones may fill; 2 stay in any case, 0 sets no limit."""
+    """Megabytes that older checkpoints may use; 2 stay in any case, 0 sets no limit."""
     seed: NonNegativeInt
-    """Seed of initialisation, window order, dropout and all else that is drawn."""
+    """Seed of initialisation, window order, dropout and all other draws."""
 
     @model_validator(mode="after")
     def _micro_batch_divides(self) -> "TrainConfig":
@@ -199,7 +199,7 @@ class TrainConfig(Section):
     def _context_grows_in_order(self) -> "TrainConfig":
         firsts = [first for first, _ in self.context]
         is_ordered = all(one < other for one, other in pairwise(firsts))
-        # a shorter run than params.yaml's own may end before the last stage
+        # the last stage may begin after the end of the run, as in a shortened run
         if firsts and (firsts[0] != 1 or not is_ordered):
             raise ValueError(
                 f"context must begin at update 1 and rise: its stages begin at {firsts}"
@@ -208,24 +208,24 @@ class TrainConfig(Section):
 
 
 class OverfitConfig(Section):
-    """The gate before a long run: a few windows must be memorised and freely run back."""
+    """Overfit gate before a long run: a few windows must be memorised and generated freely."""
 
     action: Literal["stop", "warn", "off"]
-    """stop: a gate that fails ends the pipeline; warn: it is said and the pipeline goes on; off:
-    nothing is memorised."""
+    """Action: stop: a failed gate ends the pipeline; warn: it is logged and the pipeline goes on;
+    off: the gate is skipped."""
     windows: Annotated[int, Field(ge=1, le=16)]
-    """Windows to memorise; fewer where fewer can be told apart."""
+    """Windows to memorise; fewer if fewer can be told apart."""
     window_frames: Annotated[int, Field(ge=16, le=2048)]
-    """Frames of each window; fewer where the tracks are shorter."""
+    """Frames of each window; fewer if the tracks are shorter."""
     prefix_frames: PositiveInt
-    """Frames given to the free run, so that it knows which window to run back; not scored. More, up
-    to half a window, where these do not tell the windows apart."""
+    """Frames given to a free run, so that it knows which window to reproduce; not scored. Raised up
+    to half a window if they do not tell the windows apart."""
     updates: PositiveInt
-    """Most updates the gate may take; all else is taken from the real run."""
+    """Most updates of the gate; other settings are those of the real run."""
     stop_loss: NonNegativeFloat
-    """Teacher-forced nats per code at which memorising ends early; 0 never ends early."""
+    """Teacher-forced nats per code that stop the gate early; 0 never does."""
     min_accuracy: Annotated[float, Field(gt=0.0, le=1.0)]
-    """Share of freely run cells that must equal the truth."""
+    """Share of freely generated cells that must equal the truth."""
     seed: NonNegativeInt
     """Seed of the gate's windows and initialisation."""
 

@@ -1,7 +1,7 @@
-"""What training reads in place of the truth: random codes, or codes the model says itself.
+"""Corruption of the model's inputs in training: random codes, or codes the model predicts itself.
 
-Only what is read changes, never a target, and only in training: validation reads the truth because
-it does not know this file. Every draw is a function of seed, update and item.
+Only inputs change, never targets, and only in training: validation does not use this module. Every
+draw is a function of seed, update and item.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from melodac.training.seeding import build_generator
 @runtime_checkable
 @runtime_checkable
 class ReadPart(Protocol):
-    """What of a micro-batch decides what is read; `training.update.Part` is one."""
+    """Part of a micro-batch that corruption reads; `training.data.Part` is one."""
 
     @property
     def items(self) -> range:
@@ -32,22 +32,22 @@ class ReadPart(Protocol):
 
     @property
     def sequence(self) -> Int[Tensor, "B K S"]:
-        """The delayed codes, the truth."""
+        """Delayed true codes."""
         ...
 
     @property
     def condition(self) -> object:
-        """What the model reads beside codes."""
+        """Texts of the items; None without."""
         ...
 
 
 class Corruption:
-    """Replaces a share of the codes that the model reads.
+    """Replacement of a share of the input codes in training.
 
-    The model's own codes come in parallel, from one more forward pass on the truth: each replaced
-    cell holds a code drawn at T = 1 from the prediction of that cell. That pass runs in evaluation
-    mode, as generation does, and so draws no dropout: what the training pass draws stays as it is.
-    It doubles the forward work of an update. Random codes come last and may hit such a cell too.
+    The model's own codes come from one more forward pass on the true codes: each replaced cell
+    holds a code drawn at T = 1 from the prediction of that cell. That pass runs in evaluation mode,
+    as generation does, and so draws no dropout: the draws of the training pass stay the same. It
+    doubles the forward work of an update. Random codes come last and may hit such a cell too.
 
     Source:
         Bengio et al. 2015 (arXiv:1506.03099) for reading one's own codes; Mihaylova and Martins
@@ -62,14 +62,14 @@ class Corruption:
 
     @property
     def reads_own_codes(self) -> bool:
-        """Whether the model will read its own codes, now or later."""
+        """True if the model will read its own codes, now or later."""
         return bool(self._config.own_codes) and not self._are_own_codes_stopped
 
     def stop_own_codes(self, update: int) -> Event:
-        """Read none of the model's own codes from now on; what the run says of it.
+        """Stop replacing inputs by the model's own codes; return the event for the log.
 
         Args:
-            update: Updates done.
+            update: Number of updates done.
         """
         self._are_own_codes_stopped = True
         return Event(
@@ -80,11 +80,11 @@ class Corruption:
         )
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run must know, as JSON values."""
+        """Return the state that a resumed run needs, as JSON values."""
         return {"are_own_codes_stopped": self._are_own_codes_stopped}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state` was taken.
+        """Restore the state that `state` returned.
 
         Raises:
             CheckpointMismatchError: If the key is missing.
@@ -97,12 +97,12 @@ class Corruption:
         self._are_own_codes_stopped = bool(state["are_own_codes_stopped"])
 
     def inputs(self, model: nn.Module, part: ReadPart, *, update: int) -> Int[Tensor, "B K S"]:
-        """What the model is to read for one micro-batch; the truth itself if nothing is on.
+        """Return the model's inputs for one micro-batch; the true codes if no corruption is on.
 
-        Special tokens are never replaced, nor put in place of a code.
+        Special tokens are never replaced, and no code is replaced by one.
 
         Args:
-            model: Called with a sequence and a condition; asked only if it reads its own codes.
+            model: Called with a sequence and a condition, only if own codes are read.
             part: The micro-batch.
             update: Number of the update, >= 1.
         """
@@ -129,9 +129,9 @@ class Corruption:
             chosen = _choose(read[row], share, build_generator(self._seed, "own", update, item))
             if not bool(chosen.any()):
                 continue
-            # only the chosen cells are drawn: a share of the memory that all of them would take
+            # only the chosen cells are drawn: probabilities of all cells would need far more memory
             generator = build_generator(self._seed, "own codes", update, item, device=read.device)
-            # what is not finite is for the training pass to find: its loss and norm are judged
+            # non-finite logits are not judged here: the training pass meets and reports them too
             probabilities = logits[row][chosen].float().nan_to_num().softmax(dim=-1)
             codes = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
             read[row][chosen] = codes.to(read.dtype)
@@ -152,7 +152,7 @@ class Corruption:
 def _choose(
     cells: Int[Tensor, "K S"], share: float, generator: torch.Generator
 ) -> Bool[Tensor, "K S"]:
-    """Cells to be replaced: codes only, each with the same chance."""
+    """Choose the cells to replace: codes only, each with the same probability."""
     chosen = torch.rand(cells.shape, generator=generator) < share
     return chosen.to(cells.device) & is_code(cells)
 

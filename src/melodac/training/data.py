@@ -1,12 +1,12 @@
-"""What one update reads: its windows, cut into micro-batches ("parts"), as a pure function.
+"""Input of one update: its windows, cut into micro-batches ("parts"), as a pure function.
 
-Everything drawn at random for an update is drawn from (seed, purpose, update, item or part), so an
-update is the same on any rank, in any micro-batch cut, and after any stop.
+Every random draw for an update depends on (seed, purpose, update, item or part) only, so an update
+is the same on any rank, for any micro-batch size, and after resuming.
 
-A run has one stage of windows, or several under a context curriculum, each with epochs of its own
-from its first update on. Epochs follow one another without a gap, so an update may end one epoch
-and begin the next, and a run resumes anywhere by knowing one number. The next update is read by a
-second thread while the present one is computed, which changes nothing but time.
+A run has one stage of windows, or several under a context curriculum, each with its own epochs from
+its first update on. Epochs follow one another without a gap, so an update may end one epoch and
+begin the next, and a run resumes anywhere by knowing one number. A second thread reads the next
+update while the present one is computed, which changes nothing but time.
 """
 
 from collections import deque
@@ -42,22 +42,22 @@ from melodac.training.seeding import derive_seed
 
 
 class UpdateWindows(NamedTuple):
-    """What one update reads."""
+    """Windows of one update."""
 
     table: WindowTable
-    """One row for each global item."""
+    """One row per item of the update, over all processes."""
     frames: int
     """Frames of these windows."""
 
 
 class WindowCoverage(NamedTuple):
-    """What the stage in progress has read since its last epoch but one began."""
+    """Coverage of the music by the present stage, since the start of its last epoch but one."""
 
     windows_read: int
     windows_distinct: int
-    """Of these, how many differ in track or start: nearly all where windows start anywhere."""
+    """Number of these that differ in track or start: nearly all where windows start anywhere."""
     frames_read_share: float
-    """Frames in at least one of them, of all training frames: 1 once an epoch is over."""
+    """Share of all training frames in at least one of them; 1 once an epoch is over."""
 
 
 class _Stage(NamedTuple):
@@ -69,20 +69,20 @@ class _Stage(NamedTuple):
 
 
 class WindowOrder:
-    """The training windows of every update of one run."""
+    """Order of the training windows over all updates of one run."""
 
     def __init__(
         self, array: TokenArray, frames: int, config: TrainConfig, *, starts: Starts = ANYWHERE
     ) -> None:
-        """Lay out the order; nothing is drawn yet.
+        """Prepare the order; nothing is drawn yet.
 
-        A stage whose windows are longer than the index's is refused with `ConfigError`.
+        A stage whose windows are longer than the index's raises `ConfigError`.
 
         Args:
             array: Tracks of the training split.
             frames: Frames of the index's windows, which no stage may exceed.
-            config: The run: its curriculum, its windows an update, its seed.
-            starts: Where windows may start.
+            config: Config of the run: its curriculum, windows per update and seed.
+            starts: Starts allowed for windows.
         """
         self._lengths = [int(length) for length in array.lengths]
         self._starts = starts
@@ -95,13 +95,13 @@ class WindowOrder:
         self._last: tuple[tuple[int, int], WindowTable] | None = None
 
     def take(self, update: int) -> UpdateWindows:
-        """Windows of an update, across epochs where need be."""
+        """Return the windows of an update, across epochs if necessary."""
         stage = self._stage(update)
         first = (update - stage.first) * self._size
         return UpdateWindows(_join(self._read(stage, first, self._size)), stage.frames)
 
     def epoch_after(self, update: int) -> float:
-        """Passes over the training windows that are done after an update; 0 before the first."""
+        """Return the passes over the training windows done after an update; 0 before update 1."""
         ends = [stage.first for stage in self._stages[1:]] + [self._updates + 1]
         return sum(
             max(0, min(update + 1, end) - stage.first) * self._size / stage.windows_per_epoch
@@ -109,10 +109,10 @@ class WindowOrder:
         )
 
     def coverage_after(self, update: int) -> WindowCoverage:
-        """How much of the music, in how many different windows, was read up to an update.
+        """Measure how much music, in how many distinct windows, was read up to an update.
 
-        Windows that always start at the same frames show as half of those read being distinct,
-        music that is never read as a share below 1.
+        If windows always start at the same frames, only half of those read are distinct; music that
+        is never read lowers the share of frames below 1.
         """
         stage = self._stage(update)
         end = (update - stage.first + 1) * self._size
@@ -127,7 +127,7 @@ class WindowOrder:
         )
 
     def _build_stage(self, first: int, frames: int, seed: int) -> _Stage:
-        # the first stage draws what a run of one stage draws
+        # the first stage has the seed of a run with one stage, so both begin with equal draws
         place = () if first == 1 else (first,)
         return _Stage(
             first,
@@ -155,7 +155,7 @@ class WindowOrder:
             table = training_windows(
                 self._lengths, stage.frames, stage.seed, epoch, starts=self._starts
             )
-            # replaced whole and read once: updates are read ahead in another thread
+            # assigned once and as a whole: another thread may read updates ahead
             last = self._last = (key, table)
         return last[1]
 
@@ -170,7 +170,7 @@ def _join(parts: Iterator[WindowTable]) -> WindowTable:
 
 
 def _count_union(firsts: Int64[np.ndarray, " B"], sizes: Int32[np.ndarray, " B"]) -> int:
-    """Frames in at least one window; the work grows with the windows, not with the frames."""
+    """Count the frames in at least one window, in time that grows with windows, not with frames."""
     order = np.argsort(firsts)
     ends = np.maximum.accumulate((firsts + sizes)[order])
     covered = np.concatenate([[0], ends[:-1]])
@@ -181,7 +181,7 @@ Read = TypeVar("Read")
 
 
 class Prefetcher(Generic[Read]):
-    """Reads updates in order, some of them ahead of being asked for; a context manager."""
+    """Reader of updates in order, ahead of their use, in a thread; a context manager."""
 
     def __init__(
         self, read: Callable[[int], Read], first: int, last: int, *, depth: int = 1
@@ -189,10 +189,10 @@ class Prefetcher(Generic[Read]):
         """Start to read the first update.
 
         Args:
-            read: Reads an update; called from one thread only, never twice at once.
-            first: Update that is asked for first.
-            last: Update after which nothing is read.
-            depth: Updates read ahead; 0 reads when asked, in the caller's thread.
+            read: Reads an update; called in one thread only, never twice at once.
+            first: First update to be taken.
+            last: Last update to be read.
+            depth: Updates read ahead; 0 reads on demand, in the caller's thread.
         """
         self._read = read
         self._last = last
@@ -204,10 +204,10 @@ class Prefetcher(Generic[Read]):
         self._read_ahead()
 
     def take(self, update: int) -> Read:
-        """What `read(update)` returns; what it raises is raised here, with its own traceback.
+        """Return the result of `read(update)`; an error in it is raised here, with its traceback.
 
         Raises:
-            TrainingError: If it is not the update that follows the one before.
+            TrainingError: If the update does not follow the one taken before.
         """
         if not self._next == update <= self._last:
             raise TrainingError(
@@ -222,7 +222,7 @@ class Prefetcher(Generic[Read]):
         return found
 
     def close(self) -> None:
-        """Let what is being read come to its end and stop the thread."""
+        """Wait for the update being read and stop the thread."""
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -248,46 +248,46 @@ class Prefetcher(Generic[Read]):
 
 
 class TrainingData(NamedTuple):
-    """What is learned from, and what is held out."""
+    """Training and validation split of a run."""
 
     train: TokenArray
     validation: TokenArray
     window_frames: int
-    """Frames of a window, of training and of validation."""
+    """Frames of a window, in training and in validation."""
     starts: Starts = ANYWHERE
-    """Where training windows may start; validation windows lie end to end."""
+    """Starts of training windows; validation windows lie end to end."""
     train_tags: tuple[Tags, ...] = ()
-    """Of each training track, for a model that reads them."""
+    """Tags of each training track, for a model that reads text."""
     validation_tags: tuple[Tags, ...] = ()
-    """Of each validation track."""
+    """Tags of each validation track."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One micro-batch of an update."""
+    """Micro-batch of an update."""
 
     index: int
     """Number of the part in its update."""
     items: range
     """Numbers of its windows in the update."""
     sequence: Int64[Tensor, "B K S"]
-    """The delayed codes, which are also the targets."""
+    """Delayed codes, which are inputs (shifted) and targets."""
     counted: Bool[Tensor, "B K S"]
     condition: Condition | None = None
-    """What the model reads beside codes."""
+    """Texts of the items; None for a model without text."""
 
 
 class UpdateInput(NamedTuple):
-    """All that one process reads for one update."""
+    """Input of one process for one update."""
 
     parts: tuple[Part, ...]
-    """Those of this process."""
+    """Parts of this process."""
     num_frames: int
-    """Counted frames of the whole update, those of other processes included."""
+    """Counted frames of the whole update, over all processes."""
 
 
 class UpdateReader:
-    """Reads the windows of any update."""
+    """Reader of the windows of any update."""
 
     def __init__(
         self,
@@ -299,15 +299,15 @@ class UpdateReader:
         ranks: Ranks,
         device: torch.device,
     ) -> None:
-        """Lay out the order; nothing is read yet.
+        """Prepare the order of windows; nothing is read yet.
 
         Args:
-            data: What is learned from.
+            data: Data of the run.
             pattern: Delay pattern of the codes.
-            config: The run.
-            text_bytes: What the model reads of a text; 0 if it reads none.
-            ranks: The processes that share an update.
-            device: Where the model is.
+            config: Config of the run.
+            text_bytes: Longest text that the model reads, in bytes; 0 without text.
+            ranks: Processes that share an update.
+            device: Device of the model.
         """
         ranks.check_share(config.windows_per_update, config.micro_batch)
         self._data = data
@@ -320,7 +320,7 @@ class UpdateReader:
         self.order = WindowOrder(data.train, data.window_frames, config, starts=data.starts)
 
     def read(self, update: int) -> UpdateInput:
-        """The parts of an update, counted from 1."""
+        """Read the parts of an update for this process; updates count from 1."""
         windows = self.order.take(update)
         num_parts = self._config.windows_per_update // self._config.micro_batch
         parts = [self._read_part(update, windows, index) for index in self._ranks.share(num_parts)]

@@ -1,14 +1,14 @@
-"""Several processes that train one model as one: what they share, sum and decide alike.
+"""Data parallelism: processes that train one model together, whole (DDP) or sharded (FSDP).
 
-One update is the same update on any number of processes: its parts are dealt out, gradients and
-logged sums are added up, and all that is drawn is a function of the update and the part. Collective
-calls stand on the straight path that every process takes; what one process alone knows, such as a
-signal, is made common first. One process is the same code without any call.
+One update is the same update on any number of processes: its parts are distributed, gradients and
+logged sums are added, and every draw is a function of the update and the part. Collective calls lie
+on the straight path that every process takes; what only one process knows, such as a signal, is
+shared first. A single process runs the same code without any collective call.
 
-A sharded model has every parameter cut along its first axis, one share a process (FSDP2), block by
-block. On disk nothing is cut: what is saved is gathered first and what is read is cut anew, so a
-checkpoint fits any number of processes and either sharding. Every function that gathers is called
-by all processes alike.
+A sharded model has every parameter cut along its first axis, one share per process (FSDP2), block
+by block. Nothing on disk is sharded: tensors are gathered before saving and cut after reading, so a
+checkpoint fits any number of processes and either kind of sharding. Every function that gathers
+must be called by all processes.
 """
 
 import copy
@@ -34,7 +34,7 @@ from melodac.training.checkpoint import whole_tensor
 
 
 def shard(model: nn.Module, world_size: int) -> None:
-    """Cut the parameters of a model in place; each block is gathered only while it computes.
+    """Shard the parameters of a model in place; each block is gathered only while it computes.
 
     Gradients of the processes are added, never averaged: what is backpropagated is already divided
     by the size of the whole update.
@@ -44,26 +44,26 @@ def shard(model: nn.Module, world_size: int) -> None:
         sharded = fully_shard(module, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(enable=True)
-    # The logits are a view of what the head returns. Writing into it would lose gradients, which is
-    # what torch warns of each time; nothing here writes into logits.
+    # The logits are a view of the head's output. torch warns each time that writing into it would
+    # lose gradients; nothing here writes into logits.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
 
 
 def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
-    """Whether `shard` cut this model."""
+    """Check if `shard` was applied to this model."""
     return isinstance(model, FSDPModule)
 
 
 def build_skeleton(model: nn.Module) -> nn.Module:
-    """A copy of a model that is not yet cut, without the memory of its parameters."""
+    """Return a copy of a model, not yet sharded, whose parameters take no memory."""
     return copy.deepcopy(model).to("meta")
 
 
 @contextmanager
 def filled(skeleton: nn.Module, model: nn.Module) -> Generator[nn.Module]:
-    """The skeleton with the parameters of a sharded model, whole, while the block runs.
+    """Fill the skeleton with the whole parameters of a sharded model, for a with-block.
 
-    It is a plain module: what is done with it needs no other process.
+    The result is a plain module, which needs no other process.
     """
     device = next(model.parameters()).device
     whole = skeleton.to_empty(device=device)
@@ -79,7 +79,7 @@ def filled(skeleton: nn.Module, model: nn.Module) -> Generator[nn.Module]:
 
 
 def gathered(model: nn.Module) -> Iterator[Tensor]:
-    """Every parameter and buffer of a sharded model, whole, one at a time."""
+    """Yield every parameter and buffer of a sharded model, whole, one at a time."""
     for _, tensor in _tensors(model):
         yield whole_tensor(tensor)
 
@@ -95,13 +95,13 @@ Result = TypeVar("Result")
 
 
 class Ranks:
-    """The processes of a run, seen from one of them.
+    """Processes of a run, seen from one of them.
 
-    The order in which a trainer asks, the same everywhere:
+    A trainer calls in this order, on every process:
 
-        average = copy of the model                   before it is cut
+        average = copy of the model                   before it is sharded
         forward = ranks.wrap(model); ranks.wrap(average)
-        optimizer over model.parameters()             after it is cut
+        optimizer over model.parameters()             after it is sharded
         for part in ranks.share(num_parts):           forward(...).backward() within `accumulating`
         ranks.sum(nats and counts); norm; decide      from summed numbers only
         with ranks.whole(average) as model: ...       validation: any calls, no other process
@@ -110,12 +110,12 @@ class Ranks:
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, *, sharding: Sharding = "ddp") -> None:
-        """One of some processes; made by `current`, or alone by default.
+        """Describe this process among the others; `current` fills in the arguments.
 
         Args:
             rank: Number of this process, from 0.
             world_size: Number of processes.
-            sharding: ddp: each holds the whole model; fsdp: each holds a share.
+            sharding: ddp: every process holds the whole model; fsdp: each one a share.
         """
         self.rank = rank
         self.world_size = world_size
@@ -124,18 +124,18 @@ class Ranks:
 
     @classmethod
     def current(cls, sharding: Sharding = "ddp") -> "Ranks":
-        """The processes that the caller has joined by `torch.distributed`, or this one alone."""
+        """Return the processes of the initialised `torch.distributed`, or this one alone."""
         if not distributed.is_initialized():
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size(), sharding=sharding)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """True for the process that writes files."""
         return self.rank == 0
 
     def check_share(self, windows_per_update: int, micro_batch: int) -> None:
-        """Refuse an update that cannot be dealt out evenly.
+        """Check that the windows of an update can be divided evenly.
 
         Raises:
             ConfigError: If some processes would have more parts than others.
@@ -147,10 +147,10 @@ class Ranks:
             )
 
     def share(self, num_parts: int) -> range:
-        """Numbers of the parts of an update that are this process's.
+        """Return the numbers of the parts of an update that this process computes.
 
         Raises:
-            ConfigError: If the parts cannot be dealt out evenly.
+            ConfigError: If the parts cannot be divided evenly.
         """
         if num_parts % self.world_size:
             raise ConfigError(
@@ -161,7 +161,7 @@ class Ranks:
         return range(self.rank * size, (self.rank + 1) * size)
 
     def deal(self, num_items: int) -> range:
-        """Numbers of the items that are this process's, where uneven is no harm."""
+        """Return the numbers of the items of this process; some may get one more than others."""
         return range(self.rank, num_items, self.world_size)
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class Ranks:
         return tensor
 
     def max(self, value: int) -> int:
-        """The largest of all processes' numbers."""
+        """Return the largest value over all processes."""
         if self.world_size == 1:
             return value
         largest = torch.tensor(value)
@@ -179,15 +179,15 @@ class Ranks:
         return int(largest)
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says yes; asked by all, once an update."""
+        """Return True if the flag is set on any process; all must call it, once per update."""
         return bool(self.max(int(flag)))
 
     def check_equal(self, value: str | int, what: str) -> None:
-        """Refuse processes that differ, on every one of them alike.
+        """Check that a value is equal on all processes; the error is raised on every one of them.
 
         Args:
-            value: What must be the same everywhere.
-            what: What it is, in a word or two.
+            value: Value that must be equal everywhere.
+            what: Name of the value, in a word or two.
 
         Raises:
             ConfigError: On every process, with the values of the first one that differs.
@@ -200,10 +200,10 @@ class Ranks:
                 )
 
     def from_first(self, work: Callable[[], Result]) -> Result:
-        """What the work returns on the first process, which alone does it; an error is everyone's.
+        """Run work on the first process only; return its result, or raise its error, on all.
 
         Args:
-            work: Without collective calls; returns something small.
+            work: Function without collective calls, with a small result.
         """
         if self.world_size == 1:
             return work()
@@ -219,10 +219,10 @@ class Ranks:
         return cast("Result", outcome[0])
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """What to call for a forward pass whose gradients are added up over all processes.
+        """Return the module to call for a forward pass whose gradients are summed over processes.
 
-        With fsdp the model is cut in place: make copies before, the optimizer after. A model
-        without gradients, such as the average, is only cut.
+        With fsdp the model is sharded in place: make copies before, the optimizer after. A model
+        without gradients, such as that of the EMA weights, is only sharded.
         """
         if self.world_size == 1:
             return model
@@ -232,8 +232,8 @@ class Ranks:
             return model
         if not any(weight.requires_grad for weight in model.parameters()):
             return model
-        # Every parameter is used. Saying that some may not be keeps torch from rearranging its
-        # buckets after the first update: a resumed run would add up in another order.
+        # Every parameter is used, but saying that some may not be keeps torch from rearranging its
+        # buckets after the first update: a resumed run would sum gradients in another order.
         parallel = DistributedDataParallel(
             model,
             forward_sync_buffers=False,
@@ -245,7 +245,7 @@ class Ranks:
 
     @contextmanager
     def accumulating(self, wrapped: nn.Module, *, is_last: bool) -> Generator[None]:
-        """Run one part forward and backward; gradients are exchanged with the last part only."""
+        """Run one part forward and backward; gradients are reduced at the last part only."""
         if isinstance(wrapped, DistributedDataParallel) and not is_last:
             with wrapped.no_sync():
                 yield
@@ -256,9 +256,9 @@ class Ranks:
 
     @contextmanager
     def whole(self, model: Model) -> Generator[Model]:
-        """The model with all its parameters while the block runs, to read and to run freely.
+        """Yield the model with whole parameters, to read and to run.
 
-        Gathered by all processes alike; what the block does with it is each one's own affair.
+        All processes must enter the block; inside it each may do something else.
         """
         skeleton = self._skeletons.get(model)
         if skeleton is None:
@@ -268,7 +268,7 @@ class Ranks:
             yield cast("Model", plain)
 
     def full_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors for the first process to write, on the CPU; the others get none."""
+        """Return whole tensors on the CPU for the first process to write; the others get none."""
         if self.world_size == 1:
             return dict(tensors)
         full: dict[str, Tensor] = {}
@@ -287,7 +287,7 @@ class Ranks:
 
 
 def _add_up(_: None, bucket: GradBucket) -> Future[Tensor]:
-    """Sum, where torch would average: each part is already divided by the size of the update."""
+    """Sum gradients, where torch would average: each part is already divided by the update."""
     work = cast("distributed.Work", distributed.all_reduce(bucket.buffer(), async_op=True))
     return cast("Future[list[Tensor]]", work.get_future()).then(_first)
 

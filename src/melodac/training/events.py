@@ -1,6 +1,6 @@
-"""What a run has to say between its numbers: one event, one line of the log.
+"""Events of a run, logged between its metrics: one event, one line of the log.
 
-Only the trainer and what watches over it make events; the pipeline writes their lines.
+Only the trainer and its guards create events; the pipeline writes their lines.
 """
 
 import math
@@ -14,17 +14,17 @@ EventName = Literal["skip", "rollback", "alarm", "collapse", "audit"]
 
 
 class Event(NamedTuple):
-    """Something that happened at one update and that somebody should read."""
+    """Event at one update that a person should read about."""
 
     name: EventName
     update: int
     reason: str
-    """One plain sentence."""
+    """Explanation in one plain sentence."""
     values: Mapping[str, float | int | bool | str] = {}
-    """Numbers that belong to it, by metric name."""
+    """Numbers of the event, by metric name."""
 
     def line(self) -> Metrics:
-        """The event as a line of the log."""
+        """Return the event as a line of the log."""
         return spell_finite({
             "event": self.name,
             "update": self.update,
@@ -34,7 +34,7 @@ class Event(NamedTuple):
 
 
 def spell_finite(metrics: Mapping[str, float | int | bool | str]) -> Metrics:
-    """The same metrics with "nan", "inf" and "-inf" as words, for JSON has no such numbers.
+    """Return metrics with "nan", "inf" and "-inf" as words, since JSON has no such numbers.
 
     Example:
         >>> spell_finite({"loss": math.nan, "update": 3})

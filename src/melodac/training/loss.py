@@ -1,8 +1,8 @@
-"""The one loss: cross-entropy in nats per codebook, for training and for every evaluation.
+"""The one loss: cross-entropy in nats per codebook, in training and in every evaluation.
 
-Unsmoothed and unweighted: what is reported is what these functions return. Targets that are not
+Unsmoothed and unweighted: losses are reported as these functions return them. Targets that are not
 counted (special tokens, cells past the end) contribute exactly zero. Validation and evaluation both
-score windows through `score_windows`: the model run once, nothing trained, nothing drawn.
+score windows with `score_windows`: one forward pass, no training, no random draws.
 """
 
 import math
@@ -24,7 +24,7 @@ from melodac.tokens.windows import WindowTable
 from melodac.training.conditions import Tags, full_conditions
 
 UNCOUNTED = -100
-"""Target that `cross_entropy` skips; no code or special token has a negative id."""
+"""Target that `cross_entropy` ignores; no code or special token has a negative id."""
 
 
 def per_codebook_loss(
@@ -32,16 +32,16 @@ def per_codebook_loss(
     sequence: Int[Tensor, "B K S"],
     counted: Bool[Tensor, "B K S"],
 ) -> tuple[Float[Tensor, " K"], Int64[Tensor, " K"]]:
-    """Sum of nats and number of counted cells, both per codebook, in float32.
+    """Return the sum of nats and the number of counted cells, per codebook, in float32.
 
     Sums and counts, not means, so that micro-batches of uneven size add up exactly.
 
     Args:
         logits: Prediction of every cell, from earlier steps only.
-        sequence: The delayed codes that were to be predicted.
+        sequence: Delayed codes, the targets.
         counted: True where the cell is a code whose prediction counts.
     """
-    # step by step, the order in which the model lays its logits out, so that nothing is copied
+    # step by step, as the logits lie in memory, so that nothing is copied
     targets = torch.where(counted, sequence.long(), UNCOUNTED).transpose(1, 2)
     nats = functional.cross_entropy(
         logits.float().transpose(1, 2).flatten(0, 2),
@@ -53,7 +53,7 @@ def per_codebook_loss(
 
 
 def total_loss(nats: Float[Tensor, " K"], counts: Int64[Tensor, " K"]) -> Float[Tensor, ""]:
-    """Mean nats per code over every counted cell of every codebook.
+    """Return the mean nats per code over all counted cells of all codebooks.
 
     Raises:
         TrainingError: If no cell was counted.
@@ -67,13 +67,13 @@ def total_loss(nats: Float[Tensor, " K"], counts: Int64[Tensor, " K"]) -> Float[
 
 
 def codebook_means(nats: Float[Tensor, " K"], counts: Int64[Tensor, " K"]) -> list[float]:
-    """Mean nats per code of each codebook, in float64; NaN for a codebook without counted cells."""
+    """Return the mean nats per code of each codebook, in float64; NaN without counted cells."""
     means = nats.double() / counts.double()
     return [float(mean) for mean in means]
 
 
 def bits_per_second(nats_per_codebook: list[float], frame_rate_hz: float) -> float:
-    """Code length of one second of sound under the model, in bits.
+    """Return the code length of one second of audio under the model, in bits.
 
     Comparable across codecs and numbers of codebooks, unlike the mean loss.
 
@@ -92,21 +92,21 @@ def bits_per_second(nats_per_codebook: list[float], frame_rate_hz: float) -> flo
 
 
 class Targets(NamedTuple):
-    """What a model is asked to predict."""
+    """Targets of a model, with a mask of the cells that count."""
 
     sequence: Int64[Tensor, "B K S"]
     counted: Bool[Tensor, "B K S"]
 
 
 class WindowScores(NamedTuple):
-    """Sums of each window, in the order of its table."""
+    """Sums over each window, in the order of its table."""
 
     nats: Float64[Tensor, "B K"]
     counts: Int64[Tensor, "B K"]
 
 
 def build_targets(batch: Batch, pattern: DelayPattern, device: torch.device) -> Targets:
-    """The delayed sequence of a batch and which of its cells count, on the model's device."""
+    """Build the delayed sequence of a batch and the mask of its counted cells, on a device."""
     frames = batch.counted.shape[-1]
     return Targets(
         to_sequence(batch.codes, pattern, frames).to(device),
@@ -128,13 +128,13 @@ def score_windows(
     """Score every window; the model is in evaluation mode meanwhile.
 
     Args:
-        model: A trained model.
+        model: Trained model.
         pattern: Delay pattern the model was trained with.
-        array: Tracks the windows number.
-        windows: What to score.
+        array: Tracks that the windows refer to.
+        windows: Windows to score.
         frames: Frames of a window.
         windows_per_batch: Windows in memory at once; changes no result.
-        tags: Of each track, for a model that reads them; none: it reads the null condition.
+        tags: Tags of each track, for a model that reads them; empty for the null condition.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -146,6 +146,7 @@ def score_windows(
         batch = read_batch(array, rows, frames, pattern.max_delay)
         sequence, counted = build_targets(batch, pattern, device)
         logits = model(sequence, conditions_of(model, tags, rows, device))
+        # window by window, so that no sum depends on the size of a batch
         for item in range(len(rows)):
             one = slice(item, item + 1)
             item_nats, item_counts = per_codebook_loss(logits[one], sequence[one], counted[one])
@@ -158,7 +159,7 @@ def score_windows(
 def conditions_of(
     model: LanguageModel, tags: Sequence[Tags], windows: WindowTable, device: torch.device
 ) -> Condition | None:
-    """All tags of each window's track, if there are any and the model reads them."""
+    """Return all tags of each window's track as a condition; None without tags or text encoder."""
     if not (tags and model.config.text_bytes):
         return None
     of_windows = [tags[int(track)] for track in windows.tracks]

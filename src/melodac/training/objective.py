@@ -1,7 +1,7 @@
-"""What training follows: the plain loss, or that loss smoothed, weighted and rewarded for variety.
+"""Objective of training: the plain loss, optionally smoothed, weighted, with bonuses for variety.
 
-The plain nats are measured beside it in every case and are all that is ever reported; validation
-and evaluation do not know this file. Only training imports it.
+The plain nats are always measured too, and only they are reported; validation and evaluation do not
+use this module.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ from melodac.training.schedule import decayed
 
 
 class ObjectiveTerms(NamedTuple):
-    """One micro-batch, in sums, so that parts of uneven size add up exactly."""
+    """Terms of one micro-batch as sums, so that parts of uneven size add up exactly."""
 
     nats: Float[Tensor, " K"]
-    """Plain nats, unsmoothed and unweighted: what is reported."""
+    """Plain nats, unsmoothed and unweighted, for the report."""
     counts: Int64[Tensor, " K"]
-    """Counted cells."""
+    """Number of counted cells."""
     objective: Float[Tensor, ""]
-    """What is differentiated, still to be divided by `Objective.normaliser`."""
+    """Value to differentiate, still to be divided by `Objective.normaliser`."""
 
 
 class Objective:
-    """Turns logits into what training follows.
+    """Objective of training as a function of logits.
 
     For codebook k it is w_k (nats - a H - b U), divided by the frames of the update times the sum
-    of the weights, so that no scheme of weights changes its scale. Nats are those against the
-    smoothed target. H is the entropy of each prediction. U is the entropy of the mean prediction of
-    a window, once for each of its counted cells: by window and not by batch, so that neither
-    micro-batches nor processes change it.
+    of the weights, so that no choice of weights changes its scale. Nats are those of the smoothed
+    target. H is the entropy of each prediction. U is the entropy of the mean prediction of a
+    window, counted once for each of its counted cells: per window and not per batch, so that it
+    does not depend on micro-batches or processes.
 
     Source:
         Smoothing: Szegedy et al. 2016 (arXiv:1512.00567), section 7. Reward of entropy: Pereyra et
@@ -45,7 +45,7 @@ class Objective:
     """
 
     def __init__(self, config: ObjectiveConfig, num_codebooks: int) -> None:
-        """Work the weights out; a list that does not fit is refused with `ConfigError`."""
+        """Compute the weights; a list of the wrong length raises `ConfigError`."""
         self._config = config
         weights = codebook_weights(config, num_codebooks)
         self._is_uniform = len(set(weights)) == 1
@@ -60,13 +60,13 @@ class Objective:
         *,
         update: int,
     ) -> ObjectiveTerms:
-        """The sums of one micro-batch; a cell that is not counted changes no value and no gradient.
+        """Return the sums of one micro-batch; cells that are not counted do not affect them.
 
         Args:
-            logits: Prediction of every cell, from earlier steps only; computed with in float32.
-            sequence: The delayed codes that were to be predicted, never what the model read.
+            logits: Prediction of every cell, from earlier steps only; converted to float32.
+            sequence: Delayed true codes, even if the model read corrupted ones.
             counted: True where the cell is a code whose prediction counts.
-            update: Number of the update, >= 1, which the bonuses fall with.
+            update: Number of the update, >= 1, for the decay of the bonuses.
         """
         entropy_bonus = decayed(self._config.entropy_bonus, update, self._config.entropy_updates)
         usage_bonus = decayed(self._config.usage_bonus, update, self._config.usage_updates)
@@ -85,7 +85,7 @@ class Objective:
         return ObjectiveTerms(nats, counted.sum(dim=(0, 2)), self._weigh(followed))
 
     def normaliser(self, num_frames: int) -> float:
-        """What the objectives of all parts of an update are divided by.
+        """Return the divisor of the objectives of all parts of an update.
 
         Args:
             num_frames: Counted frames of the whole update, over all parts and processes.
@@ -107,13 +107,12 @@ class Objective:
 
 
 def codebook_weights(config: ObjectiveConfig, num_codebooks: int) -> tuple[float, ...]:
-    """Weight of each codebook, before they are divided by their sum.
+    """Return the weight of each codebook, before division by their sum.
 
-    A list of another length than there are codebooks, or of zeros alone, is refused with
-    `ConfigError`.
+    A list of another length than there are codebooks, or of zeros only, raises `ConfigError`.
 
     Args:
-        config: Which scheme.
+        config: Choice of weights.
         num_codebooks: Codebooks of the model, those of all channels.
     """
     scheme = config.codebook_weights
@@ -150,13 +149,13 @@ class _Predictions:
         sequence: Int[Tensor, "B K S"],
         counted: Bool[Tensor, "B K S"],
     ) -> None:
-        # step by step, the order in which the model lays its logits out, so that nothing is copied
+        # step by step, as the logits lie in memory, so that nothing is copied
         self._log_p = functional.log_softmax(logits.float().transpose(1, 2), dim=-1)
         self._counted = counted.transpose(1, 2)
         self._targets = torch.where(self._counted, sequence.long().transpose(1, 2), UNCOUNTED)
 
     def nats(self) -> Float32[Tensor, " K"]:
-        """The plain loss, bit for bit: cross-entropy is this very pair of functions."""
+        """Return the plain loss, equal to `per_codebook_loss` to the bit."""
         nats = functional.nll_loss(
             self._log_p.flatten(0, 2),
             self._targets.flatten(),
@@ -166,19 +165,19 @@ class _Predictions:
         return nats.view(self._targets.shape).sum(dim=(0, 1))
 
     def even_nats(self) -> Float32[Tensor, " K"]:
-        """Nats if every code were the target in equal parts."""
+        """Return the nats against a uniform target over all codes."""
         return self._sum_counted(-self._log_p.mean(dim=-1))
 
     def entropies(self) -> Float32[Tensor, " K"]:
-        """Entropy of every prediction."""
+        """Return the entropy of every prediction."""
         return self._sum_counted(-(self._log_p.exp() * self._log_p).sum(dim=-1))
 
     def usage_entropies(self) -> Float32[Tensor, " K"]:
-        """Entropy of the mean prediction of each window, times the window's counted cells."""
+        """Return the entropy of the mean prediction of each window, times its counted cells."""
         counts: Float32[Tensor, "B K"] = self._counted.sum(dim=1, dtype=torch.float32)
         shares = self._counted / counts.clamp(min=1).unsqueeze(1)
         mean: Float32[Tensor, "B K U"] = torch.einsum("bsku,bsk->bku", self._log_p.exp(), shares)
-        # at probability 0 the slope is infinite; no float32 below the smallest tells codes apart
+        # the gradient of p log p is infinite at 0; below the smallest float32 nothing is lost
         mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)
         return (counts * -(mean * mean.log()).sum(dim=-1)).sum(dim=0)
 

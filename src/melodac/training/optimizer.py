@@ -1,12 +1,12 @@
-"""AdamW, or Muon with it, behind one interface, and the exponential moving average of the weights.
+"""Optimizers, AdamW and Muon, behind one interface, and the EMA weights.
 
 Optimizer state is stored under parameter names, not positions, so a checkpoint can be read by eye
 and a model whose parameters moved is refused rather than mixed up.
 
-Muon updates the matrices of the blocks: momentum whose directions are made equally strong. A fused
-matrix is orthogonalised part by part: query, key and value, or gate and up, are different matrices
-that share one multiplication. The average is a model of its own, so it can be validated and saved
-without touching the one in training.
+Muon updates the matrices of the blocks with orthogonalised momentum. A fused matrix is
+orthogonalised part by part: query, key and value, or gate and up, are different matrices that share
+one multiplication. The EMA weights are a model of their own, so they can be validated and saved
+without touching the model in training.
 """
 
 import copy
@@ -27,22 +27,22 @@ from melodac.training.checkpoint import fill
 from melodac.training.config import TrainConfig
 
 MOMENTUM = 0.95
-"""Memory of the gradient.
+"""Momentum: decay of the mean gradient.
 
 Source:
     Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
 """
 
 PART_ROWS = "part_rows"
-"""Key of a parameter group: rows of each part of its matrices; none for one part."""
+"""Key of a parameter group: rows of each part of its matrices; empty for one part."""
 
 
 class PartedMuon(Muon):
-    """torch's Muon, with each part of a fused matrix as a matrix of its own.
+    """torch's Muon, with each part of a fused matrix treated as a separate matrix.
 
-    Torch has no way to say this from outside, so the one method that lists the matrices is
-    replaced. The learning rate is scaled by 0.2 sqrt(max(rows, columns)), which gives an update the
-    root mean square of AdamW's, so that one rate and one weight decay serve both.
+    torch has no option for this, so the one method that lists the matrices is overridden. The
+    learning rate is scaled by 0.2 sqrt(max(rows, columns)), which gives an update the root mean
+    square of AdamW's, so that one learning rate and one weight decay serve both.
 
     Source:
         Jordan et al. 2024, as above; Liu et al. 2025 (arXiv:2502.16982), section 2.2, equation 4.
@@ -65,7 +65,7 @@ class PartedMuon(Muon):
             (buffers, muon_momentum_bufs),
         ):
             for tensor in whole:
-                # views: what is written to a part is written to the whole
+                # views: a write to a part is a write to the whole
                 listed.extend(torch.split(tensor, group[PART_ROWS] or [tensor.shape[0]]))
         return has_complex
 
@@ -73,16 +73,16 @@ class PartedMuon(Muon):
 def build_muon(
     model: nn.Module, names: set[str], *, learning_rate: float, weight_decay: float
 ) -> PartedMuon:
-    """Muon over some matrices of a model.
+    """Build Muon over some matrices of a model.
 
     Args:
-        model: The model.
+        model: Model in training.
         names: Names of the matrices.
-        learning_rate: As of AdamW.
-        weight_decay: As of AdamW.
+        learning_rate: Learning rate, as for AdamW.
+        weight_decay: Weight decay, as for AdamW.
 
     Raises:
-        ConfigError: If the matrices are spread over processes, which see parts of rows only.
+        ConfigError: If the matrices are sharded, since Muon needs whole ones.
     """
     weights = [weight for name, weight in model.named_parameters() if name in names]
     if any(isinstance(weight, DTensor) for weight in weights):
@@ -105,7 +105,7 @@ def build_muon(
 
 
 def block_matrices(model: nn.Module) -> set[str]:
-    """Names of the matrices in the blocks; embedding and head hold a row for each single code."""
+    """Return the names of the matrices in the blocks, which excludes embedding and head."""
     inside = {
         weight
         for block in model.modules()
@@ -117,7 +117,7 @@ def block_matrices(model: nn.Module) -> set[str]:
 
 
 def fused_rows(model: nn.Module) -> dict[Tensor, tuple[int, ...]]:
-    """Rows of each part, of every matrix that holds more than one."""
+    """Return the rows of each part of every fused matrix."""
     rows: dict[Tensor, tuple[int, ...]] = {}
     for module in model.modules():
         match module:
@@ -140,9 +140,9 @@ def _halves(layer: nn.Linear) -> tuple[int, int]:
 
 
 def decay_at(update: int, decay: float) -> float:
-    """Share of the average that survives an update, raised slowly to `decay`.
+    """Return the share of the EMA weights that survives an update, raised slowly to `decay`.
 
-    Without the warm-up a short run would still average in its random start.
+    Without this warm-up a short run would still average in its random start.
 
     Source:
         TensorFlow `ExponentialMovingAverage(num_updates=...)`: min(decay, (1 + u) / (10 + u)).
@@ -151,14 +151,14 @@ def decay_at(update: int, decay: float) -> float:
 
 
 class ExponentialAverage:
-    """A model whose weights trail those of the model in training."""
+    """EMA weights: a model whose weights are a moving average of those in training."""
 
     def __init__(self, model: LanguageModel, decay: float) -> None:
         """Start as an exact copy.
 
         Args:
-            model: The model in training.
-            decay: Final share that survives an update, in [0, 1); 0 makes the average the model.
+            model: Model in training.
+            decay: Final share that survives an update, in [0, 1); 0 copies the model each time.
         """
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
@@ -174,17 +174,17 @@ class ExponentialAverage:
 
 
 class TrainOptimizer:
-    """One or two torch optimizers that together change every trainable parameter once."""
+    """One or two torch optimizers that together hold every trainable parameter once."""
 
     def __init__(self, model: nn.Module, optimizers: tuple[Optimizer, ...]) -> None:
         """Take over optimizers that have not stepped yet.
 
-        Their memory is laid out at once, as zeros: what runs out of it does so before the first
-        update, and a run whose first updates were refused has a checkpoint like any other.
+        Their state is allocated at once, as zeros: a lack of memory shows before the first update,
+        and a run whose first updates were refused can be saved and resumed like any other.
 
         Args:
-            model: The model whose parameters they hold.
-            optimizers: Each parameter in exactly one of them.
+            model: Model whose parameters they hold.
+            optimizers: Optimizers; each parameter is in exactly one of them.
         """
         self.optimizers = optimizers
         self._names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
@@ -193,25 +193,25 @@ class TrainOptimizer:
                 optimizer.state[weight] = _blank_memory(optimizer, weight)
 
     def step(self) -> None:
-        """Change the parameters by their gradients."""
+        """Update the parameters by their gradients."""
         for optimizer in self.optimizers:
             optimizer.step()  # pyright: ignore[reportUnknownMemberType]  torch
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
     def set_learning_rate(self, rate: float) -> None:
-        """Give every group the rate of the coming update."""
+        """Set the learning rate of every group for the coming update."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every moment and step count, as `<kind>/<parameter name>`; not copies.
+        """Return the optimizer state as `<kind>/<parameter name>`: tensors themselves, not copies.
 
-        Of a sharded model they are sharded as the parameters are.
+        Those of a sharded model are sharded as its parameters are.
         """
         return {
             f"{kind}/{self._names[weight]}": value
@@ -221,13 +221,13 @@ class TrainOptimizer:
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put everything back, each on its parameter's device and sharded as it is.
+        """Restore the optimizer state, on the device and in the sharding of each parameter.
 
-        Tensors that are not exactly the memory of these parameters are refused with
+        Tensors that are not exactly the state of these parameters raise
         `CheckpointMismatchError`.
 
         Args:
-            tensors: What `tensors` gave, gathered whole.
+            tensors: Result of `tensors`, gathered.
         """
         fill(
             self.tensors(),
@@ -238,9 +238,9 @@ class TrainOptimizer:
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> TrainOptimizer:
-    """The optimizer of a run over the trainable parameters of its model.
+    """Build the optimizer of a run over the trainable parameters of its model.
 
-    Muon over a sharded model is refused with `ConfigError`.
+    Muon for a sharded model raises `ConfigError`.
     """
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     by_muon = block_matrices(model) & trained if config.optimizer == "muon" else set[str]()
@@ -258,10 +258,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> TrainOptimizer:
 
 
 def decayed_names(model: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay pulls on.
+    """Return the names of the parameters under weight decay.
 
-    Norm scales, biases and other vectors set a size, and a row of an embedding is only touched when
-    its code occurs: pulling those to zero shrinks them for no reason.
+    Norm scales, biases and other vectors are excluded, since they set a size, and so are rows of an
+    embedding: they get a gradient only when their code occurs, but would decay at every update.
     """
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     return {

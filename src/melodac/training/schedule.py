@@ -1,8 +1,8 @@
-"""Everything that changes with the update, as pure functions of its number, counted from 1.
+"""Schedules: everything that depends on the update, as pure functions of its number, from 1.
 
-No state, so a resumed run cannot drift, and one unit: an update, never a part of one, a window or
-an epoch. The table says what a run will do before it does it, and what looks wrong in that; every
-row is computed by the functions that the trainer itself calls, so it cannot promise anything else.
+There is no state, so a resumed run cannot drift, and one unit: an update, never a micro-batch, a
+window or an epoch. The table lists the schedule of a run in advance, with warnings; its rows come
+from the functions that the trainer itself calls, so the two cannot differ.
 """
 
 import math
@@ -14,21 +14,21 @@ from melodac.training.config import TrainConfig
 
 
 def learning_rate_at(update: int, config: TrainConfig) -> float:
-    """Learning rate of one update: a linear rise to the peak, then never upwards again.
+    """Return the learning rate of one update: linear warm-up to the peak, then never upwards.
 
     The last update has exactly `min_learning_rate_ratio` of the peak, under `constant` the peak.
 
     Args:
         update: Number of the update, from 1 to the length of the run.
-        config: The run.
+        config: Config of the run.
 
     Raises:
         ValueError: If the update lies outside the run.
 
     Source:
         cosine: Loshchilov and Hutter 2017, "SGDR", equation 5, without restarts.
-        wsd: Hu et al. 2024 (arXiv:2404.06395), section 4, its fall linear as in Hägele et al. 2024
-        (arXiv:2405.18392).
+        wsd: Hu et al. 2024 (arXiv:2404.06395), section 4, with the linear decay of Hägele et al.
+        2024 (arXiv:2405.18392).
     """
     if not 1 <= update <= config.updates:
         raise ValueError(f"update must be between 1 and {config.updates}: got {update}")
@@ -39,12 +39,12 @@ def learning_rate_at(update: int, config: TrainConfig) -> float:
 
 
 def decayed(start: float, update: int, updates: int) -> float:
-    """A quantity that falls in a straight line: `start` at update 1, 0 from `updates` on.
+    """Return a value that decays linearly: `start` at update 1, 0 from `updates` on.
 
     Args:
         start: Value of the first update.
         update: Number of the update, >= 1.
-        updates: First update at 0; 0 never lets it fall.
+        updates: First update at 0; 0 keeps the value constant.
 
     Example:
         >>> [decayed(0.4, update, 5) for update in (1, 3, 5, 6)]
@@ -58,13 +58,13 @@ def decayed(start: float, update: int, updates: int) -> float:
 
 
 def ramped(end: float, update: int, first: int, updates: int) -> float:
-    """A quantity that rises in a straight line: 0 up to `first`, `end` from `first + updates` on.
+    """Return a value that rises linearly: 0 up to `first`, `end` from `first + updates` on.
 
     Args:
         end: Value after the rise.
         update: Number of the update, >= 1.
         first: Last update at 0.
-        updates: Updates the rise takes; 0 is a jump after `first`.
+        updates: Length of the rise in updates; 0 is a jump after `first`.
 
     Example:
         >>> [ramped(0.4, update, first=2, updates=4) for update in (2, 3, 4, 6, 7)]
@@ -76,15 +76,15 @@ def ramped(end: float, update: int, first: int, updates: int) -> float:
 
 
 def context_frames_at(update: int, config: TrainConfig, frames: int) -> int:
-    """Frames of the windows of one update.
+    """Return the frames of the windows of one update.
 
     Args:
         update: Number of the update, >= 1.
-        config: The run.
+        config: Config of the run.
         frames: Frames of the index's windows, which no stage may exceed.
 
     Raises:
-        ConfigError: If a stage of `context` asks for longer windows than the index cuts.
+        ConfigError: If a stage of `context` has longer windows than the index.
     """
     longest = max((stage_frames for _, stage_frames in config.context), default=frames)
     if longest > frames:
@@ -111,33 +111,33 @@ def _share_left(update: int, config: TrainConfig) -> float:
 
 
 LONG_WARMUP = 0.2
-"""Share of a run above which its warm-up is remarked on."""
+"""Share of a run above which its warm-up gets a warning."""
 
 
 class ScheduleRow(NamedTuple):
-    """One update of a run to come."""
+    """Row of the schedule table: one update of a run to come."""
 
     update: int
     event: str
-    """What begins or ends here."""
+    """Events at this update, such as the end of warm-up."""
     learning_rate: float
     frames: int
     """Frames of a window."""
     quantities: Mapping[str, float]
-    """Value of every bonus and share that is on in the config, by its key in params.yaml."""
+    """Value of every bonus and share that the config uses, by its key in params.yaml."""
     epoch: float | None
-    """Passes over the training windows done after this update; None if the data is not known."""
+    """Passes over the training windows after this update; None if the data is not known."""
 
 
 def schedule_table(
     config: TrainConfig, frames: int, *, epoch_after: Callable[[int], float] | None = None
 ) -> list[ScheduleRow]:
-    """Every update at which something begins or ends, in order.
+    """Return one row for every update at which something begins or ends, in order.
 
     Args:
-        config: The run.
+        config: Config of the run.
         frames: Frames of the index's windows.
-        epoch_after: `WindowOrder.epoch_after`, where the data is at hand.
+        epoch_after: `WindowOrder.epoch_after`, if the data is at hand.
     """
     return [
         ScheduleRow(
@@ -154,7 +154,7 @@ def schedule_table(
 
 
 def quantities_at(update: int, config: TrainConfig) -> dict[str, float]:
-    """Every bonus of the objective and share of the corruption that is on, at one update."""
+    """Return every bonus and share of corruption that the config uses, at one update."""
     objective, corruption = config.objective, config.corruption
     values = {
         "entropy_bonus": (objective.entropy_bonus, objective.entropy_updates),
@@ -172,7 +172,7 @@ def quantities_at(update: int, config: TrainConfig) -> dict[str, float]:
 
 
 def schedule_warnings(config: TrainConfig) -> list[str]:
-    """What is allowed and yet rarely meant, one plain sentence each."""
+    """Return one plain sentence for each setting that is allowed but rarely meant."""
     share = config.warmup_updates / config.updates
     checks = {
         f"the warm-up takes {config.warmup_updates} of {config.updates} updates ({share:.0%}): "
@@ -190,7 +190,7 @@ def schedule_warnings(config: TrainConfig) -> list[str]:
 
 
 def format_schedule(rows: list[ScheduleRow]) -> str:
-    """The rows as text, aligned, one line each under a line of names."""
+    """Format the rows as an aligned table of text with a header line."""
     names = list(rows[0].quantities) if rows else []
     head = ["update", "epoch", "learning_rate", "frames", *names, "event"]
     lines = [head] + [
@@ -207,7 +207,7 @@ def format_schedule(rows: list[ScheduleRow]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(
-            # numbers end under one another, the last column is words
+            # numbers are right-aligned, the words of the last column are not
             cell.rjust(width) if column < len(head) - 1 else cell
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         )

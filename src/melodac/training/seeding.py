@@ -1,7 +1,7 @@
 """Random numbers by purpose: one seed, one independent stream for each use.
 
-A stream is named, so adding a new use of chance never moves an old one. The global generator of
-torch, which dropout and initialisation draw from, is lent for a block and given back untouched.
+A stream is named, so a new use of randomness never changes an old one. torch's global generator,
+from which dropout and initialisation draw, is set for a block and restored afterwards.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import torch
 
 
 def derive_seed(seed: int, purpose: str, *indices: int) -> int:
-    """A 63-bit seed for one purpose, the same on every machine and Python.
+    """Return a 63-bit seed for one purpose, equal on every machine and Python.
 
     Args:
         seed: Seed of the whole run.
@@ -20,13 +20,14 @@ def derive_seed(seed: int, purpose: str, *indices: int) -> int:
         indices: Further coordinates, such as an epoch or an item.
     """
     text = "/".join([str(seed), purpose, *map(str, indices)])
+    # >> 1: the seed fits a signed 64-bit integer
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def build_generator(
     seed: int, purpose: str, *indices: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator of its own for one purpose."""
+    """Build a separate generator for one purpose."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *indices))
 
 
@@ -34,7 +35,7 @@ def build_generator(
 def seeded(
     seed: int, purpose: str, *indices: int, device: torch.device | str = "cpu"
 ) -> Generator[None]:
-    """Run a block under the purpose's own global stream; the caller's global state is restored."""
+    """Run a block with the global generators seeded for one purpose; restore them afterwards."""
     device = torch.device(device)
     with torch.random.fork_rng([] if device.type == "cpu" else [device]):  # pyright: ignore[reportUnknownMemberType]  untyped in torch
         torch.set_rng_state(build_generator(seed, purpose, *indices).get_state())

@@ -1,12 +1,11 @@
-"""Everything a run must remember between two updates, its way to disk and back, and what is kept.
+"""State of a run between two updates: its contents, checkpoints on disk, and their retention.
 
-Learning rate, windows and everything drawn at random are functions of the seed and the update
-number, so weights, averaged weights, moments and a few numbers are all. Fields that must match to
-resume a checkpoint are written with it; how often to save and what to keep may change on the way.
+Learning rate, windows and all random draws are functions of the seed and the update number, so
+weights, EMA weights, optimizer state and a few numbers are the whole state. Fields that must match
+to resume are written with a checkpoint; how often to save and how many to keep may change.
 
-Two checkpoints stay on disk whatever the limits say, for a damaged one needs a forerunner, and so
-does the newest healthy one: written when the last update had been accepted, the only kind worth
-going back to.
+Two checkpoints stay on disk whatever the limits, since a damaged one needs a predecessor. So does
+the newest healthy one, written after an accepted update, the only kind worth rolling back to.
 """
 
 import hashlib
@@ -54,14 +53,14 @@ def describe_identity(
     data: TrainingData,
     config: TrainConfig,
 ) -> dict[str, Any]:
-    """Everything that makes a run the run it is.
+    """Return the identity of a run: the fields that must match to resume a checkpoint.
 
     Args:
-        identity: What only the caller knows: codec, fingerprint of the data, code version.
-        model: Of which shape and code vectors are told.
+        identity: Fields that only the caller knows: codec, fingerprint of the data, code version.
+        model: Model, which contributes its shape and code vectors.
         pattern: Delay pattern of the codes.
-        data: Of which the length and the places of windows are told.
-        config: The run.
+        data: Data, which contribute the length and the starts of windows.
+        config: Config of the run.
     """
     return {
         **identity,
@@ -79,7 +78,7 @@ def describe_identity(
 
 
 def hash_identity(identity: Mapping[str, Any]) -> str:
-    """A short name of an identity, for processes to compare."""
+    """Return a short hash of an identity, for processes to compare."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -89,7 +88,7 @@ def _describe(starts: Starts) -> dict[str, Any]:
 
 
 ALWAYS_KEPT = 2
-"""Newest checkpoints that no limit removes."""
+"""Number of newest checkpoints that no limit removes."""
 
 
 def prune_checkpoints(directory: Path, *, keep: int, keep_mb: int = 0) -> None:
@@ -97,9 +96,9 @@ def prune_checkpoints(directory: Path, *, keep: int, keep_mb: int = 0) -> None:
 
     Args:
         directory: Folder of the checkpoints.
-        keep: Most checkpoints, the newest healthy one not counted if it is older.
-        keep_mb: Most megabytes (1e6 bytes) that those older than the newest two may fill; 0 sets
-            no limit.
+        keep: Most checkpoints, not counting the newest healthy one if it is older.
+        keep_mb: Most megabytes (1e6 bytes) of checkpoints older than the newest two; 0 sets no
+            limit.
 
     Raises:
         OutputError: If an old checkpoint cannot be removed.
@@ -120,12 +119,12 @@ def prune_checkpoints(directory: Path, *, keep: int, keep_mb: int = 0) -> None:
 
 
 def choose_rollback(directory: Path, *, below: int | None = None) -> Checkpoint:
-    """The checkpoint to go back to: the newest that is valid and healthy.
+    """Open the checkpoint to roll back to: the newest that is valid and healthy.
 
     Args:
         directory: Folder of the checkpoints.
-        below: Take an older one than this update, if there is one: it was gone back to already and
-            did not help.
+        below: Take one older than this update, if there is one: the run rolled back to it already
+            and it did not help.
 
     Raises:
         DivergenceError: If none is both valid and healthy.
@@ -144,10 +143,9 @@ def choose_rollback(directory: Path, *, below: int | None = None) -> Checkpoint:
 
 
 def is_healthy(folder: Path) -> bool:
-    """Whether a checkpoint says that the last update before it was accepted; damaged ones do not.
+    """Check if a checkpoint was written after an accepted update; False for a damaged one.
 
-    Only that one entry is read: whether its bytes are the ones that were written is for
-    `open_checkpoint` to say.
+    Only that one entry is read; `open_checkpoint` verifies the bytes.
     """
     try:
         state: Any = json.loads((folder / "state.json").read_bytes())
@@ -157,31 +155,31 @@ def is_healthy(folder: Path) -> bool:
 
 
 RANDOM_SCHEME = "sha256 of seed, purpose, update, item"
-"""How every random number of a run is drawn; a checkpoint drawn otherwise is another run."""
+"""Scheme of all random draws of a run; a checkpoint with another scheme is another run."""
 
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A part of the trainer with a memory from update to update."""
+    """Part of the trainer with state from update to update."""
 
     def state(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
+        """Return its state, as JSON values."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state` was taken."""
+        """Restore the state that `state` returned."""
         ...
 
 
 class Best(NamedTuple):
-    """The lowest validation loss so far."""
+    """Lowest validation loss so far."""
 
     update: int
     loss: float
 
 
 class TrainState:
-    """Where a run stands."""
+    """State of a run between two updates."""
 
     def __init__(
         self,
@@ -195,11 +193,11 @@ class TrainState:
         """Begin at update 0 with the model as it is.
 
         Args:
-            model: The model in training, on its device, cut if it is to be.
-            average: Its average, cut alike.
-            config: The run.
-            memories: Parts of the trainer that remember, by name.
-            ranks: The processes of the run; the first writes.
+            model: Model in training, on its device, sharded if it is to be.
+            average: Its EMA weights, sharded in the same way.
+            config: Config of the run.
+            memories: Parts of the trainer with state, by name.
+            ranks: Processes of the run; the first writes.
         """
         self.model = model
         self.device = next(model.parameters()).device
@@ -214,9 +212,9 @@ class TrainState:
         self.best: Best | None = None
 
     def save(self, directory: Path, identity: Mapping[str, Any]) -> None:
-        """Write the checkpoint of this update and drop the oldest ones beyond the limits.
+        """Write the checkpoint of this update and remove the oldest ones beyond the limits.
 
-        Weights that are not finite are never written: `NonFiniteError`.
+        Weights that are not finite are never written and raise `NonFiniteError`.
         """
         tensors = self._weights()
         tensors["optimizer"] = self._ranks.full_tensors(self.optimizer.tensors())
@@ -229,15 +227,15 @@ class TrainState:
         )
 
     def save_best(self, directory: Path, identity: Mapping[str, Any]) -> None:
-        """Write weights and averaged weights only; the newest such folder is the best so far."""
+        """Write weights and EMA weights only; the newest such folder is the best so far."""
         self._write(directory, self._weights(), identity)
         self._ranks.from_first(lambda: prune_checkpoints(directory, keep=2))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Stand where a checkpoint stood.
+        """Restore the state of a checkpoint.
 
         Raises:
-            CheckpointMismatchError: If its tensors do not fit the model, or its state is not whole.
+            CheckpointMismatchError: If its tensors do not fit the model, or an entry is missing.
         """
         self.restore_weights(checkpoint)
         random = checkpoint.entry("random")
@@ -254,7 +252,7 @@ class TrainState:
         self.best = None if best is None else Best(**best)
 
     def restore_weights(self, checkpoint: Checkpoint) -> None:
-        """Take weights, average and moments of one checkpoint, all three, and nothing else."""
+        """Restore weights, EMA weights and optimizer state of a checkpoint, and nothing else."""
         load_weights(self.model, checkpoint, "model")
         load_weights(self.average.model, checkpoint, "ema")
         self.optimizer.load_tensors(checkpoint.read_tensors("optimizer"))
@@ -289,7 +287,7 @@ class TrainState:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every weight is; asked by all processes."""
+        """True if every weight is finite; all processes must ask."""
         return next(self._broken(), None) is None
 
     def _check_finite(self) -> None:

@@ -1,9 +1,9 @@
-"""One update from its windows to its weights: gradients, judgement, then the step or none.
+"""One update, from its windows to new weights: gradients, judgement, then the step or none.
 
-Each part's objective is divided by the size of the whole update, so parts of uneven size weigh what
-they hold, and accumulating or sharing among processes equals one large batch. Nothing of the run
-changes before the stability controller has accepted the update; a refused one leaves weights,
-moments and average as they were, and its number and windows are spent.
+Each part's objective is divided by the size of the whole update, so that gradient accumulation and
+data parallelism equal one large batch. Nothing changes before the stability controller has accepted
+the update; a refused one leaves weights, optimizer state and EMA weights as they were, and its
+number and windows are spent.
 """
 
 import re
@@ -35,25 +35,25 @@ from melodac.training.state import TrainState
 
 
 class LossSums(NamedTuple):
-    """Nats and cells of a whole update, unsmoothed and unweighted."""
+    """Nats and counted cells of a whole update, unsmoothed and unweighted."""
 
     nats: Float[Tensor, " K"]
     counts: Int64[Tensor, " K"]
 
 
 class GradientAccumulator:
-    """Runs the model forward and backward."""
+    """Gradient accumulation: forward and backward passes over the parts of an update."""
 
     def __init__(
         self, model: LanguageModel, config: TrainConfig, *, ranks: Ranks, compute: Compute
     ) -> None:
-        """Wrap the model for the processes and the switches of a run.
+        """Wrap the model for the processes and the compute settings of a run.
 
         Args:
-            model: The model in training; cut in place by fsdp.
-            config: The run.
-            ranks: The processes that share an update.
-            compute: How numbers are computed.
+            model: Model in training; fsdp shards it in place.
+            config: Config of the run.
+            ranks: Processes that share an update.
+            compute: Precision and execution of the passes.
         """
         self._model = model
         self._config = config
@@ -66,7 +66,7 @@ class GradientAccumulator:
         self.corruption = Corruption(config.corruption, config.seed)
 
     def take(self, update: int, data: UpdateInput) -> LossSums:
-        """Add the gradients of an update to those of the weights, which must be none."""
+        """Accumulate the gradients of an update; the weights must have none before."""
         nats: list[Tensor] = []
         counts: list[Tensor] = []
         normaliser = self._objective.normaliser(data.num_frames)
@@ -79,7 +79,7 @@ class GradientAccumulator:
                 seeded(self._config.seed, "dropout", update, part.index, device=self._device),
                 self._ranks.accumulating(self._wrapped, is_last=is_last),
             ):
-                # logits without a name are freed as soon as the backward pass allows
+                # logits have no name here, so they are freed as soon as the backward pass allows
                 measured = self._objective.measure(
                     self._forward(read, part.condition), part.sequence, part.counted, update=update
                 )
@@ -93,11 +93,11 @@ class GradientAccumulator:
         )
 
     def norm(self) -> Tensor:
-        """Norm of all gradients together, over all processes."""
+        """Return the norm of all gradients, over all processes."""
         return whole_norm([grad for _, grad in self._gradients()])
 
     def clip(self, norm: Tensor) -> None:
-        """Scale the gradients down to `clip_norm` where they exceed it."""
+        """Scale the gradients down to `clip_norm` if their norm exceeds it."""
         weights = [weight for weight, _ in self._gradients()]
         clip_grads_with_norm_(weights, self._config.clip_norm, norm)
 
@@ -108,17 +108,17 @@ class GradientAccumulator:
 
 
 def whole_norm(tensors: list[Tensor]) -> Tensor:
-    """Norm of some tensors together, of all shares where they are cut."""
+    """Return the norm of some tensors together, over all shares of sharded ones."""
     norm = get_total_norm(tensors)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 _RATIO_EVERY = 10
-"""Updates between measurements of their size, each of which copies the weights once."""
+"""Updates between measurements of the update's size, each of which copies the weights."""
 
 
 class UpdateResult(NamedTuple):
-    """What came of one update."""
+    """Decision, metrics and events of one update."""
 
     judgement: Judgement
     metrics: Metrics
@@ -126,7 +126,7 @@ class UpdateResult(NamedTuple):
 
 
 class UpdateStep:
-    """Takes the updates of a run one after another."""
+    """Updates of a run, one after another."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class UpdateStep:
         compute: Compute,
         config: TrainConfig,
     ) -> None:
-        """Put the parts of an update together; all of them belong to the trainer."""
+        """Assemble the parts of an update; all of them belong to the trainer."""
         self._state = state
         self._reader = reader
         self._gradients = gradients
@@ -147,7 +147,7 @@ class UpdateStep:
         self._config = config
 
     def take(self, update: int, read: UpdateInput) -> UpdateResult:
-        """Take one update, or refuse it; either way its number is done."""
+        """Apply one update, or refuse it; either way its number is spent."""
         started_s = time.monotonic()
         if self._is_new_context(update):
             self._stability.context_changed()
@@ -155,6 +155,7 @@ class UpdateStep:
         self._state.optimizer.set_learning_rate(rate)
         sums = self._gradients.take(update, read)
         loss, total_norm = float(total_loss(*sums)), self._gradients.norm()
+        # read before `lowers_scale` may halve it: the judgement is about this pass
         norm, scale = float(total_norm), self._compute.loss_scale or 1.0
         self._compute.lowers_scale(loss, norm)
         judgement = self._stability.judge(loss, norm, loss_scale=scale)
@@ -181,7 +182,7 @@ class UpdateStep:
         return UpdateResult(judgement, spell_finite(metrics), events)
 
     def _step(self, update: int, norm: Tensor) -> float | None:
-        """Change weights, moments and average; the size of the change beside the weights."""
+        """Update weights, optimizer state and EMA weights; return the change's relative size."""
         self._gradients.clip(norm)
         weights = [weight.detach() for weight in self._state.model.parameters()]
         is_measured = update % _RATIO_EVERY == 0
@@ -217,16 +218,16 @@ class UpdateStep:
 
 
 def per_codebook(name: str, values: list[float]) -> Metrics:
-    """One metric of each codebook under its own name."""
+    """Return one metric per codebook under names with the codebook's number."""
     return {f"{name}_k{codebook}": value for codebook, value in enumerate(values)}
 
 
 def _peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far: of the GPU, or else of the process."""
+    """Return the peak memory so far in MB, of the GPU or else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage also counts what the process was before it became this program
+    if status.exists():  # getrusage also counts the memory of the process before exec
         peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii"))
         if peak is not None:
             return int(peak[1]) * 1024 / 1e6

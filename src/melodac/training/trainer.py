@@ -1,8 +1,8 @@
-"""The one trainer: windows in, an update at a time out, resumable to the bit.
+"""The one trainer: update by update, resumable to the bit.
 
-The whole state of a run is weights, averaged weights, moments, what its guards remember and one
-number, the updates done; learning rate, windows and all that is drawn are pure functions of it. The
-overfit gate and the real run are both this class.
+The whole state of a run is weights, EMA weights, optimizer state, the state of its guards and one
+number, the updates done; learning rate, windows and all random draws are pure functions of it. The
+overfit gate and the real run both use this class.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,29 +38,29 @@ from melodac.training.validation import Validator
 
 
 class TrainResult(NamedTuple):
-    """How a run ended."""
+    """Result of a run."""
 
     update: int
     best: Best | None
     is_complete: bool
-    """False if `should_stop` ended the run before its last update."""
+    """True if the last update was done; False if `should_stop` ended the run before."""
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the caller wants to hear, how it plays, and whether it wants the run to end."""
+    """Functions of the caller: for metrics and events, to generate, and to end the run."""
 
     on_update: Callable[[Metrics], None] = lambda _: None
     on_validation: Callable[[Metrics], None] = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
-    """Asked between updates; a run that stops has written its checkpoint."""
+    """Called between updates; True ends the run after its checkpoint is written."""
     on_event: Callable[[Event], None] = lambda _: None
     generate_codes: GenerateCodes | None = None
-    """Plays from the model; without it nothing looks for collapse."""
+    """Generates from the model; without it output collapse is not measured."""
 
 
 class Trainer:
-    """Trains one model on one data set with one config."""
+    """Trainer of one model on one data set with one config."""
 
     def __init__(
         self,
@@ -74,19 +74,19 @@ class Trainer:
         callbacks: Callbacks = Callbacks(),
         ranks: Ranks | None = None,
     ) -> None:
-        """Set up update 0; `resume` then moves on to the newest checkpoint.
+        """Set up update 0; `resume` then continues from the newest checkpoint.
 
         Args:
-            model: On its device, built with `config.dropout`; cut in place by fsdp.
+            model: Model on its device, built with `config.dropout`; fsdp shards it in place.
             pattern: Delay pattern of the codes.
-            data: Windows to learn from and to validate on.
-            config: The run.
+            data: Training and validation data.
+            config: Config of the run.
             directory: Folder of the run's state: `checkpoints/` and `best/`; None keeps nothing.
-            identity: What else must agree before a checkpoint is resumed, as JSON values: codec,
+            identity: Further fields that must match to resume a checkpoint, as JSON values: codec,
                 fingerprint of the data, code version. Model, delay and config are added here.
-            callbacks: What the caller wants to hear.
-            ranks: The processes that share each update; by default those that were joined, with a
-                whole model each.
+            callbacks: Functions of the caller.
+            ranks: Processes that share each update; by default those of `torch.distributed`, each
+                with a whole model.
 
         Raises:
             ConfigError: If the model was built with another dropout than the config names.
@@ -115,7 +115,7 @@ class Trainer:
             ranks=self.ranks,
             device=device,
         )
-        # copied before fsdp cuts the model, and cut alike
+        # copied before fsdp shards the model, then sharded in the same way
         average = ExponentialAverage(model, config.ema_decay)
         self._gradients = GradientAccumulator(model, config, ranks=self.ranks, compute=self.compute)
         self.ranks.wrap(average.model)
@@ -143,7 +143,7 @@ class Trainer:
 
     @property
     def update(self) -> int:
-        """Updates done so far."""
+        """Number of updates done."""
         return self.state.update
 
     @property
@@ -154,11 +154,11 @@ class Trainer:
     def resume(self) -> tuple[str, ...]:
         """Continue from the newest valid checkpoint, if there is one.
 
-        A checkpoint of another run is refused with `CheckpointMismatchError`, a directory whose
-        checkpoints are all damaged with `CheckpointCorruptError`.
+        A checkpoint of another run raises `CheckpointMismatchError`, a directory whose checkpoints
+        are all damaged `CheckpointCorruptError`.
 
         Returns:
-            One line about each newer checkpoint that is damaged and was passed over.
+            One line about each newer checkpoint that was skipped as damaged.
         """
         if self.directory is None:
             return ()
@@ -171,7 +171,7 @@ class Trainer:
         return warnings
 
     def audit(self) -> dict[str, float]:
-        """Look at a model that is not trained yet; every number that was measured.
+        """Audit a model that is not trained yet; return every measured number.
 
         Raises:
             AuditError: If anything is wrong with the start, which training would only hide.
@@ -187,7 +187,7 @@ class Trainer:
         return report.numbers
 
     def time_passes(self) -> PassTimes:
-        """Time what an update consists of; no weight changes."""
+        """Time the passes of an update; no weight changes."""
         with (
             memory_guard(lambda: "a trial pass", self._say_what_needs_less),
             self.compute.active(),
@@ -195,10 +195,10 @@ class Trainer:
             return time_passes(self._gradients, self.state.model, self.reader.read(1))
 
     def run(self) -> TrainResult:
-        """Train up to the last update, or until the caller wants to stop.
+        """Train up to the last update, or until the caller stops the run.
 
-        Updates whose loss or gradient is not sound are refused before they reach a weight; a run
-        that cannot go on ends with `DivergenceError`, one that says ever less with `CollapseError`.
+        Updates with an unsound loss or gradient are refused before they change a weight. A run that
+        cannot recover raises `DivergenceError`, one with output collapse `CollapseError`.
         """
         validator = Validator(
             self.data,
@@ -214,6 +214,7 @@ class Trainer:
             self.compute.active(),
             Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
         ):
+            # a run resumed from a checkpoint after output collapse ends here
             self.monitor.refuse(is_last=self._is_complete)
             if self.update == 0:
                 validator.begin(self.state.average.model)
@@ -222,7 +223,7 @@ class Trainer:
                 self._take_update(ahead.take(self.update + 1))
                 if self._is_complete or self.update % self.config.validate_every == 0:
                     self._validate(validator)
-                # weights that broke are found by the next loss, and the run then goes back
+                # broken weights are not saved: the next loss shows them and the run rolls back
                 if self.update % self.config.checkpoint_every == 0 and self.state.is_finite:
                     self._save()
             self._save()

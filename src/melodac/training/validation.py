@@ -1,6 +1,6 @@
-"""Validation of the averaged weights: nats on every held-out frame, and signs of collapse.
+"""Validation of the EMA weights: nats on every held-out frame, and signs of output collapse.
 
-Nothing that only training does is here: no dropout, no smoothing, no noise.
+Nothing specific to training is used: no dropout, no smoothing, no noise.
 """
 
 import math
@@ -26,7 +26,7 @@ from melodac.training.step import per_codebook
 
 
 class Validated(NamedTuple):
-    """What one validation found."""
+    """Result of one validation."""
 
     loss: float
     metrics: Metrics
@@ -34,7 +34,7 @@ class Validated(NamedTuple):
 
 
 class Validator:
-    """Measures a model on the validation split, always on the same windows."""
+    """Validation of a model on the held-out split, always on the same windows."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class Validator:
         generate_codes: GenerateCodes | None,
         ranks: Ranks,
     ) -> None:
-        """Lay the windows out.
+        """Prepare the windows.
 
         Args:
-            data: What is held out.
+            data: Data of the run, whose validation split is used.
             pattern: Delay pattern of the codes.
             windows_per_batch: Windows in memory at once; changes no result.
             monitor: Judges collapse.
-            corruption: Told to read none of the model's own codes once there is collapse.
-            generate_codes: Plays from the model; without it collapse is not looked for.
-            ranks: The processes of the run.
+            corruption: Stopped from reading the model's own codes once there is collapse.
+            generate_codes: Generates from the model; without it collapse is not measured.
+            ranks: Processes of the run.
         """
         self._data = data
         self._pattern = pattern
@@ -70,14 +70,14 @@ class Validator:
         )
 
     def begin(self, model: LanguageModel) -> None:
-        """Remember the attention of an untrained model, with which later ones are compared."""
+        """Record the attention of an untrained model, with which later attention is compared."""
         with self._ranks.whole(model) as whole:
             seen = self._look(whole)
         if seen is not None:
             self._monitor.remember_start(seen)
 
     def validate(self, model: LanguageModel, update: int) -> Validated:
-        """Score every held-out frame and look for collapse.
+        """Score every held-out frame and look for output collapse.
 
         Raises:
             NonFiniteError: If the loss is not finite.
@@ -120,7 +120,7 @@ class Validator:
         )
 
     def _look(self, model: LanguageModel) -> CollapseMetrics | None:
-        """What the first process sees on the probe windows; all judge it alike."""
+        """Measure the probe windows on the first process and share the result with all."""
         count, generate_codes = self._monitor.config.probe_windows, self._generate_codes
         if not count or generate_codes is None:
             return None

@@ -1,1 +1,1 @@
-"""Audio files: what a file is, decoding it block by block, proof that it is whole, writing."""
+"""Audio files: recognition, decoding block by block, verification of completeness, writing."""

@@ -1,7 +1,7 @@
-"""Containers made of sized chunks: what they announce against what the file holds.
+"""Containers of sized chunks: their announced sizes compared with the file.
 
-Decoders shorten a file that was cut off without a word; its chunks tell. Streaming writers leave
-the size of the sound open (0, or the largest number), and then all that the file holds counts.
+Decoders silently shorten a truncated file; its chunks reveal it. Streaming writers leave the size
+of the audio open (0, or the largest number); then everything the file holds counts.
 """
 
 import os
@@ -14,11 +14,11 @@ from melodac.audio.files.mpeg import read_at
 from melodac.errors import UnreadableAudioError
 
 OPEN_SIZES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
-"""What streaming writers (SoX, FFmpeg, arecord) put where a size is not known yet."""
+"""Sizes that streaming writers (SoX, FFmpeg, arecord) write while the real one is unknown."""
 UNKNOWN_SIZE = (1 << 64) - 1
 MAX_CHUNKS = 100_000
 STRAY_BYTES = 1 << 12
-"""So much after the last chunk is padding or a foreign tag; more is sound that nobody counted."""
+"""Most bytes after the last chunk that are padding or a foreign tag; more is uncounted audio."""
 _PLAIN_COMM_BYTES = 18
 
 
@@ -26,7 +26,7 @@ _PLAIN_COMM_BYTES = 18
 class _Chunk:
     name: bytes
     start: int
-    """Of what it holds."""
+    """Offset of the content."""
     size: int
 
 
@@ -38,7 +38,7 @@ class _Layout:
     order: Literal["little", "big"]
     align: int = 2
     counts_itself: bool = False
-    """Whether a size includes its own header."""
+    """True if a size includes its own header."""
 
 
 _LAYOUTS = {
@@ -52,17 +52,17 @@ _SOUND = {WAV: b"data", AIFF: b"SSND", CAF: b"data", W64: b"data"}
 
 
 def check_whole(file: BinaryIO, known: Format, start: int) -> bool:
-    """Prove that a file holds what its chunks announce.
+    """Check that a file holds what its chunks announce.
 
-    Sound that is missing, or more than announced, is an `UnreadableAudioError`.
+    Missing audio, or more than announced, raises `UnreadableAudioError`.
 
     Args:
         file: The whole file.
-        known: Its format; of those without chunks nothing is asked.
-        start: Where it begins.
+        known: Its format; formats without chunks are not checked.
+        start: Offset where it begins.
 
     Returns:
-        True if its header gives no length at all and everything up to the end counts.
+        True if its header gives no length and everything up to the end counts.
     """
     end = file.seek(0, os.SEEK_END)
     if known == MP4:
@@ -103,7 +103,7 @@ def _check_chunks(file: BinaryIO, known: Format, start: int, end: int) -> bool:
 
 
 def _count_comm(file: BinaryIO, chunk: _Chunk) -> int:
-    """Bytes of sound an AIFF's COMM chunk announces; of AIFF-C, whose sound may be packed, 0."""
+    """Return the bytes of audio that an AIFF's COMM chunk announces; 0 for AIFF-C, maybe packed."""
     if chunk.size != _PLAIN_COMM_BYTES:
         return 0
     fields = read_at(file, chunk.start, 8)
@@ -127,7 +127,7 @@ def _check_size(announced: int, held: int) -> None:
 
 
 def _check_rest(file: BinaryIO, layout: _Layout, offset: int, end: int) -> None:
-    """After the sound come chunks; a long rest that is none is sound that was not counted."""
+    """Check that after the audio come chunks; a long rest that is none is uncounted audio."""
     rest = end - offset
     if rest <= STRAY_BYTES or layout.name_bytes != 4:
         return
@@ -145,7 +145,7 @@ def _is_chunk(file: BinaryIO, layout: _Layout, offset: int, end: int) -> bool:
 
 
 def _long_size(file: BinaryIO, start: int) -> int:
-    """Size of the sound in the ds64 chunk of RF64 and BW64 (EBU Tech 3306); 0 without one."""
+    """Return the audio size in the ds64 chunk of RF64 and BW64 (EBU Tech 3306); 0 without one."""
     head = read_at(file, start, 36)
     return int.from_bytes(head[28:36], "little") if head[12:16] == b"ds64" else 0
 
@@ -168,7 +168,7 @@ def _walk(file: BinaryIO, layout: _Layout, start: int, end: int) -> Iterator[_Ch
 
 
 def _check_boxes(file: BinaryIO, start: int, end: int) -> None:
-    """ISO/IEC 14496-12: boxes tile the file; a size of 0 means up to the end."""
+    """Check that the boxes of an MP4 tile the file (ISO/IEC 14496-12); size 0 is up to the end."""
     offset, name = start, b""
     indexed_end: int | None = None
     is_fragmented = False
@@ -194,17 +194,18 @@ def _check_boxes(file: BinaryIO, start: int, end: int) -> None:
 
 
 def _indexed_bytes(box: bytes) -> int:
-    """Bytes of the fragments that a segment index box lists, ISO/IEC 14496-12 8.16.3."""
+    """Return the bytes of the fragments that a segment index lists, ISO/IEC 14496-12 8.16.3."""
     is_long = box[8:9] != b"\0"
     fields = 12 + 8 + (16 if is_long else 8)  # up to the count of references
     first_offset = int.from_bytes(box[fields - (8 if is_long else 4) : fields])
     references = box[fields + 4 :]
+    # 12 bytes per reference, the size in the lower 31 bits of the first four
     sizes = (references[at : at + 4] for at in range(0, len(references) - 11, 12))
     return first_offset + sum(int.from_bytes(size) & 0x7FFF_FFFF for size in sizes)
 
 
 def _check_objects(file: BinaryIO, start: int, end: int) -> None:
-    """ASF specification, section 2: objects tile the file; FFmpeg shortens what it announces."""
+    """Check the objects of an ASF (specification, section 2), as FFmpeg silently shortens them."""
     for number, chunk in enumerate(_walk(file, _ASF_LAYOUT, start, end)):
         if number == 1 and chunk.size == 0:
             raise UnreadableAudioError("no length: the recording was never closed, export it anew")
@@ -212,7 +213,7 @@ def _check_objects(file: BinaryIO, start: int, end: int) -> None:
 
 
 def _check_segment(file: BinaryIO, start: int, end: int) -> None:
-    """RFC 8794: an EBML header, then one segment, whose size is known unless it was streamed."""
+    """Check the segment of an EBML file (RFC 8794); its size is known unless it was streamed."""
     offset, header_size = _read_element(file, start)
     offset, size = _read_element(file, offset + header_size)
     if size != UNKNOWN_SIZE:
@@ -220,9 +221,10 @@ def _check_segment(file: BinaryIO, start: int, end: int) -> None:
 
 
 def _read_element(file: BinaryIO, offset: int) -> tuple[int, int]:
-    """Where what an element holds begins, and its size; both of its fields have a length of theirs.
+    """Return the offset and the size of an element's content.
 
-    The place of the first one bit of a field tells how long it is, all ones mean no size.
+    Id and size have variable length: the first one bit of a field gives its length, and a size of
+    all ones is unknown.
     """
     head = read_at(file, offset, 12)
     id_bytes = 9 - head[0].bit_length() if head else 0

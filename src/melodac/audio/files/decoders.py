@@ -1,9 +1,9 @@
-"""The two decoders behind `read.py`: libsndfile, and FFmpeg as the wheels of PyAV bring it.
+"""The two decoders behind `read.py`: libsndfile, and FFmpeg as bundled with PyAV.
 
-libsndfile decodes WAV, AIFF, CAF, AU, FLAC, Ogg Vorbis and Opus, and MP3; FLAC is compared with the
-checksum of its own sound, a chain of Ogg streams is read link after link. FFmpeg decodes M4A, AAC,
-ALAC, WMA, WavPack and others. It gets an open file and the name of its container: it never guesses
-a format, opens a second file or reaches a network. Nothing else imports `av`.
+libsndfile decodes WAV, AIFF, CAF, AU, FLAC, Ogg Vorbis and Opus, and MP3; FLAC is compared with its
+own checksum, a chain of Ogg streams is read link after link. FFmpeg decodes M4A, AAC, ALAC, WMA,
+WavPack and others. It gets an open file and the name of its container, so it never guesses a
+format, opens a second file or reaches a network. Only this module imports `av`.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from melodac.errors import UnreadableAudioError
 
 
 def open_section(file: BinaryIO, start: int, end: int) -> BinaryIO:
-    """The bytes from one offset to another, with a position of its own."""
+    """Open the bytes from one offset to another as a file with its own position."""
     return io.BufferedReader(_Section(file, start, end), buffer_size=1 << 16)
 
 
@@ -71,20 +71,20 @@ class _Section(io.RawIOBase):
 
 
 UNKNOWN_LENGTH_FRAMES = 1 << 62
-"""From here on libsndfile means that a streamed header gives no length."""
+"""Length from which libsndfile means that a streamed header gives none."""
 MALLOC_FAILED = 17
-"""SFE_MALLOC_FAILED of libsndfile 1.2.2, src/common.h."""
+"""Error code for a lack of memory: SFE_MALLOC_FAILED of libsndfile 1.2.2, src/common.h."""
 
 
 class LibsndfileDecoder:
-    """One stream of sound, read once from front to end."""
+    """Decoder of one stream through libsndfile, read once from front to end."""
 
     def __init__(self, source: int | BinaryIO, flac_md5: bytes = b"") -> None:
-        """Open a stream; one that libsndfile does not know is an `UnreadableAudioError`.
+        """Open a stream; one that libsndfile does not know raises `UnreadableAudioError`.
 
         Args:
-            source: A file that begins with the stream; as a descriptor it is read faster.
-            flac_md5: What STREAMINFO says its samples hash to; empty to compare nothing.
+            source: File that begins with the stream; a descriptor is read faster.
+            flac_md5: Hash of the samples in STREAMINFO; empty to skip the comparison.
         """
         if isinstance(source, int):
             os.lseek(source, 0, os.SEEK_SET)
@@ -101,10 +101,10 @@ class LibsndfileDecoder:
         self._hash = hashlib.md5(usedforsecurity=False)
 
     def read(self, max_samples: int) -> Float32[np.ndarray, "C N"]:
-        """The next samples, none at the end.
+        """Read the next samples; none at the end.
 
         Raises:
-            UnreadableAudioError: If decoding fails, or what was decoded is not what was encoded.
+            UnreadableAudioError: If decoding fails, or the samples do not match the checksum.
         """
         try:
             block = self._read(max_samples)
@@ -115,7 +115,7 @@ class LibsndfileDecoder:
         return np.ascontiguousarray(block.T)
 
     def close(self) -> None:
-        """Let go of libsndfile's memory."""
+        """Free libsndfile's memory."""
         self._file.close()
 
     def _read(self, max_samples: int) -> Float32[np.ndarray, "N C"]:
@@ -132,7 +132,7 @@ class LibsndfileDecoder:
 
 
 class ChainDecoder:
-    """Ogg streams one after the other, as one."""
+    """Decoder of chained Ogg streams, read as one."""
 
     def __init__(self, file: BinaryIO, links: Sequence[Link]) -> None:
         """Open the first stream; errors as in `LibsndfileDecoder`."""
@@ -146,7 +146,7 @@ class ChainDecoder:
         self._left = self._now.announced_samples
 
     def read(self, max_samples: int) -> Float32[np.ndarray, "C N"]:
-        """The next samples; errors as in `LibsndfileDecoder`, and if the streams differ in kind."""
+        """Read the next samples; also raises if the streams differ in kind."""
         block = self._now.read(max_samples)
         self._left -= block.shape[1]
         if block.shape[1] or not self._links:
@@ -167,7 +167,7 @@ class ChainDecoder:
         return self.read(max_samples)
 
     def close(self) -> None:
-        """Let go of libsndfile's memory."""
+        """Free libsndfile's memory."""
         self._now.close()
 
     def _open_next(self) -> LibsndfileDecoder:
@@ -176,11 +176,12 @@ class ChainDecoder:
 
 
 def read_flac_md5(file: BinaryIO, start: int) -> bytes | None:
-    """The checksum of a FLAC's sound; None if it has none, or is one libsndfile cannot read.
+    """Return the checksum of a FLAC's samples; None without one that libsndfile can verify.
 
-    That is one with no count of samples, or with samples of unusual size.
+    It cannot if the header gives no number of samples or an unusual sample size.
 
-    STREAMINFO: RFC 9639, section 8.2.
+    Source:
+        STREAMINFO: RFC 9639, section 8.2.
     """
     file.seek(start)
     head = file.read(42)
@@ -191,7 +192,7 @@ def read_flac_md5(file: BinaryIO, start: int) -> bytes | None:
 
 
 def _pack(samples: Int32[np.ndarray, "N C"], num_bytes: int) -> UInt8[np.ndarray, "_ _"]:
-    """The upper bytes of each sample, as FLAC hashes them; column by column is ten times faster."""
+    """Return the upper bytes of each sample, as FLAC hashes them; by column, ten times faster."""
     whole = samples.astype("<i4", copy=False).view(np.uint8).reshape(-1, 4)
     packed = np.empty((samples.size, num_bytes), np.uint8)
     for column in range(num_bytes):
@@ -207,25 +208,25 @@ def _translate(error: soundfile.LibsndfileError, what: str) -> UnreadableAudioEr
 
 BUFFER_BYTES = 1 << 18
 CHECKED_CODECS = frozenset({"alac", "ape", "flac", "tak", "tta", "wavpack"})
-"""Their frames carry checksums, which are asked for; the others' decoders judge for themselves."""
+"""Codecs whose frames carry checksums, which FFmpeg is told to verify; others check themselves."""
 PADDING_SAMPLES = 4096
-"""An MP4 that says it is shorter by less than this ends in an encoder's padding."""
+"""Largest difference by which an MP4's announced end cuts off an encoder's padding."""
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
 
 class FfmpegDecoder:
-    """The one stream of sound in a file, read once from front to end."""
+    """Decoder of a file's single audio stream through FFmpeg, read once from front to end."""
 
     def __init__(self, file: BinaryIO, known: Format, *, ends_anywhere: bool = False) -> None:
         """Open a file and decode its first frame, which alone tells the true rate and channels.
 
         Args:
-            file: A file that begins with its container.
-            known: What it is.
-            ends_anywhere: Whether its header leaves the length open, so that no end is too early.
+            file: File that begins with its container.
+            known: Its format.
+            ends_anywhere: True if its header leaves the length open, so that no end is too early.
 
         Raises:
-            UnreadableAudioError: If FFmpeg cannot decode it, or not exactly one stream is sound.
+            UnreadableAudioError: If FFmpeg cannot decode it, or it has not exactly one stream.
         """
         with _plain_words("not music: cannot be decoded"):
             self._container = _open(file, known)
@@ -244,9 +245,9 @@ class FfmpegDecoder:
         self._num_samples = 0
 
     def read(self, max_samples: int) -> Float32[np.ndarray, "C N"]:
-        """The next samples, about so many, none at the end.
+        """Read the next samples, about `max_samples`; none at the end.
 
-        If decoding fails, or the rate or channels change, that is an `UnreadableAudioError`.
+        Raises `UnreadableAudioError` if decoding fails, or the rate or channels change.
         """
         count = sum(part.shape[1] for part in self._waiting)
         while count < max_samples and (frame := next(self._frames, None)) is not None:
@@ -261,7 +262,7 @@ class FfmpegDecoder:
         return block
 
     def close(self) -> None:
-        """Let go of FFmpeg's memory."""
+        """Free FFmpeg's memory."""
         self._container.close()
 
     def _decode(self) -> Iterator[AudioFrame]:
@@ -281,7 +282,7 @@ class FfmpegDecoder:
             )
 
     def _without_padding(self, block: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "C _"]:
-        """A last frame is filled up; an MP4 says where the sound in it ends."""
+        """Cut the padding off the last frame, where an MP4 tells the end of the audio."""
         surplus = self._num_samples + block.shape[1] - self.announced_samples
         is_last = self._trims_end and self.announced_samples and 0 < surplus < PADDING_SAMPLES
         if not is_last:
@@ -301,7 +302,7 @@ def _open(file: BinaryIO, known: Format) -> InputContainer:
         format=known.demuxer,
         buffer_size=BUFFER_BYTES,
         metadata_errors="replace",
-        # nothing else is ever opened, whatever a container refers to
+        # no other file or address may be opened, whatever a container refers to
         container_options={"protocol_whitelist": "none", "format_whitelist": known.demuxer},
     )
 
@@ -317,18 +318,18 @@ def _only_stream(container: InputContainer) -> AudioStream:
     stream = streams[0]
     if stream.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]  the stubs forget
         raise UnreadableAudioError("not music: its codec is unknown, export it as WAV or FLAC")
-    stream.codec_context.thread_count = 1  # workers are the parallelism
+    stream.codec_context.thread_count = 1  # the worker processes are the parallelism
     codec = stream.codec_context.name
     options = {"err_detect": "crccheck+explode"} if codec in CHECKED_CODECS else {}
     if codec == "alac":
-        # a last frame is short already; FFmpeg would cut what a CAF calls its padding once more
+        # a last frame is short already; FFmpeg would remove the padding that a CAF names once more
         options["flags2"] = "+skip_manual"
     stream.codec_context.options = options
     return stream
 
 
 def _announced_s(container: InputContainer, known: Format) -> float:
-    """Seconds that a header tells; 0 where FFmpeg would only guess."""
+    """Return the seconds that a header announces; 0 where FFmpeg would only guess."""
     stream = container.streams.audio[0]
     if not known.is_length_exact:
         return 0.0
@@ -356,7 +357,7 @@ def _to_float(frame: AudioFrame) -> Float32[np.ndarray, "C N"]:
 
 @contextmanager
 def _plain_words(what: str) -> Generator[None]:
-    """FFmpeg's errors as ours; want of memory stays what it is, for the workers to tell."""
+    """Translate FFmpeg's errors; a lack of memory passes, for the worker processes to report."""
     try:
         yield
     except MemoryError:

@@ -1,7 +1,7 @@
-"""What a file is, told from its first bytes and never from its name.
+"""Recognition of formats by the first bytes of a file, never by its name.
 
-One table: container, who decodes it, and what FFmpeg calls it. A demuxer is always named, so
-FFmpeg never guesses and no playlist, picture or script can pass for music. Front door: `read.py`.
+One table lists containers, their decoders, and their names in FFmpeg. A demuxer is always named, so
+FFmpeg never guesses and no playlist, picture or script can pass for music.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ Backend = Literal["libsndfile", "FFmpeg"]
 
 @dataclass(frozen=True)
 class Format:
-    """A container and its decoder."""
+    """Container format and its decoder."""
 
     container: str
     demuxer: str
-    """FFmpeg's name."""
+    """Name of the format in FFmpeg."""
     backend: Backend = "FFmpeg"
     is_length_exact: bool = True
-    """Whether FFmpeg reads the length in a header; otherwise it guesses from the bit rate."""
+    """True if FFmpeg reads the length in a header; otherwise it guesses from the bit rate."""
     tolerance_s: float = 0.1
-    """So much less may be decoded than a header announces: some count an encoder's padding."""
+    """Seconds that may be missing compared with the header: some count an encoder's padding."""
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A format and where it begins: tags may stand before it."""
+    """Format of a file and the offset where it begins, after leading tags."""
 
     format: Format
     start: int
@@ -52,7 +52,7 @@ MATROSKA = Format("MATROSKA", "matroska", tolerance_s=0.03)
 AAC = Format("AAC", "aac", is_length_exact=False)
 
 W64_GUID = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-"""Sony Wave64's word for RIFF."""
+"""First bytes of Sony Wave64, its equivalent of RIFF."""
 
 _MAGIC = (
     (0, b"fLaC", FLAC),
@@ -92,10 +92,10 @@ _FOREIGN = (
 
 
 def recognise(file: BinaryIO) -> Recognised:
-    """What a file is.
+    """Recognise the format of a file.
 
     Raises:
-        UnreadableAudioError: If it is nothing that can be decoded.
+        UnreadableAudioError: If it is no format that can be decoded.
     """
     start = _skip_id3(file)
     head = read_at(file, start, HEAD_BYTES)
@@ -128,7 +128,7 @@ def _recognise_head(head: bytes) -> Format | None:
 
 
 def _skip_id3(file: BinaryIO) -> int:
-    """Where the first byte after leading ID3v2 tags and their padding stands."""
+    """Return the offset of the first byte after leading ID3v2 tags and their padding."""
     start = 0
     while (head := read_at(file, start, ID3_HEADER_BYTES))[:3] == b"ID3" and len(head) == 10:
         size = 0

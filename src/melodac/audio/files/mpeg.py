@@ -1,7 +1,7 @@
-"""MPEG audio frames counted one by one: what an MP3 or an ADTS stream holds, without decoding it.
+"""Counting of MPEG audio frames: the samples of an MP3 or ADTS stream, without decoding it.
 
-No header of such a file can be trusted with its length, so its frames are walked from end to end. A
-hole, a cut frame or a change of rate is an error; what is counted must later be decoded.
+The length in such a file's header cannot be trusted, so its frames are walked from end to end. A
+hole, a truncated frame or a change of rate is an error; the count must later be decoded.
 Tables: ISO/IEC 11172-3 2.4.2.3, 13818-3 2.4.2.3 (lower rates), 13818-7 6.2 (ADTS).
 """
 
@@ -15,9 +15,9 @@ from melodac.errors import UnreadableAudioError
 HEADER_BYTES = 4
 ADTS_HEADER_BYTES = 7
 SEARCH_BYTES = 1 << 16
-"""How far junk before the first frame may reach."""
+"""Most bytes of junk before the first frame."""
 FRAMES_TO_BELIEVE = 4
-"""Frames in a row that make a find: two bytes alone look like a header by chance."""
+"""Successive frames that confirm a find: two bytes alone look like a header by chance."""
 XING_WINDOW_BYTES = 256
 
 _LAYER_1, _LAYER_2, _LAYER_3 = 1, 2, 3
@@ -39,28 +39,28 @@ _MONO = 3
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame's header."""
+    """Header of one frame."""
 
     size_bytes: int
     num_samples: int
     sample_rate_hz: int
     num_channels: int
-    """0 where the header leaves it to the frame."""
+    """Number of channels; 0 if the header leaves it to the frame."""
 
 
 @dataclass(frozen=True)
 class MpegClaim:
-    """What the frames of a file add up to."""
+    """Totals over the frames of a file."""
 
     num_samples: int
-    """Without what an encoder says it put in front and at the end."""
+    """Samples, without an encoder's delay and padding."""
     sample_rate_hz: int
     announced_samples: int
-    """What the Xing or Info header says, in the same count; 0 without one."""
+    """Samples announced by the Xing or Info header, counted the same way; 0 without one."""
 
 
 def find_first_frame(file: BinaryIO, start: int) -> int | None:
-    """Where MPEG audio begins at `start` or within some junk after it; None if nowhere."""
+    """Return the offset of MPEG audio at `start` or after some junk; None if there is none."""
     head = read_at(file, start, SEARCH_BYTES + HEADER_BYTES)
     offset = head.find(b"\xff")
     while 0 <= offset < SEARCH_BYTES:
@@ -71,7 +71,7 @@ def find_first_frame(file: BinaryIO, start: int) -> int | None:
 
 
 def is_blank(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether nothing but zeros stands between two offsets: padding, no sound is lost there."""
+    """Check if only zeros, which are padding, lie between two offsets."""
     file.seek(start)
     while start < end:
         piece = file.read(min(end - start, SEARCH_BYTES))
@@ -82,14 +82,14 @@ def is_blank(file: BinaryIO, start: int, end: int) -> bool:
 
 
 def count_mpeg(file: BinaryIO, start: int) -> MpegClaim:
-    """Walk the frames of an MP1, MP2 or MP3.
+    """Count the samples in the frames of an MP1, MP2 or MP3.
 
     Args:
         file: The whole file.
-        start: Where its first frame stands.
+        start: Offset of its first frame.
 
     Raises:
-        UnreadableAudioError: If frames are missing or cut, or their rate or channels change.
+        UnreadableAudioError: If frames are missing or truncated, or their rate or channels change.
     """
     end = _end_of_sound(file)
     first = read_mpeg_header(read_at(file, start, HEADER_BYTES))
@@ -101,13 +101,13 @@ def count_mpeg(file: BinaryIO, start: int) -> MpegClaim:
     if info is None:
         return MpegClaim(num_samples, first.sample_rate_hz, 0)
     per_frame, skipped = first.num_samples, info.skipped_samples
-    held = max(num_samples - per_frame - skipped, 0)  # the info header lives in a mute first frame
+    held = max(num_samples - per_frame - skipped, 0)  # the info header is a mute first frame
     announced = max(info.num_frames * per_frame - skipped, 0) if info.num_frames else 0
     return MpegClaim(held, first.sample_rate_hz, announced)
 
 
 def count_adts(file: BinaryIO, start: int) -> MpegClaim:
-    """Walk the frames of a raw AAC stream; errors as in `count_mpeg`."""
+    """Count the samples in a raw AAC stream; errors as in `count_mpeg`."""
     first = read_adts_header(read_at(file, start, ADTS_HEADER_BYTES))
     span = (start, _end_of_sound(file))
     num_samples = _walk(file, span, read_adts_header, ADTS_HEADER_BYTES)
@@ -117,9 +117,11 @@ def count_adts(file: BinaryIO, start: int) -> MpegClaim:
 
 
 def read_mpeg_header(header: bytes) -> Frame | None:
-    """The frame that begins with these bytes; None if none does, or its length is not told."""
+    """Parse the header of an MPEG frame; None if it is none, or gives no length."""
     if len(header) < HEADER_BYTES or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
+    # the layer is stored as 4 - layer; version 3 is MPEG-1, 2 is MPEG-2, 0 is MPEG-2.5, 1 is
+    # reserved
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
     bit_rate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
     if version == 1 or layer > _LAYER_3 or bit_rate in {0, 15} or rate == 3:
@@ -137,7 +139,7 @@ def read_mpeg_header(header: bytes) -> Frame | None:
 
 
 def read_adts_header(header: bytes) -> Frame | None:
-    """The AAC frame that begins with these bytes; None if none does."""
+    """Parse the header of an AAC frame; None if it is none."""
     if len(header) < ADTS_HEADER_BYTES or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
         return None
     rate = header[2] >> 2 & 15
@@ -150,7 +152,7 @@ def read_adts_header(header: bytes) -> Frame | None:
 
 @dataclass(frozen=True)
 class _InfoHeader:
-    """The Xing or Info header of a first frame (LAME tag: gabriel.mp3-tech.org/mp3infotag.html)."""
+    """Xing or Info header in a first frame (LAME tag: gabriel.mp3-tech.org/mp3infotag.html)."""
 
     num_frames: int
     skipped_samples: int
@@ -165,6 +167,7 @@ class _InfoHeader:
         num_frames = int.from_bytes(frame[offset + 8 : offset + 12], "big") if flags & 1 else 0
         sizes = (4, 4, 100, 4)  # frames, bytes, table of contents, quality
         encoder = offset + 8 + sum(size for bit, size in enumerate(sizes) if flags >> bit & 1)
+        # encoder delay and padding in samples, 12 bits each
         gap = int.from_bytes(frame[encoder + 21 : encoder + 24], "big")
         is_told = frame[encoder : encoder + 4] in {b"LAME", b"Lavf", b"Lavc"}
         return cls(num_frames, (gap >> 12) + (gap & 0xFFF) if is_told else 0)
@@ -176,7 +179,7 @@ def _walk(
     read_header: Callable[[bytes], Frame | None],
     header_bytes: int,
 ) -> int:
-    """Number of samples in the frames from one offset to another."""
+    """Return the number of samples in the frames from one offset to another."""
     offset, end = span
     first: Frame | None = None
     num_samples = 0
@@ -214,7 +217,7 @@ def _is_run(file: BinaryIO, offset: int) -> bool:
     size_bytes = file.seek(0, os.SEEK_END)
     for count in range(FRAMES_TO_BELIEVE):
         if offset >= size_bytes:
-            return count > (offset > size_bytes)  # a file of one frame is still one
+            return count > (offset > size_bytes)  # a file of a single frame counts too
         frame = read_mpeg_header(read_at(file, offset, HEADER_BYTES))
         if frame is None:
             return count > 0 and read_at(file, offset, 3) in {b"TAG", b"ID3", b"APE"}
@@ -223,7 +226,7 @@ def _is_run(file: BinaryIO, offset: int) -> bool:
 
 
 def _end_of_sound(file: BinaryIO) -> int:
-    """Where the tags at the end begin: ID3v1, APEv2 and Lyrics3, in any order."""
+    """Return the offset of the tags at the end: ID3v1, APEv2 and Lyrics3, in any order."""
     end = file.seek(0, os.SEEK_END)
     while True:
         before = end
@@ -240,6 +243,6 @@ def _end_of_sound(file: BinaryIO) -> int:
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Up to `size` bytes from an offset; what a damaged header claims may lie anywhere."""
+    """Read up to `size` bytes from an offset, which in a damaged header may be anything."""
     file.seek(min(offset, (1 << 63) - 1))
     return file.read(size)

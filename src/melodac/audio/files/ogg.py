@@ -1,7 +1,7 @@
-"""The pages of an Ogg file, each proved whole: a reader of Ogg skips damaged pages in silence.
+"""Pages of an Ogg file, each verified, since an Ogg reader silently skips damaged pages.
 
-A chain is several streams one after the other; libsndfile reads the first alone, so the places of
-all are found here and each is read as a file of its own. RFC 3533 describes pages.
+A chain is several streams one after the other. libsndfile reads only the first, so all are located
+here and each is read as a file of its own. RFC 3533 describes pages.
 """
 
 import os
@@ -13,7 +13,7 @@ from melodac.errors import UnreadableAudioError
 
 PAGE_HEADER_BYTES = 27
 MAX_TAIL_BYTES = 1 << 20
-"""A tag after the last page may be so long."""
+"""Longest tag after the last page, in bytes."""
 _FIRST, _LAST = 2, 4
 _CODECS = {
     b"\x01vorbis": "vorbis", b"OpusHead": "opus", b"\x7fFLAC": "flac", b"Speex   ": "speex",
@@ -23,7 +23,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True)
 class Link:
-    """One stream of a chain: where it lies and how it is coded."""
+    """Stream of a chain: its place in the file and its codec."""
 
     start: int
     end: int
@@ -37,21 +37,21 @@ class _Page:
     number: int
     end: int
     codec: str
-    """Of a stream's first page, if it is sound."""
+    """Codec, on the first page of an audio stream; else empty."""
 
 
 def find_links(file: BinaryIO) -> list[Link]:
-    """The streams of sound in an Ogg file, in order.
+    """Return the audio streams of an Ogg file, in order.
 
     Raises:
         UnreadableAudioError: If a page is damaged or missing, a stream has no end, or several
-            streams of sound run side by side.
+            audio streams are multiplexed.
     """
     size_bytes = file.seek(0, os.SEEK_END)
     links: list[Link] = []
     start = offset = 0
     codecs: list[str] = []
-    numbers: dict[int, int] = {}  # next page of each stream that has not ended
+    numbers: dict[int, int] = {}  # number of the next page, by stream that has not ended
     while offset < size_bytes:
         page = _read_page(file, offset)
         if page is None:
@@ -74,10 +74,10 @@ def find_links(file: BinaryIO) -> list[Link]:
 
 
 def ogg_checksum(page: bytes) -> int:
-    """CRC-32 of a page as Ogg counts it, with the field of the checksum itself zero.
+    """Return the CRC-32 of a page as Ogg defines it, with the checksum field set to zero.
 
-    Ogg's CRC has the polynomial of zlib's, but takes each byte from its other end and starts from
-    zero (RFC 3533, section 6): so bits are turned around before and after zlib's fast one.
+    Ogg's CRC has zlib's polynomial, but takes the bits of each byte in the other order and starts
+    from zero (RFC 3533, section 6): so bits are reversed before and after zlib's fast one.
     """
     turned = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(turned.to_bytes(4, "little").translate(_REVERSED), "big")
@@ -119,7 +119,7 @@ def _one_codec(codecs: list[str]) -> str:
 
 
 def _check_tail(file: BinaryIO, offset: int, *, is_over: bool) -> None:
-    """What is no page may only be a tag after the last one."""
+    """Check that bytes that are no page are only a tag after the last one."""
     file.seek(offset)
     tail = file.read(MAX_TAIL_BYTES + 1)
     if not is_over or len(tail) > MAX_TAIL_BYTES or b"OggS" in tail:

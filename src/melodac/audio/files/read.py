@@ -1,7 +1,7 @@
-"""Reading audio files: block by block, capped on decoded seconds, never a part in silence.
+"""Reading of audio files: block by block, capped on decoded seconds, never silently incomplete.
 
-Headers are not believed. What a file is, is told from its bytes; what it holds is counted before
-decoding wherever its format allows; what is decoded must be that much.
+Headers are not trusted. The format is recognised from the bytes, the length is counted before
+decoding where the format allows, and the decoded samples must match it.
 """
 
 import os
@@ -29,7 +29,7 @@ from melodac.audio.files.ogg import find_links
 from melodac.errors import AudioTooLongError, UnreadableAudioError
 
 BLOCK_VALUES = 1 << 20
-"""Samples of all channels decoded at once, 4 MiB."""
+"""Samples of all channels decoded at once: 4 MiB."""
 MIN_RATE_HZ = 4_000
 MAX_RATE_HZ = 768_000
 MAX_CHANNELS = 64
@@ -37,25 +37,25 @@ MAX_CHANNELS = 64
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a header says; the duration is a claim until decoded."""
+    """Content of a header; the duration is a claim until decoded."""
 
     sample_rate_hz: int
     num_channels: int
     announced_samples: int
-    """Per channel; 0 if the header does not say."""
+    """Samples per channel; 0 if the header does not say."""
     container: str
-    """WAV, FLAC, OGG, MP3, MP4, ..."""
+    """Container: WAV, FLAC, OGG, MP3, MP4, ..."""
     decoder: str
-    """libsndfile or FFmpeg."""
+    """Decoder: libsndfile or FFmpeg."""
     codec: str
-    """The decoder's word for how samples are coded: PCM_16, VORBIS, aac, ..."""
+    """Decoder's name of the sample format: PCM_16, VORBIS, aac, ..."""
 
 
 Decoder = LibsndfileDecoder | ChainDecoder | FfmpegDecoder
 
 
 class AudioFile:
-    """An open file: its header and, once, its samples. Made by `open_audio`."""
+    """Open audio file: its header and, once, its samples. Made by `open_audio`."""
 
     def __init__(self, path: Path, opened: "_Opened") -> None:
         self._path = path
@@ -65,14 +65,14 @@ class AudioFile:
         self.info = opened.info
 
     def blocks(self, max_duration_s: float) -> Iterator[Float32[np.ndarray, "C N"]]:
-        """Every sample of the file, in blocks of bounded size.
+        """Yield every sample of the file, in blocks of bounded size.
 
         Args:
-            max_duration_s: Stop with an error once more than this is decoded.
+            max_duration_s: Cap on decoded seconds.
 
         Raises:
-            UnreadableAudioError: If decoding fails, a sample is not finite, nothing is in the file
-                or less than its header says or its frames add up to.
+            UnreadableAudioError: If decoding fails, a sample is not finite, or the file is empty or
+                holds less than its header or its frames announce.
             AudioTooLongError: If more seconds are decoded than allowed.
         """
         rate_hz = self.info.sample_rate_hz
@@ -116,9 +116,9 @@ class AudioFile:
 
 @contextmanager
 def open_audio(path: Path) -> Generator[AudioFile]:
-    """Open an audio file; nothing but a regular file is ever opened for reading.
+    """Open an audio file; only regular files are ever opened for reading.
 
-    Anything else, and content that no decoder here knows, is an `UnreadableAudioError`.
+    Anything else, and content that no decoder knows, raises `UnreadableAudioError`.
     """
     descriptor = _open_regular(path)
     with os.fdopen(descriptor, "rb") as file:
@@ -133,7 +133,9 @@ def open_audio(path: Path) -> Generator[AudioFile]:
 
 
 def read_audio(path: Path, max_duration_s: float) -> tuple[Float32[np.ndarray, "C N"], int]:
-    """All samples of a file and its sample rate in Hz; errors as in `AudioFile.blocks`.
+    """Read all samples of a file; return them with the sample rate in Hz.
+
+    Raises as `AudioFile.blocks` does.
 
     Args:
         path: Any file that can be decoded.
@@ -145,7 +147,7 @@ def read_audio(path: Path, max_duration_s: float) -> tuple[Float32[np.ndarray, "
 
 
 def probe_audio(path: Path) -> AudioInfo:
-    """What the header of a file says, nothing decoded; errors as in `open_audio`."""
+    """Read the header of a file, without decoding; errors as in `open_audio`."""
     with open_audio(path) as file:
         return file.info
 
@@ -155,14 +157,14 @@ class _Opened:
     decoder: Decoder
     info: AudioInfo
     counted_samples: int
-    """What must be decoded at the least, at the decoder's rate; 0 if nothing was counted."""
+    """Least samples to decode, at the decoder's rate; 0 if they were not counted."""
     tolerance_s: float
-    """How much less than its header announces it may be."""
+    """Seconds that may be missing compared with the header."""
 
 
 def _open_regular(path: Path) -> int:
     try:
-        # not blocking: opening a FIFO would otherwise wait for a writer that never comes
+        # non-blocking, since opening a FIFO would wait for a writer that never comes
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else "its name holds a NUL"
@@ -185,12 +187,12 @@ def _open_decoder(file: BinaryIO) -> _Opened:
     if found.format == AAC:
         claim = count_adts(file, found.start)
         decoder = _ffmpeg(file, found)
-        # a decoder may double the rate that the frames tell (spectral band replication)
+        # the decoder's rate may be twice that of the frames (spectral band replication)
         counted = claim.num_samples * decoder.sample_rate_hz // claim.sample_rate_hz
         return _opened(decoder, AAC, counted)
     if found.format == FLAC:
         md5 = read_flac_md5(file, found.start)
-        # without a checksum, only FFmpeg reads on where the header's count of samples ends
+        # a FLAC without checksum goes to FFmpeg, which reads past the header's number of samples
         return _opened(_ffmpeg(file, found) if md5 is None else _libsndfile(file, found, md5), FLAC)
     if found.format.backend == "FFmpeg" or length_is_open or _is_packed_caf(file, found):
         return _opened(_ffmpeg(file, found, ends_anywhere=length_is_open), found.format)
@@ -215,7 +217,7 @@ def _open_mp3(file: BinaryIO, found: Recognised) -> _Opened:
         )
     decoder = _libsndfile(file, found)
     if decoder.announced_samples < claim.num_samples:
-        # without a Xing header libsndfile guesses a length from the first frames, and stops there
+        # without a Xing header libsndfile guesses the length from the first frames and stops there
         decoder.close()
         decoder = _ffmpeg(file, found)
     return _opened(decoder, MP3, claim.num_samples)
@@ -235,7 +237,7 @@ def _libsndfile(file: BinaryIO, found: Recognised, flac_md5: bytes = b"") -> Lib
 
 
 def _is_packed_caf(file: BinaryIO, found: Recognised) -> bool:
-    """Whether a CAF holds AAC, ALAC or Opus and not plain samples, which libsndfile reads."""
+    """Check if a CAF holds AAC, ALAC or Opus; libsndfile reads those with plain samples."""
     file.seek(found.start + 28)
     return found.format == CAF and file.read(4) not in {b"lpcm", b"ulaw", b"alaw"}
 
@@ -267,7 +269,7 @@ def _check_info(info: AudioInfo) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Generator[None]:
-    """Put the name of the file before what is said of it."""
+    """Prefix errors with the name of the file."""
     try:
         yield
     except (UnreadableAudioError, AudioTooLongError) as error:

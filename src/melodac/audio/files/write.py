@@ -1,8 +1,8 @@
-"""Writing FLAC and WAV whole or not at all, and samples that wait on disk between two passes.
+"""Writing of FLAC and WAV, whole or not at all, and a spool of samples between two passes.
 
-A file gets its name when it is complete: temporary name, fsync, rename. A spool has no name at all:
-it is gone when it is closed, and when the process is killed. Reading it back costs a twentieth of
-decoding again.
+A file gets its name when it is complete: temporary name, fsync, rename. A spool has no name: it
+disappears when it is closed or the process is killed. Reading it back costs a twentieth of decoding
+again.
 """
 
 import contextlib
@@ -22,18 +22,19 @@ from melodac.errors import AudioError, OutputError
 from melodac.files import sync
 
 BLOCK_SAMPLES = 1 << 16
-"""Per channel; what a pass holds at once."""
+"""Samples per channel that are held at once; also the most in one write, since a single large write
+has crashed libsndfile for some formats."""
 
 
 class Spool:
-    """Samples of one track, written once and read back as often as needed."""
+    """Samples of one track on disk, written once and read back as often as needed."""
 
     def __init__(self, folder: Path, num_channels: int) -> None:
-        """Open a nameless file.
+        """Open a file without a name.
 
         Args:
-            folder: A folder on the disk to use.
-            num_channels: Of every block.
+            folder: Folder on the disk to use.
+            num_channels: Channels of every block.
 
         Raises:
             OutputError: If the folder cannot be written.
@@ -64,7 +65,7 @@ class Spool:
             raise OutputError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
     def blocks(self, start: int, stop: int) -> Iterator[Float32[np.ndarray, "C N"]]:
-        """The samples from `start` until before `stop`, in blocks of bounded size."""
+        """Yield the samples from `start` until before `stop`, in blocks of bounded size."""
         sample_bytes = self.num_channels * np.dtype(np.float32).itemsize
         self._file.seek(start * sample_bytes)
         for first in range(start, stop, BLOCK_SAMPLES):
@@ -78,14 +79,14 @@ class Spool:
 
 Subtype = Literal["PCM_16", "PCM_24"]
 Container = Literal["FLAC", "WAV"]
-"""Per channel; a single large write has crashed libsndfile for some formats."""
+"""Containers that can be written."""
 LIBSNDFILE_SYSTEM_ERROR = 2
-"""All it says of a write that failed. Source: sndfile.h, SF_ERR_SYSTEM."""
+"""libsndfile's only error code for a failed write. Source: sndfile.h, SF_ERR_SYSTEM."""
 DISK_FULL = "the disk is full, or the file larger than allowed there"
 
 
 class AudioWriter:
-    """A file that is being written, block by block. Made by `open_flac`."""
+    """Audio file being written block by block. Made by `open_flac`."""
 
     def __init__(self, path: Path, file: soundfile.SoundFile) -> None:
         self._path = path
@@ -94,7 +95,7 @@ class AudioWriter:
     def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
         """Write the next samples; those past full scale are clipped, as a sound card would.
 
-        A full disk is an `OutputError`.
+        A full disk raises `OutputError`.
 
         Raises:
             AudioError: If a sample is not finite.
@@ -110,9 +111,9 @@ class AudioWriter:
 def open_flac(
     path: Path, rate_hz: int, num_channels: int, subtype: Subtype = "PCM_24"
 ) -> Generator[AudioWriter]:
-    """Write a FLAC file block by block; it appears when the block of `with` ends without an error.
+    """Open a FLAC file for writing; it appears when the with-block ends without an error.
 
-    A place that cannot be written is an `OutputError`.
+    A place that cannot be written raises `OutputError`.
     """
     with _open(path, rate_hz, num_channels, container="FLAC", subtype=subtype) as writer:
         yield writer
@@ -121,7 +122,7 @@ def open_flac(
 def write_flac(
     path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_24"
 ) -> None:
-    """Write FLAC; errors as in `AudioWriter.add`."""
+    """Write a FLAC file; errors as in `AudioWriter.add`."""
     with _open(path, rate_hz, audio.shape[0], container="FLAC", subtype=subtype) as writer:
         writer.add(audio)
 
@@ -129,7 +130,7 @@ def write_flac(
 def write_wav(
     path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_16"
 ) -> None:
-    """Write WAV; errors as in `AudioWriter.add`."""
+    """Write a WAV file; errors as in `AudioWriter.add`."""
     with _open(path, rate_hz, audio.shape[0], container="WAV", subtype=subtype) as writer:
         writer.add(audio)
 
@@ -138,13 +139,13 @@ def write_wav(
 def _open(
     path: Path, rate_hz: int, num_channels: int, *, container: Container, subtype: Subtype
 ) -> Generator[AudioWriter]:
-    # the process id: two writers of one file must not share a temporary one
+    # with the process id, so that two writers of one file never share a temporary one
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with contextlib.ExitStack() as stack:
         stack.callback(_remove, partial)
         with _plain_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # opened here and not by libsndfile, whose message would be "System error"
+            # opened here, since libsndfile's own message would only be "System error"
             raw = stack.enter_context(partial.open("wb+"))
             file = stack.enter_context(
                 soundfile.SoundFile(
@@ -168,7 +169,7 @@ def _open(
 
 
 def _check_end(path: Path, num_samples: int) -> None:
-    """Read the last sample back: libsndfile closes a FLAC file cut off by a full disk in silence.
+    """Read the last sample back: on a full disk libsndfile silently truncates a FLAC file.
 
     Raises:
         OSError: If the last sample is not there.
@@ -202,5 +203,5 @@ def _explain(error: OSError | soundfile.LibsndfileError) -> str:
 
 
 def _remove(partial: Path) -> None:
-    with contextlib.suppress(OSError):  # the error that brought us here says more
+    with contextlib.suppress(OSError):  # the error that led here says more
         partial.unlink(missing_ok=True)

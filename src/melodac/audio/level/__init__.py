@@ -1,1 +1,1 @@
-"""From a recording to the codec's input: channels, sample rate, loudness, true peak."""
+"""Conversion of a recording to the codec's input: channels, sample rate, loudness, true peak."""

@@ -1,8 +1,8 @@
-"""From the channels and the sample rate of a recording to those of the codec.
+"""Conversion of channels and sample rate of a recording to those of the codec.
 
 More than two channels are mixed to stereo after ITU-R BS.775-3, table 2: the front pair as it is,
-centre and surrounds 3 dB down, the low-frequency channel left out. Which channel is which follows
-from their number and the container's custom. soxr resamples at its best quality.
+centre and surrounds 3 dB down, the low-frequency channel left out. The order of channels follows
+from their number and the container's convention. soxr resamples at its best quality.
 """
 
 import math
@@ -18,9 +18,9 @@ QUALITY = "VHQ"
 
 
 class Resampler:
-    """Another sample rate for a track given block by block.
+    """Resampler of a track given block by block.
 
-    However the track is cut, the samples that come out are the same, to the bit.
+    The output does not depend on the blocks, to the bit.
     """
 
     def __init__(self, from_hz: int, to_hz: int, num_channels: int) -> None:
@@ -40,11 +40,11 @@ class Resampler:
         )
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "C ..."]:
-        """Take the next samples, give those that are certain; if not finite, an `AudioError`."""
+        """Resample the next samples and return final ones; `AudioError` if not finite."""
         return self._resample(audio, is_last=False)
 
     def finish(self) -> Float32[np.ndarray, "C ..."]:
-        """The samples still held back; errors as in `add`."""
+        """Return the samples still held back; errors as in `add`."""
         return self._resample(np.zeros((self._num_channels, 0), np.float32), is_last=True)
 
     def _resample(
@@ -61,9 +61,9 @@ class Resampler:
 def resample(
     audio: Float32[np.ndarray, "C N"], from_hz: int, to_hz: int
 ) -> Float32[np.ndarray, "C ..."]:
-    """The same sound at another sample rate, `round(N * to_hz / from_hz)` samples within 1.
+    """Resample audio, to `round(N * to_hz / from_hz)` samples within 1.
 
-    Errors are those of `Resampler`.
+    Raises as `Resampler` does.
     """
     resampler = Resampler(from_hz, to_hz, audio.shape[0])
     if from_hz == to_hz:
@@ -72,7 +72,8 @@ def resample(
 
 
 ChannelPolicy = Literal["mono", "stereo", "keep"]
-"""`mono`: the mean; `stereo`: two, a single one doubled; `keep`: one or two as they are."""
+"""Channels wanted: `mono`: the mean; `stereo`: two, a single one doubled; `keep`: one or two
+unchanged."""
 
 STEREO = 2
 _LEVEL = 1 / math.sqrt(2)
@@ -89,7 +90,8 @@ _WAVE_ORDERS = (
     "FL FR FC LF BC SL SR",
     "FL FR FC LF BL BR SL SR",
 )
-"""Source: RFC 9639 (FLAC), section 9.1.3; WAV and FFmpeg agree."""
+"""Channel orders by number of channels. Source: RFC 9639 (FLAC), section 9.1.3; WAV and FFmpeg
+agree."""
 _VORBIS_ORDERS = (
     "FL FC FR",
     "FL FR BL BR",
@@ -98,30 +100,31 @@ _VORBIS_ORDERS = (
     "FL FC FR SL SR BC LF",
     "FL FC FR SL SR BL BR LF",
 )
-"""Source: Vorbis I specification, section 4.3.9; Opus agrees, and libsndfile does not reorder."""
+"""Channel orders in Ogg. Source: Vorbis I specification, section 4.3.9; Opus agrees, and libsndfile
+does not reorder."""
 
 
 def to_mono(audio: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "1 N"]:
-    """The mean of the channels: what is in all of them keeps its level, and nothing can clip."""
+    """Return the mean of the channels: common sound keeps its level, and nothing can clip."""
     if audio.shape[0] == 1:
         return audio
     return audio.mean(axis=0, keepdims=True, dtype=np.float32)
 
 
 def count_mixed(policy: ChannelPolicy, num_channels: int) -> int:
-    """How many channels `mix` makes of so many."""
+    """Return the number of channels that `mix` makes of so many."""
     return {"mono": 1, "stereo": STEREO, "keep": min(num_channels, STEREO)}[policy]
 
 
 def mix(
     audio: Float32[np.ndarray, "C N"], policy: ChannelPolicy, *, container: str
 ) -> Float32[np.ndarray, "..."]:
-    """One or two channels; more than eight, of which stereo is wanted, are an `AudioError`.
+    """Mix to one or two channels; more than eight to stereo raise `AudioError`.
 
     Args:
-        audio: Sound of any number of channels.
-        policy: What is wanted.
-        container: Of the file, as in `AudioInfo`; in OGG channels have an order of their own.
+        audio: Audio of any number of channels.
+        policy: Channels wanted.
+        container: Container of the file, as in `AudioInfo`; Ogg has its own order of channels.
     """
     num_channels = audio.shape[0]
     if policy == "mono":

@@ -1,15 +1,14 @@
-"""Loudness after ITU-R BS.1770, and the one gain that brings a track to it below a peak ceiling.
+"""Loudness after ITU-R BS.1770, true peak, and the gain to a target loudness below a peak ceiling.
 
 The meter takes a track in blocks and keeps ten energies a second, so its memory is a ten-thousandth
-of the track, and it can say how loud the track would be after any gain. Filters are those of
-pyloudnorm.
+of the track, and it can tell the loudness after any gain. Filters are those of pyloudnorm.
 
-Nothing is compressed or clipped: where the ceiling is met the track stays quieter, and the result
-says so. The true peak is the highest point of the waveform between the samples, after ITU-R
-BS.1770-4, annex 2: the waveform is drawn eight times as finely as the samples (the standard asks
-for at least four) by an interpolation filter of 20 samples. Only where the waveform bends can it
-pass the neighbouring samples, and by no more than its bend allows: a few thousandths of a track,
-and only those are drawn. The answer is the same as if all were.
+Nothing is compressed or clipped: at the ceiling the track stays quieter, and the result says so.
+The true peak is the highest point of the waveform between the samples, after ITU-R BS.1770-4, annex
+2: the waveform is computed at eight times the sample rate (the standard asks for at least four) by
+an interpolation filter of 20 samples. Only where the waveform bends can it exceed the neighbouring
+samples, and by no more than its bend allows: that is a few thousandths of a track, and only these
+are computed. The result is the same as if all were.
 """
 
 import math
@@ -29,19 +28,19 @@ STEPS_PER_BLOCK = 4
 ABSOLUTE_GATE_LUFS = -70.0
 RELATIVE_GATE_LU = -10.0
 OFFSET_LU = -0.691
-"""Source: ITU-R BS.1770-4, equations 2 and 4 to 7."""
+"""Constants of the standard. Source: ITU-R BS.1770-4, equations 2 and 4 to 7."""
 SILENCE_LUFS = float("-inf")
-"""What the meter says of a track that the absolute gate keeps out entirely."""
+"""Loudness of a track that the absolute gate excludes entirely."""
 MEASURED_AT_ONCE = 1 << 20
-"""Samples per channel; bounds the meter's memory for a track that is held whole."""
+"""Samples per channel measured at once; bounds the memory for a track that is held whole."""
 
 
 class LoudnessMeter:
-    """Integrated loudness of a track given block by block.
+    """Meter of the integrated loudness of a track given block by block.
 
-    Channels weigh the same: exact for mono and stereo, and files with more seldom say which is
-    which. A track shorter than one gating block (0.4 s) is measured as if it were repeated to
-    fill that block: padding with silence would call a short sound quiet.
+    Channels weigh the same: exact for mono and stereo, and files with more seldom name their
+    channels. A track shorter than one gating block (0.4 s) is measured as if it were repeated to
+    fill that block: padding with silence would make a short sound quiet.
     """
 
     def __init__(self, rate_hz: int, num_channels: int) -> None:
@@ -54,16 +53,16 @@ class LoudnessMeter:
         self._block_samples = math.ceil(STEPS_PER_BLOCK * rate_hz / STEPS_PER_SECOND)
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
-        """Take the next samples of the track."""
+        """Add the next samples of the track."""
         if (missing := self._block_samples - self._head.shape[1]) > 0:
             self._head = np.concatenate([self._head, audio[:, :missing]], axis=1)
         weighted, self._state = _filter(self._filters, audio, self._state)
         self._add_power(np.einsum("cn,cn->n", weighted, weighted))
 
     def loudness_lufs(self, gain_db: float = 0.0) -> float:
-        """Loudness of all that was taken, after a gain; `SILENCE_LUFS` if nothing passes the gate.
+        """Return the loudness after a gain; `SILENCE_LUFS` if nothing passes the gate.
 
-        Exact for any gain: energies scale with its square, only the gates must be asked anew.
+        Exact for any gain: energies scale with its square, so only the gates are applied anew.
         """
         if self._head.shape[1] == 0:
             return SILENCE_LUFS
@@ -80,6 +79,7 @@ class LoudnessMeter:
         power = np.concatenate([self._pending, power])
         first = len(self._step_energies)
         start = self._edge(first)
+        # the last step whose edge is within the samples so far: inverts the rounding in `_edge`
         last = ((start + len(power) + 1) * STEPS_PER_SECOND - 1) // self._rate_hz
         edges = [self._edge(step) - start for step in range(first, last + 1)]
         if len(edges) > 1:
@@ -99,7 +99,7 @@ class LoudnessMeter:
 def measure_loudness(
     audio: Float32[np.ndarray, "C N"], rate_hz: int, gain_db: float = 0.0
 ) -> float:
-    """Integrated loudness in LUFS after a gain, `SILENCE_LUFS` for silence."""
+    """Return the integrated loudness in LUFS after a gain, `SILENCE_LUFS` for silence."""
     meter = LoudnessMeter(rate_hz, audio.shape[0])
     for start in range(0, audio.shape[1], MEASURED_AT_ONCE):
         meter.add(audio[:, start : start + MEASURED_AT_ONCE])
@@ -119,7 +119,7 @@ def _filter(
     audio: Float32[np.ndarray, "C N"],
     state: Float64[np.ndarray, "2 C 2"],
 ) -> tuple[Float64[np.ndarray, "C N"], Float64[np.ndarray, "2 C 2"]]:
-    # in float64: that is what the filters' coefficients and states are
+    # in float64, like the filters' coefficients and states
     filtered = cast(Any, signal).sosfilt(sections, audio, axis=1, zi=state)
     return filtered[0], filtered[1]
 
@@ -129,7 +129,7 @@ def _gate(block_powers: Float64[np.ndarray, " N"]) -> float:
     if loud.size == 0:
         return SILENCE_LUFS
     relative_gate = loud.mean() * 10.0 ** (RELATIVE_GATE_LU / 10.0)
-    # both gates: a track just above the absolute one has its relative gate below it
+    # both gates: just above the absolute gate, the relative one lies below it
     counted = loud[loud > relative_gate]
     return OFFSET_LU + 10.0 * math.log10(counted.mean())
 
@@ -140,23 +140,23 @@ def _power(lufs: float) -> float:
 
 OVERSAMPLING = 8
 REACH = 10
-"""Samples on each side that a point between two samples depends on."""
+"""Samples on each side that an interpolated point depends on."""
 TAPS = 2 * REACH
 GROUP_BITS = 5
 GROUP = 1 << GROUP_BITS
-"""Neighbouring gaps that are judged, and drawn, together."""
+"""Neighbouring gaps between samples that are bounded, and interpolated, together."""
 GROUPS_DRAWN = 16
-"""At once; fewer than would make the matrix product start threads."""
+"""Groups interpolated at once; more would make the matrix product start threads."""
 BEND_GAIN = 0.41
-"""Most that the waveform rises above the samples at a gap's ends, for each unit of the largest
-second difference within the filter's reach: the sum of |c|, where the filter of a point is linear
+"""Most that the waveform exceeds the samples at a gap's ends, for each unit of the largest second
+difference within the filter's reach: the sum of |c|, where the filter of a point is linear
 interpolation plus c applied to second differences; 0.4057 at the middle of the gap."""
 SLACK = 0.99
-"""The filter's gain and delay are those of linear interpolation only to 0.6 %."""
+"""Safety factor: the filter's gain and delay equal linear interpolation's only to 0.6 %."""
 
 
 class TruePeakMeter:
-    """Highest point of a track given block by block; however it is cut, the same."""
+    """Meter of the true peak of a track given block by block; it does not depend on the blocks."""
 
     def __init__(self, num_channels: int) -> None:
         self._filter = _interpolation_filter()
@@ -164,9 +164,9 @@ class TruePeakMeter:
         self._peak = 0.0
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
-        """Take the next samples."""
+        """Add the next samples."""
         held = np.concatenate([self._held, audio], axis=1)
-        # a group reaches into the next one, and second differences two samples further
+        # a group depends on the next one, and second differences on two samples more
         groups = (held.shape[1] - 2) // GROUP - 1
         if groups > 0:
             for channel in held:
@@ -175,7 +175,7 @@ class TruePeakMeter:
         self._held = held
 
     def peak(self) -> float:
-        """Highest absolute value of the waveform; no more samples may follow."""
+        """Return the highest absolute value of the waveform; no more samples may follow."""
         self.add(np.zeros((self._held.shape[0], TAPS + 2 * GROUP), np.float32))
         return self._peak
 
@@ -185,7 +185,7 @@ class TruePeakMeter:
         limits = _pair_up(heights) + BEND_GAIN * _pair_up(bends)
         self._peak = max(self._peak, float(heights.max()))
         candidates = np.flatnonzero(limits > SLACK * self._peak)
-        # the most promising first: what they reach rules most of the others out
+        # the highest bounds first: the peaks found there rule most of the others out
         candidates = candidates[np.argsort(-limits[candidates], kind="stable")]
         for first in range(0, len(candidates), GROUPS_DRAWN):
             drawn = candidates[first : first + GROUPS_DRAWN]
@@ -196,20 +196,20 @@ class TruePeakMeter:
     def _draw(self, samples: Float32[np.ndarray, " N"], groups: np.ndarray) -> float:
         starts = groups * GROUP
         rows = samples[starts[:, None] + np.arange(len(self._filter))].astype(np.float64)
-        # How a matrix product rounds depends on its shape and on a row's place in it. In float64
-        # that lies far below the float32 step to which the highest point is rounded.
+        # The rounding of a matrix product depends on its shape and a row's place in it. In float64
+        # it is far below the float32 step to which the peak is rounded, so cuts do not matter.
         return float(np.float32(np.abs(rows @ self._filter).max()))
 
 
 def _interpolation_filter() -> Float64[np.ndarray, "..."]:
-    """From the samples of a group and those it reaches into to all points of the group.
+    """Build the matrix from the samples that a group depends on to all its interpolated points.
 
     A windowed sinc as `scipy.signal.resample_poly` designs it.
     """
     taps = cast(Any, signal).firwin(
         2 * REACH * OVERSAMPLING + 1, 1 / OVERSAMPLING, window=("kaiser", 5.0)
     )
-    # the taps of one point lie eight apart, the latest sample first
+    # the taps of one point are eight apart, the latest sample first
     phases = [OVERSAMPLING * taps[phase::OVERSAMPLING][::-1] for phase in range(1, OVERSAMPLING)]
     of_gap = np.array(phases).T
     of_group = np.zeros((GROUP + TAPS - 1, GROUP, OVERSAMPLING - 1))
@@ -220,7 +220,7 @@ def _interpolation_filter() -> Float64[np.ndarray, "..."]:
 
 def _highest_of_groups(samples: Float32[np.ndarray, " N"], count: int) -> np.ndarray:
     highest = np.abs(samples[: count * GROUP])
-    for _ in range(GROUP_BITS):  # in halves: ten times as fast as a maximum over rows of 32
+    for _ in range(GROUP_BITS):  # by halving: ten times as fast as a maximum over rows of 32
         highest = np.maximum(highest[0::2], highest[1::2])
     return highest
 
@@ -230,32 +230,33 @@ def _pair_up(heights: np.ndarray) -> np.ndarray:
 
 
 SILENT_PEAK = 1.0e-10
-"""-200 dBFS, far below what any converter resolves."""
+"""Peak below which a track is silent: -200 dBFS, far below what any converter resolves."""
 TOLERANCE_LU = 0.001
 REPORTED_LU = 0.02
-"""From here on a track counts as short of the target."""
+"""Distance from the target at which a track is reported as too quiet."""
 MAX_ROUNDS = 16
-"""A changed gain moves quiet passages across the absolute gate; two rounds settle all music."""
+"""Most rounds of the search: a new gain moves quiet passages across the absolute gate; two rounds
+settle all music."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A gain, what led to it and what comes of it."""
+    """Gain of a track, with the loudness before and after."""
 
     gain_db: float
     loudness_before_lufs: float
-    """Measured with the peak at full scale, so that a quiet recording is not gated as silence."""
+    """Loudness before, measured at a full-scale peak so that a quiet recording passes the gate."""
     loudness_after_lufs: float
     peak_dbtp: float
-    """True peak afterwards."""
+    """True peak after the gain."""
     is_gain_capped: bool
-    """The target would have needed more gain than allowed."""
+    """True if the target needs more gain than allowed."""
     is_peak_limited: bool
-    """The target would have pushed the waveform past the ceiling."""
+    """True if the target would push the waveform past the ceiling."""
 
     @property
     def factor(self) -> np.float32:
-        """What samples are multiplied with."""
+        """Linear factor of the samples."""
         return np.float32(10.0 ** (self.gain_db / 20.0))
 
 
@@ -267,14 +268,14 @@ def choose_gain(
     max_gain_db: float,
     peak_ceiling_dbtp: float,
 ) -> Gain:
-    """The gain that brings a track to the target, or as near as cap and ceiling allow.
+    """Choose the gain that brings a track to the target, or as near as cap and ceiling allow.
 
     Args:
-        meter: Has taken the whole track.
+        meter: Meter that was given the whole track.
         true_peak: Highest absolute value of its waveform.
-        target_lufs: Loudness wanted.
-        max_gain_db: Most amplification allowed; attenuation is not limited.
-        peak_ceiling_dbtp: The waveform of the result does not pass this.
+        target_lufs: Target loudness.
+        max_gain_db: Largest amplification; attenuation is not limited.
+        peak_ceiling_dbtp: True peak that the result must not exceed.
 
     Raises:
         AudioError: If the track is not finite or silent.
@@ -283,7 +284,7 @@ def choose_gain(
         raise AudioError("non-finite: its samples are NaN, infinite or too large to add up")
     if true_peak < SILENT_PEAK:
         raise AudioError("silent: no sample is further than -200 dBFS from zero")
-    # the level of the recording plays no part: all is decided by where the peak will be
+    # works with the peak after the gain, so that the level of the recording plays no part
     before_dbtp = 20.0 * math.log10(true_peak)
     limits = (max_gain_db + before_dbtp, peak_ceiling_dbtp)
     loudness_unit = meter.loudness_lufs(-before_dbtp)

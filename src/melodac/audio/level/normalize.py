@@ -1,8 +1,8 @@
-"""Normalizing one file: the codec's rate, one or two channels, one loudness, 24-bit FLAC.
+"""Normalization of one file: the codec's rate, one or two channels, one loudness, 24-bit FLAC.
 
-Three passes, none of which holds the track: decode, mix, resample and take the offset out; measure
-what lies between the silent ends; write that with one gain. Between passes the samples wait on
-disk. Runs in worker processes: light imports only, and the answer is plain data.
+Three passes, none of which holds the track: decode, mix, resample and remove the offset; measure
+the part between the silent ends; write it with one gain. Between passes the samples are spooled to
+disk. Runs in worker processes, so imports are light and the result is plain data.
 """
 
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from melodac.files import hash_file
 
 CUTOFF_HZ = 2.0
 START_S = 1.0
-"""What the offset at the start is estimated from."""
+"""Seconds from which the offset at the start is estimated."""
 
 
 class DcBlocker:
-    """The track without its offset; however it is cut, the samples are the same."""
+    """High-pass that removes a track's offset; the output does not depend on the blocks."""
 
     def __init__(self, rate_hz: int, num_channels: int) -> None:
         self._numerator, self._denominator = cast(Any, signal).butter(
@@ -38,7 +38,7 @@ class DcBlocker:
         self._state: Any = None
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> Float32[np.ndarray, "C ..."]:
-        """Take the next samples, give those that are certain: all, once a second is known."""
+        """Filter the next samples; nothing is returned before the first second is known."""
         if self._state is None:
             self._waiting = np.concatenate([self._waiting, audio], axis=1)
             if self._waiting.shape[1] < self._start_samples:
@@ -47,13 +47,14 @@ class DcBlocker:
         return self._filter(audio)
 
     def finish(self) -> Float32[np.ndarray, "C ..."]:
-        """The samples still held back: a whole track of less than a second."""
+        """Return the samples still held back: a whole track of less than a second."""
         if self._state is not None or self._waiting.shape[1] == 0:
             return self._waiting[:, :0]
         return self._filter(self._start())
 
     def _start(self) -> Float32[np.ndarray, "C ..."]:
         held, self._waiting = self._waiting, self._waiting[:, :0]
+        # the filter starts as if the offset had lasted forever, which avoids a click at the start
         offset = held[:, : self._start_samples].mean(axis=1, keepdims=True, dtype=np.float64)
         at_rest = cast(Any, signal).lfilter_zi(self._numerator, self._denominator)
         self._state = at_rest * offset
@@ -76,7 +77,7 @@ class SoundBounds:
         self._taken = 0
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
-        """Take the next samples."""
+        """Add the next samples."""
         is_loud = ((audio >= self._level) | (audio <= -self._level)).any(axis=0)
         if is_loud.any():
             if self._first is None:
@@ -85,31 +86,31 @@ class SoundBounds:
         self._taken += audio.shape[1]
 
     def with_margin(self, margin: int) -> tuple[int, int] | None:
-        """Start and stop of the sound with at most `margin` samples at each end; None if silent."""
+        """Return start and stop of the sound plus up to `margin` samples; None if silent."""
         if self._first is None:
             return None
         return max(0, self._first - margin), min(self._taken, self._stop + margin)
 
 
 LOUDEST_SAMPLE = 1.0e6
-"""Nothing a converter or a mix ever gave; what is beyond is damage and would overflow in sums."""
+"""Largest credible sample: no converter or mix exceeds it; damage beyond it would overflow sums."""
 
 
 @dataclass(frozen=True)
 class NormalizeJob:
-    """One file to normalize."""
+    """File to normalize."""
 
     source: Path
-    """Any readable audio file; it is not changed."""
+    """Source file: any readable audio file; it is not changed."""
     destination: Path
-    """A FLAC file, written whole or not at all; its folder exists and has room for the samples."""
+    """FLAC file to write, whole or not at all; its folder exists and has room for the samples."""
     track_id: str
-    """What the content of `source` must hash to."""
+    """Hash prefix that the content of `source` must have."""
 
 
 @dataclass(frozen=True)
 class NormalizeTarget:
-    """What every track is brought to."""
+    """Target format and level of every track."""
 
     rate_hz: int
     channels: ChannelPolicy
@@ -118,44 +119,44 @@ class NormalizeTarget:
     peak_ceiling_dbtp: float
     trim_below_dbfs: float
     keep_silence_s: float
-    """What stays of the silence at each end."""
+    """Seconds of silence kept at each end."""
 
 
 @dataclass(frozen=True)
 class NormalizedFile:
-    """What was written, and what was done for it."""
+    """Result of a normalization."""
 
     sha256: str
     num_samples: int
     num_channels: int
     start_sample: int
-    """The first that was kept, counted in the whole track at the target's rate."""
+    """First sample kept, counted in the whole track at the target's rate."""
     gain: Gain
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """A file that was fine as it was and is not at the target."""
+    """Reason why a readable file cannot be brought to the target."""
 
     reason: str
     """A few words, a colon, and the details."""
 
 
 class _UnusableError(AudioError):
-    """The file of this job cannot be brought to the target."""
+    """Error: the file of this job cannot be brought to the target."""
 
 
 def normalize_file(
     job: NormalizeJob, *, target: NormalizeTarget, max_duration_s: float
 ) -> NormalizedFile | Unusable:
-    """Read the source of a job, write it normalized to the destination.
+    """Read the source of a job and write it, normalized, to the destination.
 
-    A source that cannot be decoded to its end and a destination that cannot be written are errors
-    (those of `AudioFile.blocks` and `open_flac`): ingest has let this very file pass.
+    A source that cannot be decoded to its end, or a destination that cannot be written, is an error
+    (as in `AudioFile.blocks` and `open_flac`), since ingest has accepted this very file.
 
     Args:
-        job: What to read, where to write.
-        target: What to bring it to.
+        job: Source and destination.
+        target: Target format and level.
         max_duration_s: Cap on decoded seconds.
 
     Raises:
@@ -188,7 +189,7 @@ def _open_spool(job: NormalizeJob, file: AudioFile, target: NormalizeTarget) -> 
 def _prepare(
     file: AudioFile, spool: Spool, target: NormalizeTarget, max_duration_s: float
 ) -> tuple[int, int]:
-    """Spool the whole track; where its sound starts and stops."""
+    """Spool the whole track; return where its sound starts and stops."""
     bounds = SoundBounds(target.trim_below_dbfs)
     for block in _convert(file, target, max_duration_s):
         bounds.add(block)
@@ -202,7 +203,7 @@ def _prepare(
 def _convert(
     file: AudioFile, target: NormalizeTarget, max_duration_s: float
 ) -> Iterator[Float32[np.ndarray, "C ..."]]:
-    """Blocks at the target's rate and channels, without offset."""
+    """Yield blocks at the target's rate and channels, without offset."""
     num_channels = count_mixed(target.channels, file.info.num_channels)
     resampler = Resampler(file.info.sample_rate_hz, target.rate_hz, num_channels)
     blocker = DcBlocker(target.rate_hz, num_channels)
@@ -219,7 +220,7 @@ def _convert(
 
 
 def _measure(spool: Spool, start: int, stop: int, target: NormalizeTarget) -> Gain:
-    """The gain for what is kept of the track."""
+    """Return the gain for the part of the track that is kept."""
     meter = LoudnessMeter(target.rate_hz, spool.num_channels)
     true_peak = TruePeakMeter(spool.num_channels)
     for block in spool.blocks(start, stop):

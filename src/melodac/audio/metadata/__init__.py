@@ -1,1 +1,1 @@
-"""What is known of a track besides its sound: tables, side-cars, embedded tags, merged and used."""
+"""Metadata of tracks: tables, side-cars and embedded tags, merged, filtered and used."""

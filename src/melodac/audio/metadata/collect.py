@@ -1,15 +1,15 @@
-"""All metadata of a folder of music: the one order in which sources take precedence.
+"""Metadata of a folder of music, and the precedence of their sources.
 
     nearest table > tables above it > song.json > song_prompt.txt > song.txt > embedded tags
 
-What was written for this collection binds more than what came along with a file.
+Files written for this collection take precedence over what came with an audio file.
 
 Tables are metadata.csv and metadata.jsonl in any folder (audio-folder convention). A row names a
-file relative to the table's own folder in `file_name`. Names are compared with the files that were
-found and never opened, so no row can reach outside. What cannot be used is told with its line and
-never fatal. Side-cars share the stem of one audio file and speak of it alone: `song.json` holds
-fields as AudioCraft writes them, `song_prompt.txt` and `song.txt` the description. The audio file's
-own name says nothing.
+file relative to the table's own folder in `file_name`. Names are only compared with the files that
+were found, so no row can reach outside. Unusable rows are reported with their line and never fatal.
+Side-cars share the stem of one audio file and describe it alone: `song.json` holds fields as
+AudioCraft writes them, `song_prompt.txt` and `song.txt` the description. The audio file's own name
+is no metadata.
 """
 
 import csv
@@ -37,11 +37,11 @@ from melodac.errors import AudioError
 MAX_SIZE_BYTES = 1 << 28
 
 Row = tuple[int, Pairs, list[str]]
-"""Line, fields with `file_name` among them, complaints about single fields."""
+"""Line number, fields including `file_name`, and complaints about single fields."""
 
 
 class _RowError(AudioError):
-    """One row cannot be used; the others can."""
+    """Error: one row cannot be used, but the others can."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -51,15 +51,15 @@ class _RowError(AudioError):
 def read_tables(
     root: Path, names: Sequence[str], known_paths: Set[str]
 ) -> tuple[dict[str, list[Statement]], list[str]]:
-    """What the tables say of each known path, most binding first, and what could not be used.
+    """Read the statements of tables about each known path, by precedence, with the problems.
 
-    The nearest table binds most, as with .editorconfig: a folder that came with its own table means
-    its own files by it. In one folder metadata.csv comes before metadata.jsonl.
+    The nearest table takes precedence, as with .editorconfig: a folder that came with its own table
+    uses it for its own files. In one folder metadata.csv comes before metadata.jsonl.
 
     Args:
-        root: The folder of music.
-        names: Tables in it, relative, in any order.
-        known_paths: Audio files found, relative.
+        root: Folder of music.
+        names: Relative paths of its tables, in any order.
+        known_paths: Relative paths of the audio files found.
     """
     said: dict[str, list[Statement]] = {}
     problems: list[str] = []
@@ -76,9 +76,9 @@ def read_tables(
 
 
 class _KnownPaths:
-    """Finds a file under its own name, or the same name with its accents composed differently.
+    """Look-up of a file under its name, or the same name in another Unicode composition.
 
-    macOS takes accents apart in file names; tables are typed with them in one piece.
+    macOS stores decomposed accents in file names; tables are usually typed with composed ones.
     """
 
     def __init__(self, paths: Set[str]) -> None:
@@ -118,7 +118,7 @@ def _usable_rows(
 def _find_file(
     line: int, pairs: Pairs, find: Callable[[str], str | None], seen: Mapping[str, int]
 ) -> str:
-    # the name is taken as written: cleaning would find other files
+    # the name is used as written: cleaning it would find other files
     file_name = next((text for key, text in pairs if canonical_name(key) == FILE_NAME), "").strip()
     if not file_name:
         raise _RowError(line, f"no {FILE_NAME}")
@@ -146,7 +146,7 @@ def _read_rows(path: Path) -> "_Rows":
 
 
 class _Rows(Iterator[Row]):
-    """An iterator that a faulty row does not end, unlike a generator."""
+    """Iterator that continues after a faulty row, unlike a generator."""
 
 
 class _CsvRows(_Rows):
@@ -180,7 +180,7 @@ class _CsvRows(_Rows):
 
 class _JsonRows(_Rows):
     def __init__(self, text: str) -> None:
-        # not splitlines(): it also splits at characters that JSON strings may hold
+        # not splitlines(), which also splits at characters allowed inside JSON strings
         self._lines = iter(enumerate(text.split("\n"), start=1))
 
     def __next__(self) -> Row:
@@ -200,13 +200,13 @@ MAX_TEXT_BYTES = 1 << 16
 def read_side_cars(
     root: Path, side_cars: Iterable[tuple[str, str]]
 ) -> tuple[dict[str, list[Statement]], list[str]]:
-    """What the side-cars of each audio path say, most binding first, and what could not be used.
+    """Read the statements of side-cars about each audio path, by precedence, with the problems.
 
     Source:
         Fields of the JSON: audiocraft/data/music_dataset.py, `MusicInfo`.
 
     Args:
-        root: The folder of music.
+        root: Folder of music.
         side_cars: Path of each side-car and of the audio file it belongs to, in any order.
     """
     said: dict[str, list[Statement]] = {}
@@ -223,7 +223,7 @@ def read_side_cars(
 
 
 def _rank(side_car: tuple[str, str]) -> tuple[str, int, str]:
-    """JSON says most and comes first, then the text that is called a prompt."""
+    """Return the sort key of a side-car: JSON first, then the text called a prompt."""
     name, audio = side_car
     if name.lower().endswith(".json"):
         return audio, 0, name
@@ -263,13 +263,13 @@ def collect_metadata(
     embedded: Mapping[str, EmbeddedTags],
     known_paths: Set[str],
 ) -> tuple[dict[str, TrackMetadata], list[str]]:
-    """What is known of each audio file, by path, and the problems met, one line each; both sorted.
+    """Collect the metadata of each audio file, by path, and the problems, a line each; both sorted.
 
     Args:
-        root: The folder of music; all paths are relative to it.
+        root: Folder of music; all paths are relative to it.
         tables: Every metadata.csv and metadata.jsonl.
         side_cars: Path of each side-car and of the audio file it belongs to.
-        embedded: What `read_embedded` found in each audio file.
+        embedded: Tags that `read_embedded` found in each audio file.
         known_paths: Audio files found, whether they can be used or not.
     """
     in_tables, table_problems = read_tables(root, tables, known_paths)

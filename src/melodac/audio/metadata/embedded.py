@@ -1,12 +1,12 @@
 """Tags inside audio files: ID3, Vorbis comments, MP4, ASF, APEv2, and text of RIFF, AIFF and CAF.
 
 Only fields that describe the music are taken, by a fixed list. Comments and descriptions are not:
-encoders and download tools fill them, so they would be poor prompts. Runs in worker processes:
-light imports only, and the answer is plain data.
+encoders and download tools fill them, so they would be poor prompts. Runs in worker processes, so
+imports are light and the result is plain data.
 
 mutagen walks every chunk a file claims to have and keeps them all: 4 million empty chunks, 32 MB,
-cost minutes and gigabytes. So it reads through a file that bounds the number and size of reads, and
-is imported only when called. Its types do not say what its tags hold, hence `Any`.
+cost minutes and gigabytes. So it reads through a file that limits the number and size of reads, and
+is imported only when called. Its types do not describe its tags, hence `Any`.
 """
 
 import io
@@ -26,7 +26,7 @@ MAX_BYTES = 32 << 20
 
 
 class BoundedFile(io.BufferedReader):
-    """A file opened for reading, ended by an error when its reader asks for too much."""
+    """File opened for reading that raises when its reader asks for too much."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -35,16 +35,16 @@ class BoundedFile(io.BufferedReader):
 
     @property
     def name(self) -> str:
-        """Nothing, so that no parser is chosen by the extension: the same bytes say the same."""
+        """Empty name, so that mutagen chooses no parser by extension but by content."""
         return ""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most `size` bytes.
+        """Read at most `size` bytes.
 
         Raises:
-            AudioError: If it was one read or one byte too many.
+            AudioError: If the limit of reads or bytes is exceeded.
         """
-        # one more than is left, so that a header which lies about a length reserves no memory
+        # one byte above the limit, so that a wrong length in a header allocates no memory
         allowed = self._bytes_left + 1
         data = super().read(allowed if size is None or not 0 <= size < allowed else size)
         self._reads_left -= 1
@@ -63,8 +63,8 @@ Texts = Iterator[tuple[str, list[str]]]
 
 
 def iterate_texts(tags: object) -> Texts:
-    """Each name of a tag block with its texts, in the order of the file."""
-    from mutagen._vorbis import VComment  # the one base of Ogg's, Opus' and FLAC's comments
+    """Yield each name of a tag block with its texts, in the order of the file."""
+    from mutagen._vorbis import VComment  # the common base of Ogg, Opus and FLAC comments
     from mutagen.apev2 import APEv2
     from mutagen.asf import ASFTags
     from mutagen.id3 import ID3
@@ -86,7 +86,7 @@ def _id3_texts(tags: Any) -> Texts:  # noqa: ANN401
     for frame in tags.values():
         match frame.FrameID:
             case "TCON":
-                yield "TCON", [str(genre) for genre in frame.genres]  # some are numbers of a list
+                yield "TCON", [str(genre) for genre in frame.genres]  # numbers become names
             case "TXXX":
                 yield frame.desc, _repaired(frame)
             case "WCOP":
@@ -100,7 +100,7 @@ def _id3_texts(tags: Any) -> Texts:  # noqa: ANN401
 
 
 def _repaired(frame: Any) -> list[str]:  # noqa: ANN401
-    """The texts meant where UTF-8 was filed as Latin-1, as libsndfile and LAME do."""
+    """Return the texts, repaired where UTF-8 was stored as Latin-1, as libsndfile and LAME do."""
     texts = [str(text) for text in frame.text]
     return [_read_as_utf8(text) for text in texts] if frame.encoding == 0 else texts
 
@@ -109,11 +109,11 @@ def _read_as_utf8(text: str) -> str:
     try:
         return text.encode("latin-1").decode("utf-8")
     except UnicodeError:
-        return text  # Latin-1 indeed: its letters beyond ASCII hardly ever make valid UTF-8
+        return text  # real Latin-1: its non-ASCII letters hardly ever form valid UTF-8
 
 
 def _vorbis_texts(tags: Any) -> Texts:  # noqa: ANN401
-    # a slice is the list it is; as a mapping each look-up walks the list
+    # slicing returns the underlying list; as a mapping each look-up would walk it
     pairs: list[tuple[str, str]] = tags[:]
     for name, text in pairs:
         yield name, [text]
@@ -155,7 +155,7 @@ LISTS = frozenset({
     "album_artist", "artist", "composer", "genre", "instrument", "keywords", "language", "licence",
     "moods",
 })  # fmt: skip
-"""Fields that may have several values; of the others the first one counts."""
+"""Fields that may have several values; of other fields the first value counts."""
 WANTED = LISTS | {"album", "copyright", "date", "key", "tempo_bpm", "title", "track_number"}
 CONTAINER_NAMES: Mapping[str, str] = {
     # ID3v2.4 frames, https://id3.org/id3v2.4.0-frames; mutagen lifts older versions to it
@@ -174,14 +174,14 @@ CONTAINER_NAMES: Mapping[str, str] = {
     # APEv2, https://wiki.hydrogenaud.io/index.php?title=APE_key
     "Track": "track_number",
 }  # fmt: skip
-"""Names that only one format knows; the others are words, and the synonyms of fields fit them."""
-# mutagen would take these for damaged files of a kind it knows
+"""Names specific to one format; all others are words, matched by the synonyms of fields."""
+# mutagen would mistake these for damaged files of a kind it knows
 _UNKNOWN_TO_MUTAGEN = (b"RF64", b"riff", b"caff", b".snd", b"dns.", b"\x1aE\xdf\xa3", b"Creative V")
 _MPEG = (b"ID3", b"\xff")
 _HAVE_TEXT_CHUNKS = (b"RIFF", b"RF64", b"FORM", b"caff")
 # Besides its own errors mutagen lets these through on hostile files, since its parsers index,
-# assert, unpack, convert, nest and allocate by what the file says. Tags that cannot be parsed must
-# not cost the music they belong to.
+# assert, unpack, convert, nest and allocate by what the file says. Unparsable tags must not cost
+# the music they belong to.
 _PARSER_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
     RuntimeError, TypeError, ValueError, struct.error, zlib.error,
@@ -190,15 +190,15 @@ _PARSER_ERRORS = (
 
 @dataclass(frozen=True)
 class EmbeddedTags:
-    """What a file says of itself."""
+    """Tags embedded in a file."""
 
     fields: Mapping[str, str] = field(default_factory=dict[str, str])
     problem: str = ""
-    """What could not be read, in a few words; empty if nothing was wrong."""
+    """Problem in a few words; empty if all was read."""
 
 
 def read_embedded(path: Path) -> EmbeddedTags:
-    """The tags of a file; a file without tags has no fields and no problem.
+    """Read the tags of a file; a file without tags has no fields and no problem.
 
     Memory and time depend on the file: run it in a worker that limits both.
     """
@@ -206,7 +206,7 @@ def read_embedded(path: Path) -> EmbeddedTags:
     problems: list[str] = []
     for read in (_read_tag_block, _read_text_chunks):
         try:
-            # the tag block stands: text chunks are often the same, cut to 30 characters
+            # the tag block takes precedence: text chunks are often copies cut to 30 characters
             found = read(path) | found
         except AudioError as error:
             problems.append(str(error))
@@ -217,7 +217,7 @@ def read_embedded(path: Path) -> EmbeddedTags:
 
 
 def _read_tag_block(path: Path) -> dict[str, str]:
-    """Tags in the container's own format."""
+    """Read the tags in the container's own format."""
     with BoundedFile(path) as file:
         blocks = _parse_blocks(file)
     found: dict[str, str] = {}
@@ -227,8 +227,8 @@ def _read_tag_block(path: Path) -> dict[str, str]:
 
 
 def _choose_fields(named_texts: Iterable[tuple[str, list[str]]]) -> dict[str, str]:
-    """The wanted fields of one block, each as one text."""
-    found: dict[str, dict[str, None]] = {}  # a dict keeps the order and drops what is said twice
+    """Return the wanted fields of one block, each as one text."""
+    found: dict[str, dict[str, None]] = {}  # a dict keeps the order and drops repeated values
     for raw_name, texts in named_texts:
         name = CONTAINER_NAMES.get(raw_name) or canonical_name(raw_name)
         if name in WANTED:
@@ -241,7 +241,7 @@ def _choose_fields(named_texts: Iterable[tuple[str, list[str]]]) -> dict[str, st
 
 
 def _parse_blocks(file: BoundedFile) -> list[object]:
-    """The tag blocks of a file as mutagen holds them, most binding first.
+    """Return the tag blocks of a file as mutagen holds them, by precedence.
 
     Raises:
         AudioError: If they cannot be parsed.
@@ -259,13 +259,13 @@ def _parse_blocks(file: BoundedFile) -> list[object]:
                 return [parsed.tags]
         return _parse_free_blocks(file)
     except (mutagen.MutagenError, *_PARSER_ERRORS) as error:
-        kind = type(error)  # mutagen calls several of its errors just "error"
+        kind = type(error)  # several of mutagen's errors are just called "error"
         name = kind.__module__ if kind.__name__ == "error" else kind.__name__
         raise AudioError(f"damaged ({name}), not used") from error
 
 
 def _parse_free_blocks(file: BoundedFile) -> list[object]:
-    """Blocks before and behind a stream that has no container; its sound is not parsed."""
+    """Return the blocks before and after a stream without container; the audio is not parsed."""
     from mutagen.apev2 import APENoHeaderError, APEv2
     from mutagen.id3 import ID3, ID3NoHeaderError
 
@@ -278,7 +278,7 @@ def _parse_free_blocks(file: BoundedFile) -> list[object]:
 
 
 def _read_text_chunks(path: Path) -> dict[str, str]:
-    """Text chunks of RIFF, AIFF and CAF, which libsndfile reads and mutagen does not."""
+    """Read the text chunks of RIFF, AIFF and CAF, which libsndfile reads and mutagen does not."""
     import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 
     with path.open("rb") as file:
@@ -288,7 +288,7 @@ def _read_text_chunks(path: Path) -> dict[str, str]:
         with soundfile.SoundFile(path) as sound:
             found = sound.copy_metadata()
     except soundfile.LibsndfileError:
-        return {}  # sound that cannot be decoded gets its verdict elsewhere
+        return {}  # undecodable audio is reported elsewhere
     named = {canonical_name(name): text for name, text in found.items()}
-    # U+FFFD: it was not UTF-8, and what the letters were is unknown
+    # U+FFFD: the bytes were not UTF-8, and the original letters are unknown
     return {name: text for name, text in named.items() if name in WANTED and "\ufffd" not in text}

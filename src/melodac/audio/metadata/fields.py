@@ -1,13 +1,13 @@
-"""What a field is (one name, one line of inert text, one spelling for each meaning) and a track's.
+"""Fields of metadata: one name, one line of inert text and one spelling for each meaning.
 
 Every source of metadata passes its fields through `clean_fields`, so all obey one rule and a
-complaint reads the same wherever the field came from. JSON gives text, numbers, truth values and
-lists of them, nothing else. In `merge`, the first statement that has a field gives it; a field
-nobody has stays missing, and a file's name is never a source.
+complaint reads the same wherever the field came from. JSON values may be text, numbers, booleans
+and lists of them, nothing else. In `merge`, the first statement with a field sets it; a field
+without a statement stays missing, and a file's name is never a source.
 
-Licences stand under one name each, so that a summary counts them and a filter finds them. Creative
-Commons licences get their SPDX identifier; what is not recognised keeps its own words, since
-guessing a licence is worse than not knowing it.
+Licences get one name each, so that a summary can count and a filter can find them. Creative Commons
+licences get their SPDX identifier; unknown ones keep their own words, since guessing a licence is
+worse than not knowing it.
 """
 
 import json
@@ -54,14 +54,14 @@ _PUBLIC_DOMAIN = frozenset({"public domain", "publicdomain", "pd", "public domai
 
 @dataclass(frozen=True)
 class LicenceTotal:
-    """How much music is under one licence."""
+    """Amount of music under one licence."""
 
     tracks: int
     seconds: float
 
 
 def canonical_licence(text: str) -> str:
-    """The one name of a licence; unknown words as they are.
+    """Return the one name of a licence; unknown words as they are.
 
     Example:
         >>> [canonical_licence(text) for text in ("CC0 1.0", "cc-by-sa", "All rights reserved", "")]
@@ -82,26 +82,26 @@ def canonical_licence(text: str) -> str:
 
 
 def find_licence(text: str) -> str:
-    """The licence whose address stands somewhere in the text; '' if none does."""
+    """Return the licence whose address is in the text; '' if there is none."""
     found = _ADDRESS.search(text)
     return _identifier(found) if found else ""
 
 
 def summarize_licences(tracks: Iterable[tuple[str, float]]) -> dict[str, LicenceTotal]:
-    """For each licence the tracks and their seconds, sorted by name, in whatever order they come.
+    """Sum up tracks and seconds by licence, sorted by name, independently of the order of tracks.
 
     Args:
-        tracks: Licence as its source spells it and length in seconds of each track.
+        tracks: Licence, as its source spells it, and duration in seconds of each track.
     """
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     for licence, duration_s in tracks:
         seconds[canonical_licence(licence)].append(duration_s)
-    # fsum: a plain sum depends on the order
+    # fsum, since a plain sum depends on the order
     return {name: LicenceTotal(len(s), math.fsum(s)) for name, s in sorted(seconds.items())}
 
 
 def _shorten_words(words: str) -> str:
-    """Creative Commons Attribution-ShareAlike 4.0 -> creative commons by-sa 4.0."""
+    """Shorten Creative Commons Attribution-ShareAlike 4.0 to creative commons by-sa 4.0."""
     short = words.casefold().replace("creative commons zero", "cc0").removeprefix("the ")
     for long_word, code in _LONG_WORDS:
         short = short.replace(long_word, code)
@@ -115,7 +115,7 @@ def _identifier(found: re.Match[str]) -> str:
     if kind == "mark":
         return PUBLIC_DOMAIN
     if kind in {"zero", "0"}:
-        return f"CC0{version or '-1.0'}"  # there is only one
+        return f"CC0{version or '-1.0'}"  # the only version
     return f"CC-{kind.upper()}{version}{port}"
 
 
@@ -147,7 +147,7 @@ SYNONYMS: Mapping[str, str] = {
     "tracknumber": TRACK_NUMBER,
     "year": "date",
 }
-"""Other spellings of a field, after case, spaces and hyphens no longer differ."""
+"""Other spellings of a field, after case, spaces and hyphens are unified."""
 
 MIN_TEMPO_BPM, MAX_TEMPO_BPM = 20.0, 400.0
 MAX_NAME_CHARS = 100
@@ -155,18 +155,18 @@ MAX_VALUE_CHARS = 4000
 MAX_RAW_CHARS = 1 << 17
 MAX_FIELDS = 200
 
-# str.split() takes the control characters that are spaces; these would move a terminal's cursor,
-# end a C string or turn the direction of what follows
+# str.split() removes the control characters that are spaces; these would move a terminal's cursor,
+# end a C string or change the direction of the following text
 _UNPRINTABLE = re.compile("[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
 _TEMPO = re.compile(r"([0-9]{1,9}(?:[.,][0-9]{1,9})?)\s*(?:bpm)?", re.IGNORECASE)
 
 PEOPLE = frozenset({"album_artist", "artist", "composer"})
-"""Names hold commas (Bach, Johann Sebastian), so several are parted by semicolons."""
+"""Fields with names of people, which hold commas (Bach, Johann Sebastian): joined by semicolons."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What one source says of one track."""
+    """Statement of one source about one track."""
 
     source: str
     """Path of a file relative to the folder of music, or `embedded`."""
@@ -174,14 +174,14 @@ class Statement:
 
 
 def clean_text(text: str) -> str:
-    """The same words on one line, without characters that act instead of being shown."""
-    # half a character, which JSON and bad tags can hold, fits no UTF-8 file
+    """Return the words on one line, without control characters."""
+    # JSON and bad tags can hold half a surrogate pair, which cannot be encoded as UTF-8
     whole = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join(_UNPRINTABLE.sub("", whole).split())
 
 
 def canonical_name(name: str) -> str:
-    """The one name of a field.
+    """Return the one name of a field.
 
     Example:
         >>> canonical_name(" Album Artist "), canonical_name("album-artist"), canonical_name("BPM")
@@ -192,20 +192,20 @@ def canonical_name(name: str) -> str:
 
 
 def join_texts(name: str, texts: Iterable[str]) -> str:
-    """Several values of one field as one text, without those that are empty."""
+    """Join several values of one field to one text, without empty ones."""
     separator = "; " if canonical_name(name) in PEOPLE else ", "
     return separator.join(text for text in texts if text)
 
 
 def clean_fields(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
-    """The usable fields of one source by name, and a complaint for each that is not.
+    """Return the usable fields of one source by name, and a complaint for each other.
 
-    Empty means missing. Of two spellings of one field the first stands.
+    An empty value counts as missing. Of two spellings of one field the first is used.
     """
     fields: dict[str, str] = {}
     complaints: list[str] = []
     for raw_name, raw_value in pairs:
-        # cut first: hostile tags hold megabytes, and cleaning them takes seconds
+        # cut first: hostile tags hold megabytes, which take seconds to clean
         name = canonical_name(raw_name[:MAX_RAW_CHARS])
         value = clean_text(raw_value[:MAX_RAW_CHARS])
         if name in {"", FILE_NAME} or not value:
@@ -225,7 +225,7 @@ def clean_fields(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list
 
 
 def _check(name: str, value: str) -> tuple[str, str]:
-    """The value to keep, and what is wrong with the one given."""
+    """Return the value to keep, and a complaint about the one given."""
     if len(name) > MAX_NAME_CHARS:
         return (
             "",
@@ -233,7 +233,7 @@ def _check(name: str, value: str) -> tuple[str, str]:
         )
     if name == TEMPO:
         return _check_tempo(value)
-    if name == TRACK_NUMBER:  # 3/12 is the third of twelve, and 0 how tag editors spell unknown
+    if name == TRACK_NUMBER:  # 3/12 is the third of twelve; tag editors write 0 for unknown
         return value.partition("/")[0].strip().lstrip("0"), ""
     if len(value) > MAX_VALUE_CHARS:
         complaint = f"{name} has more than {MAX_VALUE_CHARS} characters, cut"
@@ -260,7 +260,7 @@ Pairs = list[tuple[str, str]]
 
 
 def parse_object(text: str) -> tuple[Pairs, list[str]]:
-    """The fields of one JSON object as text, and a complaint for each that has no text.
+    """Return the fields of one JSON object as text, and a complaint for each without text.
 
     Raises:
         AudioError: If the text is not one JSON object.
@@ -284,7 +284,7 @@ def parse_object(text: str) -> tuple[Pairs, list[str]]:
 
 
 def _to_text(value: object) -> str | None:
-    """Text of a plain value, '' where it says nothing, None where it is no plain value."""
+    """Return the text of a plain value, '' for an empty one, None for a value that is not plain."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, str):
@@ -305,15 +305,15 @@ def _refuse(constant: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class TrackMetadata:
-    """What is known of one track."""
+    """Metadata of one track."""
 
     group: str = ""
     licence: str = ""
-    """As its source spells it."""
+    """Licence as its source spells it."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    """All other fields, sorted by name."""
+    """Other fields, sorted by name."""
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
-    """For each tag, and for group and licence, the file it came from, or `embedded`."""
+    """Source of each tag, of group and of licence: a file, or `embedded`."""
 
     @property
     def album(self) -> str:
@@ -322,22 +322,22 @@ class TrackMetadata:
 
     @property
     def album_artist(self) -> str:
-        """Whose album it is; empty if unknown."""
+        """Artist of the album; empty if unknown."""
         return self.tags.get("album_artist", "")
 
     @property
     def artist(self) -> str:
-        """Who plays; empty if unknown."""
+        """Performing artist; empty if unknown."""
         return self.tags.get("artist", "")
 
     @property
     def description(self) -> str:
-        """Text that describes the music in words; empty if unknown."""
+        """Description of the music in words; empty if unknown."""
         return self.tags.get(DESCRIPTION, "")
 
 
 def merge(statements: Iterable[Statement]) -> TrackMetadata:
-    """All fields of the statements; of several for one field the first stands."""
+    """Merge the fields of statements; of several for one field the first is used."""
     fields: dict[str, tuple[str, str]] = {}
     for statement in statements:
         for name, value in statement.fields.items():

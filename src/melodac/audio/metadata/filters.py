@@ -1,6 +1,6 @@
-"""Which tracks the tags keep in and keep out.
+"""Filter of tracks by their tags.
 
-An entry `word` finds the word in any tag, `field=word` in that field alone; words are compared with
+An entry `word` finds the word in any tag, `field=word` in that field only; words are compared with
 whole items, so `piano` does not find `no piano`.
 """
 
@@ -23,7 +23,7 @@ _SEPARATORS = re.compile(r"[,;/|]")
 
 
 class TagFilter:
-    """Judges tracks by `require` (each entry must be found) and `skip` (none may be found).
+    """Filter of tracks by `require` (each entry must be found) and `skip` (none may be found).
 
     Raises:
         ConfigError: If an entry names no word or no field.
@@ -34,7 +34,7 @@ class TagFilter:
         self._skip = [_parse(entry, "ingest.skip_tags") for entry in skip]
 
     def reason_to_skip(self, metadata: TrackMetadata) -> str:
-        """Why the track may not stay, in a few words; empty if it may."""
+        """Return the reason to leave a track out, in a few words; empty to keep it."""
         for entry in self._skip:
             if entry.is_found(metadata):
                 return f"tags: has {entry.spelling!r} (ingest.skip_tags)"
@@ -48,7 +48,7 @@ class TagFilter:
 class _FilterEntry:
     spelling: str
     field: str
-    """Empty: any tag."""
+    """Field to search; empty for any tag."""
     word: str
 
     def is_found(self, metadata: TrackMetadata) -> bool:
@@ -73,10 +73,10 @@ def _parse(entry: str, key: str) -> _FilterEntry:
 
 
 def _items(text: str) -> set[str]:
-    """The parts of a list written as text, and the whole, for names that hold a separator."""
+    """Return the parts of a list written as text, and the whole, as a name may hold a separator."""
     return {_fold(part) for part in (*_SEPARATORS.split(text), text)}
 
 
 def _fold(text: str) -> str:
-    """Equal for what a reader takes to be the same word."""
+    """Return a form that is equal for what a reader takes to be the same word."""
     return clean_text(unicodedata.normalize("NFKC", text)).casefold()

@@ -1,1 +1,1 @@
-"""The token store: codes of every track in a few large files that prove their own bytes."""
+"""Token store: codes of every track in a few large files, each with a hash."""

@@ -1,11 +1,11 @@
-"""What a token store holds: `StoreHeader`, `TrackCodes` of one track, and the vectors of its codes.
+"""Content of a token store: `StoreHeader`, the `TrackCodes` of one track, and the code vectors.
 
-A track is a table of columns by frames. Columns are codebooks, channel after channel; which of them
-a model reads, and in which order, is decided at read time and not here.
+A track is a table of columns by frames. Columns are codebooks, channel after channel; a model
+chooses columns and their order when it reads, not here.
 
-The vectors say what each code sounds like: one file with one tensor of codebooks x codes x
-dimensions, as `Codec.code_vectors` gives it. All channels share it, since one codec encoded each of
-them. With it nothing has to load a codec to train or to run a language model.
+The code vectors are in one file with one tensor of codebooks x codes x dimensions, as
+`Codec.code_vectors` returns it. All channels share them, since one codec encoded each of them. With
+them neither training nor a language model has to load a codec.
 """
 
 from pathlib import Path
@@ -22,13 +22,13 @@ from melodac.errors import StoreCorruptError, TokenError
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 
 FORMAT_VERSION = 2
-"""Version of the store's layout; another one is refused, never guessed at.
+"""Version of the store's layout; another version is refused, never guessed.
 
 2: channels named, codebooks counted per channel, tracks placed by their ids. 1 had neither.
 """
 
 Channel = Literal["mono", "left", "right", "mid", "side"]
-"""A signal that was encoded by itself; mid is (left + right) / 2, side is (left - right) / 2."""
+"""Signal that was encoded by itself; mid is (left + right) / 2, side is (left - right) / 2."""
 
 CHANNEL_SETS: tuple[tuple[Channel, ...], ...] = (
     ("mono",),
@@ -36,27 +36,27 @@ CHANNEL_SETS: tuple[tuple[Channel, ...], ...] = (
     ("mid", "side"),
     ("left", "right", "mid", "side"),
 )
-"""Every combination a store may hold."""
+"""Combinations of channels that a store may hold."""
 
 
 class StoreHeader(Section):
-    """What the codes are and which codec made them."""
+    """Codec and shape of the codes of a store."""
 
     format_version: int = FORMAT_VERSION
     codec: str
     """Name of the codec."""
     weights_sha256: str
-    """Hash of the codec's weights: codes of other weights mean other sounds."""
+    """Hash of the codec's weights; the same code means another sound under other weights."""
     sample_rate_hz: PositiveInt
     hop: PositiveInt
     """Audio samples per frame."""
     codebook_size: Annotated[int, Field(ge=1, le=CODEBOOK_SIZE)]
     channels: tuple[Channel, ...]
-    """Signals of every track; the columns of the first come first."""
+    """Signals of every track; the columns of the first channel come first."""
     codebooks: tuple[PositiveInt, ...]
     """Codebooks of each channel."""
     target_lufs: float | None
-    """Loudness to which the audio was brought before it was encoded; None if nobody knows."""
+    """Loudness of the encoded audio, in LUFS; None if unknown."""
 
     @model_validator(mode="after")
     def _known_channels(self) -> "StoreHeader":
@@ -71,16 +71,16 @@ class StoreHeader(Section):
 
     @property
     def num_channels(self) -> int:
-        """How many signals each track has."""
+        """Number of signals of each track."""
         return len(self.channels)
 
     @property
     def num_columns(self) -> int:
-        """Codes of one frame: the codebooks of all channels."""
+        """Number of codes of one frame: the codebooks of all channels."""
         return sum(self.codebooks)
 
     def columns(self, channel: Channel) -> slice:
-        """Where the codebooks of a channel lie; an unknown one is a `ValueError`."""
+        """Return the columns of a channel; an unknown channel raises `ValueError`."""
         position = self.channels.index(channel)
         start = sum(self.codebooks[:position])
         return slice(start, start + self.codebooks[position])
@@ -91,7 +91,7 @@ class TrackCodes(NamedTuple):
 
     id: str
     codes: UInt16[np.ndarray, "K T"]
-    """All columns, channel after channel."""
+    """Codes of every column, channel after channel."""
 
 
 _TENSOR = "code_vectors"
@@ -100,7 +100,7 @@ CodeVectors = Float32[np.ndarray, "K U Z"]
 
 
 def write_vectors(path: Path, vectors: CodeVectors, header: StoreHeader) -> None:
-    """Write the vectors of a store.
+    """Write the code vectors of a store.
 
     Raises:
         TokenError: If they do not fit the store's codes.
@@ -112,7 +112,7 @@ def write_vectors(path: Path, vectors: CodeVectors, header: StoreHeader) -> None
 
 
 def read_vectors(path: Path, header: StoreHeader) -> CodeVectors:
-    """Read the vectors of a store.
+    """Read the code vectors of a store.
 
     Raises:
         StoreCorruptError: If the file holds something else, or they do not fit the store's codes.
@@ -134,7 +134,7 @@ def read_vectors(path: Path, header: StoreHeader) -> CodeVectors:
 
 
 def _find_misfit(vectors: np.ndarray, header: StoreHeader) -> str:
-    """Say what is wrong with vectors for the codes of a store; nothing if they fit."""
+    """Return the reason why vectors do not fit the codes of a store; empty if they fit."""
     num_codebooks, num_codes = max(header.codebooks), header.codebook_size
     if vectors.dtype != np.float32 or vectors.ndim != 3 or not vectors.size:
         return (

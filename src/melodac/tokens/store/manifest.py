@@ -1,11 +1,11 @@
-"""What the files of a token store must be, and which of them are: every byte has a hash.
+"""Manifest of a token store and comparison of its files with it: every byte has a hash.
 
     Manifest     sha256 and size of every file, written last; a folder is whole or not there
-    TrackTable   tracks.json: which rows of the array belong to which track
+    TrackTable   tracks.json: rows of the array by track
     StoreFiles   every byte compared with the manifest, damage named by shard
 
-A folder is filled under a temporary name beside its final one, hashed, forced to disk and renamed.
-Opening a store refuses any damage; verifying and repairing need to know which.
+A folder is filled under a temporary name next to its final one, hashed, synced to disk and renamed.
+Opening a store refuses any damage; verifying and repairing need to know the damaged files.
 """
 
 import hashlib
@@ -33,18 +33,18 @@ MANIFEST = "manifest.json"
 
 
 class FileEntry(Section):
-    """What a file must be."""
+    """Expected hash and size of a file."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     size_bytes: NonNegativeInt
 
 
 class Manifest(Section):
-    """Every file of a folder except the manifest itself."""
+    """Expected files of a folder, without the manifest itself."""
 
     format_version: int
     files: dict[str, FileEntry]
-    """Path relative to the folder, with forward slashes, to what the file must be."""
+    """Expectation for each file, by path relative to the folder, with forward slashes."""
 
 
 @contextmanager
@@ -53,9 +53,9 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
 
     An older folder of this kind at `path` is replaced; a folder that an interrupted run left under
     the temporary name is removed first. Replacing takes two renames, since there is no portable way
-    to exchange two folders: who looks between them, for some microseconds, finds no folder, and a
-    run killed there leaves the old one under `.<name>.replaced`, from which the next one restores
-    it. DVC removes a stage's outputs first, so that the stage itself needs one rename only.
+    to exchange two folders: a reader between them, for some microseconds, finds no folder, and a
+    run killed there leaves the old one under `.<name>.replaced`, from which the next run restores
+    it. DVC removes a stage's outputs first, so a stage needs one rename only.
 
     Raises:
         OutputError: If something else is already at `path`.
@@ -68,7 +68,7 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
     partial = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
     if replaced.exists() and not path.exists():
-        replaced.rename(path)  # killed between two renames: the old folder gets its name back
+        replaced.rename(path)  # killed between the two renames: restores the old folder
     _remove(partial, replaced)
     partial.mkdir(parents=True)
     try:
@@ -81,16 +81,16 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
         sync(path.parent)
     finally:
         if replaced.exists() and not path.exists():
-            replaced.rename(path)  # the new folder did not get its name: the old one keeps it
+            replaced.rename(path)  # the second rename failed: restores the old folder
         _remove(partial, replaced)
 
 
 def read_manifest(folder: Path, format_version: int) -> tuple[Manifest, str]:
-    """The manifest of a folder, and the sha256 of its bytes, which identifies the whole folder.
+    """Read the manifest of a folder; return it with its sha256, which identifies the folder.
 
     Raises:
-        StoreCorruptError: If there is none, or it cannot be understood.
-        StoreVersionError: If it is of another format version.
+        StoreCorruptError: If there is none, or it cannot be parsed.
+        StoreVersionError: If it has another format version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -112,9 +112,9 @@ def read_manifest(folder: Path, format_version: int) -> tuple[Manifest, str]:
 
 
 def find_damage(folder: Path, manifest: Manifest) -> dict[str, str]:
-    """Every file that is not what the manifest says, and how it differs.
+    """Return every file that differs from the manifest, with how it differs.
 
-    Missing and additional files count as damage, and so do links: what they point to can change.
+    Missing and additional files count as damage, and so do links: their targets can change.
     """
     found = {
         file.relative_to(folder).as_posix(): file
@@ -131,7 +131,7 @@ def find_damage(folder: Path, manifest: Manifest) -> dict[str, str]:
 
 
 def write_json(path: Path, value: object, *, indent: int | None = None) -> None:
-    """Write a value as JSON, the same bytes for the same value."""
+    """Write a value as JSON; equal values give equal bytes."""
     separators = (",", ":") if indent is None else (",", ": ")
     text = json.dumps(value, indent=indent, separators=separators, sort_keys=True)
     path.write_text(text + "\n", encoding="ascii", newline="\n")
@@ -191,14 +191,14 @@ def _sync(folder: Path) -> None:
 
 
 _MAX_ROWS = 2**48
-"""Far more than there is music, far less than overflows."""
+"""Largest row number: far more than there is music, far less than overflows int64."""
 
 Row = Annotated[int, Field(ge=0, le=_MAX_ROWS)]
 Length = Annotated[int, Field(ge=1, le=_MAX_ROWS)]
 
 
 class TrackTable(Section):
-    """Ids, sorted, and where the frames of each lie; rows that no track has are never read."""
+    """Sorted ids of the tracks and their rows; rows without a track are never read."""
 
     ids: tuple[str, ...]
     first_rows: tuple[Row, ...]
@@ -218,32 +218,32 @@ class TrackTable(Section):
         return self
 
     def starts(self) -> Int64[np.ndarray, " B"]:
-        """First row of each track."""
+        """Return the first row of each track."""
         return np.array(self.first_rows, dtype=np.int64)
 
     def lengths(self) -> Int64[np.ndarray, " B"]:
-        """Frames of each track."""
+        """Return the frames of each track."""
         return np.array(self.num_frames, dtype=np.int64)
 
     def row_order(self) -> Int64[np.ndarray, " B"]:
-        """Positions of the tracks in the order of their rows."""
+        """Return the positions of the tracks in the order of their rows."""
         return np.argsort(self.starts(), kind="stable")
 
     def num_shards(self) -> int:
-        """Shards up to the last one that holds a frame."""
+        """Return the number of shards up to the last one that holds a frame."""
         return -(-int((self.starts() + self.lengths()).max()) // self.frames_per_shard)
 
     def tracks_in(self, shard: int) -> tuple[str, ...]:
-        """Ids of the tracks that have a frame in a shard."""
+        """Return the ids of the tracks that have a frame in a shard."""
         starts = self.starts()
         low, high = shard * self.frames_per_shard, (shard + 1) * self.frames_per_shard
         inside = np.flatnonzero((starts < high) & (starts + self.lengths() > low))
         return tuple(self.ids[int(position)] for position in inside)
 
     def runs(self) -> list[list[int]]:
-        """Positions of tracks whose rows follow one another inside one shard, in row order.
+        """Group the positions of tracks whose rows are adjacent inside one shard, in row order.
 
-        Reading a run at once decodes nothing twice; a track longer than a shard is a run alone.
+        Reading a group at once decodes no chunk twice; a track longer than a shard is a group.
         """
         runs: list[list[int]] = []
         end = -1
@@ -259,29 +259,29 @@ class TrackTable(Section):
 TRACKS = "tracks.json"
 ARRAY = "codes"
 VECTORS = "vectors.safetensors"
-"""Optional: a store of codes whose codec is unknown, or that was written before, has none."""
+"""Optional file: a store of an unknown codec, or of an earlier version of melodac, has none."""
 
 _MAX_NAMED_TRACKS = 20
 
 
 @dataclass(frozen=True)
 class StoreFiles:
-    """A store whose manifest and table of tracks are sound; what else is may be damaged."""
+    """Store whose manifest and table of tracks are intact; other files may be damaged."""
 
     path: Path
     manifest: Manifest
     fingerprint: str
     table: TrackTable
     damage: dict[str, str]
-    """Every file that is not as written, relative to the store, and what is wrong with it."""
+    """Problem of every file that differs from the manifest, by path relative to the store."""
 
     def damaged_shards(self) -> dict[int, str]:
-        """Numbers of the damaged shards and the names of their files."""
+        """Return the file names of the damaged shards, by their number."""
         names = self._shard_names()
         return {names[name]: name for name in sorted(self.damage) if name in names}
 
     def describe(self) -> list[str]:
-        """What is damaged, one line a file, with the tracks that are in each damaged shard."""
+        """Return one line for each damaged file, with the tracks of each damaged shard."""
         shards = {name: shard for shard, name in self.damaged_shards().items()}
         return [
             f"{name} {problem}{_describe_tracks(self.table.tracks_in(shards[name]))}"
@@ -297,7 +297,7 @@ class StoreFiles:
 def inspect_store(path: Path) -> StoreFiles:
     """Compare every file of a store with its manifest.
 
-    A store of another format version is refused with `StoreVersionError`.
+    A store of another format version raises `StoreVersionError`.
 
     Raises:
         StoreCorruptError: If the manifest or the table of tracks is missing or damaged, so that
@@ -322,7 +322,8 @@ def inspect_store(path: Path) -> StoreFiles:
 
 
 def _shard_names(table: TrackTable, manifest: Manifest) -> dict[str, int]:
-    # a foreign table may claim any number of shards: one more than there are files is missing
+    # a foreign table may claim any number of shards; beyond the files there are, one is enough to
+    # be reported as missing
     num_shards = min(table.num_shards(), len(manifest.files) + 1)
     return {f"{ARRAY}/{shard_name(shard)}": shard for shard in range(num_shards)}
 

@@ -1,13 +1,13 @@
-"""The token store: codes of every track in a few large files that prove their own bytes.
+"""The token store: codes of every track in a few large files, each with a hash.
 
     manifest.json        sha256 and size of every other file, format version
     tracks.json          ids, first rows and lengths, sorted by id
     codes/zarr.json      shape, codecs; the header as attributes
-    codes/c/<n>/0        shard n: tracks whose hashed ids begin alike, from its first row on
-    vectors.safetensors  what each code sounds like; missing where the codec is unknown
+    codes/c/<n>/0        shard n: tracks whose hashed ids share a prefix, from its first row on
+    vectors.safetensors  code vectors; absent if the codec is unknown
 
-Checked before the first read. Knows nothing of delay patterns or of the order in which a model
-reads columns. `melodac.store_writer` writes it; everything after the encode stage reads it.
+Every byte is checked before the first read. Delay patterns and the order in which a model reads
+columns are decided elsewhere. `melodac.store_writer` writes it; all later stages read it.
 """
 
 import json
@@ -29,13 +29,13 @@ from melodac.tokens.store.shards import ShardReader, read_attributes
 
 @dataclass(frozen=True)
 class TokenStore:
-    """A store whose files were found to be those that were written."""
+    """Open store, whose files were checked against the manifest."""
 
     header: StoreHeader
     fingerprint: str
     """Sha256 of the manifest: equal for equal codes, ids, header, layout and vectors."""
     vectors: CodeVectors | None
-    """What each code of each codebook sounds like, the same for all channels; None if unknown."""
+    """Code vectors of each codebook, the same for all channels; None if the codec is unknown."""
     _table: TrackTable
     _reader: ShardReader
 
@@ -45,11 +45,11 @@ class TokenStore:
         return self._table.ids
 
     def num_frames(self, track_id: str) -> int:
-        """Frames of a track; an unknown one is refused with `TokenError`."""
+        """Return the frames of a track; an unknown one raises `TokenError`."""
         return self._table.num_frames[self._position(track_id)]
 
     def codes(self, track_id: str) -> UInt16[np.ndarray, "K T"]:
-        """Codes of a track, read from disk; an unknown one is refused with `TokenError`."""
+        """Read the codes of a track from disk; an unknown one raises `TokenError`."""
         position = self._position(track_id)
         first = self._table.first_rows[position]
         stop = first + self._table.num_frames[position]
@@ -57,7 +57,7 @@ class TokenStore:
         return np.ascontiguousarray(frames.T)
 
     def tracks(self) -> Iterator[TrackCodes]:
-        """Every track, in the order of the rows; no more than one shard or track is in memory."""
+        """Yield every track in the order of the rows; memory holds one shard or track at a time."""
         for position, frames in self._frames():
             yield TrackCodes(self.track_ids[position], np.ascontiguousarray(frames.T))
 
@@ -95,7 +95,7 @@ class TokenStore:
 def open_store(path: Path) -> TokenStore:
     """Open a store after checking every byte of it against its manifest.
 
-    A store of another format version is refused with `StoreVersionError`.
+    A store of another format version raises `StoreVersionError`.
 
     Raises:
         StoreCorruptError: If a file is missing, damaged, additional or a link; the message names
@@ -118,13 +118,13 @@ def open_store(path: Path) -> TokenStore:
 
 
 def read_header(path: Path) -> StoreHeader:
-    """The header of the store at `path`, of which only the file that holds it needs to be whole.
+    """Read the header of the store at `path`; its other files may be damaged.
 
     Raises:
-        StoreCorruptError: If it is not that of a store.
+        StoreCorruptError: If it is not the header of a store.
     """
     try:
-        # JSON mode: strict, yet a list is what JSON has for a tuple
+        # JSON mode, since strict Python mode would reject JSON's lists for tuples
         return StoreHeader.model_validate_json(json.dumps(read_attributes(path / ARRAY)))
     except ValidationError as error:
         raise StoreCorruptError(

@@ -1,13 +1,13 @@
-"""The array of a token store: frames in a few large zarr v3 files. The only module that knows zarr.
+"""The array of a token store: frames in a few large zarr v3 files. Only this module uses zarr.
 
 Rows are frames, columns are codebooks, channel after channel. A shard is written once, whole, by
 one writer; its bytes depend on its own frames and on no other shard.
 
-Which tracks share a shard follows from ids and lengths, and a change stays where it is. Tracks hang
-in a binary tree by the bits of their ids' hashes. A branch of more frames than a shard holds is
-parted by the next bit, and what remains whole is one shard. So the tracks of a shard are those
-whose hashes begin alike, and one more or one less changes that shard alone, or parts it, or joins
-it with its twin; it never pushes later tracks on.
+Ids and lengths alone decide which tracks share a shard, so a change stays local. Tracks are the
+leaves of a binary tree over the bits of their ids' hashes. A branch with more frames than a shard
+is split by the next bit; a branch that fits is one shard. So the tracks of a shard share a prefix
+of their hashes, and adding or removing one changes that shard only, or splits it, or merges it with
+its sibling; it never moves later tracks.
 """
 
 import hashlib
@@ -33,13 +33,13 @@ HASH_BITS = 256
 
 @dataclass(frozen=True)
 class Leaf:
-    """Tracks that lie together, from the start of a shard on; the rest of it stays empty."""
+    """Tracks that lie together, from the start of a shard on; the rest of the shard is empty."""
 
     track_ids: tuple[str, ...]
-    """Sorted, which is the order of their rows."""
+    """Ids in sorted order, which is the order of their rows."""
     first_shard: int
     num_shards: int
-    """More than one only for a single track that is longer than a shard."""
+    """Number of shards; above 1 only for a single track longer than a shard."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Hashed:
 
 
 def plan_shards(lengths: Mapping[str, int], frames_per_shard: int) -> list[Leaf]:
-    """Place tracks in shards, whatever order they are given in.
+    """Assign tracks to shards, independently of the order in which they are given.
 
     Args:
         lengths: Frames of every track, by its id.
@@ -82,25 +82,25 @@ def _hash(track_id: str) -> int:
 
 
 CHUNK_FRAMES = 4096
-"""Frames that are compressed together, the least that a read inside a shard decodes."""
+"""Frames compressed together, the least that a read inside a shard decodes."""
 
 MAX_FRAMES_PER_SHARD = 2**26
-"""Bound of a shard, so that a foreign store cannot ask for all memory there is."""
+"""Largest shard, so that a foreign store cannot exhaust the memory."""
 
 METADATA = "zarr.json"
 """File of the array's shape, codecs and attributes."""
 
 
 def shard_name(shard: int) -> str:
-    """Path of a shard inside the array's folder."""
+    """Return the path of a shard inside the array's folder."""
     return f"c/{shard}/0"
 
 
 def check_frames_per_shard(frames_per_shard: int) -> None:
-    """Refuse a shard that is not made of whole chunks.
+    """Check that a shard consists of whole chunks.
 
     Raises:
-        TokenError: If it is not, or is too large.
+        TokenError: If it does not, or is too large.
     """
     is_whole = frames_per_shard % CHUNK_FRAMES == 0 or frames_per_shard < CHUNK_FRAMES
     if not (is_whole and 1 <= frames_per_shard <= MAX_FRAMES_PER_SHARD):
@@ -111,7 +111,7 @@ def check_frames_per_shard(frames_per_shard: int) -> None:
 
 
 class ShardWriter:
-    """Writes whole shards of an array whose size is known, in any order."""
+    """Writer of whole shards of an array of known size, in any order."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class ShardWriter:
         frames_per_shard: int,
         attributes: Mapping[str, object],
     ) -> None:
-        """Start an empty array of rows and columns in a new folder."""
+        """Create an empty array of rows and columns in a new folder."""
         self._folder = folder
         self._block = np.empty((frames_per_shard, shape[1]), dtype=np.uint16)
         self._array = zarr.create_array(
@@ -137,11 +137,11 @@ class ShardWriter:
         )
 
     def path(self, shard: int) -> Path:
-        """Where a shard lies, or will."""
+        """Return the path of a shard, which need not exist yet."""
         return self._folder / shard_name(shard)
 
     def write(self, shard: int, frames: UInt16[np.ndarray, "T K"]) -> None:
-        """Write a shard from its first row on; rows beyond the frames given stay empty."""
+        """Write a shard from its first row on; rows beyond the given frames stay empty."""
         self._block[: len(frames)] = frames
         self._block[len(frames) :] = FILL
         first = shard * len(self._block)
@@ -149,7 +149,7 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Reads frames of an array whose layout was checked."""
+    """Reader of frames of an array whose layout was checked."""
 
     def __init__(self, folder: Path, *, shape: tuple[int, int], frames_per_shard: int) -> None:
         """Check the layout and open the array.
@@ -170,7 +170,7 @@ class ShardReader:
         self._array = zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
 
     def read(self, first: int, stop: int, num_codes: int) -> UInt16[np.ndarray, "T K"]:
-        """Frames `first` up to `stop`, every one checked to be a code below `num_codes`.
+        """Read the frames from `first` to `stop`, each checked to be a code below `num_codes`.
 
         Raises:
             StoreCorruptError: If a shard was lost or damaged after the store was opened.
@@ -192,7 +192,7 @@ class ShardReader:
 
 
 def read_attributes(folder: Path) -> dict[str, object]:
-    """Attributes of the array, as they stand in its metadata."""
+    """Return the attributes of the array, from its metadata."""
     attributes = _read_metadata(folder).get("attributes")
     return cast("dict[str, object]", attributes) if isinstance(attributes, dict) else {}
 

@@ -1,1 +1,1 @@
-"""What watches over a run: the start audit, stability of each update, output collapse."""
+"""Guards of a run: start audit, stability of each update, output collapse."""

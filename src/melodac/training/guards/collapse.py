@@ -1,10 +1,10 @@
-"""Watches a run for output collapse, a model that says less and less, and decides what follows.
+"""Detection of output collapse, that is of falling variety of a model's codes, and its consequence.
 
-The watch measures with every validation, on weights and windows of validation, and draws nothing
-that training draws. Every judgement is a comparison: codes said with codes of the truth on the same
-cells, a layer's attention with its own before training. What is done about a finding is one pure
-function of the params, `why_to_end`. The doses of the remedies are those of the runs that were
-reported; they are where to begin, not what is proven.
+The monitor measures at every validation, with validation weights and windows, and uses none of
+training's random numbers. Every judgement is a comparison: generated codes with true codes of the
+same cells, a layer's attention with its own before training. The consequence of a finding is one
+pure function of the params, `why_to_end`. The remedies' doses come from reported runs: starting
+points, not proven values.
 """
 
 import math
@@ -25,10 +25,10 @@ FindingKind = Literal["usage", "generated_usage", "entropy", "attention"]
 
 
 class Remedy(NamedTuple):
-    """Three parts of a sentence."""
+    """Parts of the sentence that describes a finding."""
 
     what: str
-    """Name of the number that was found."""
+    """Name of the measured number."""
     advice: str
     caveat: str
 
@@ -69,24 +69,24 @@ REMEDIES = MappingProxyType[FindingKind, Remedy]({
 
 
 MIN_POSITIONS = 64
-"""Cells of a codebook below which nothing is said about its variety."""
+"""Cells of a codebook below which its variety is not judged."""
 
 MIN_TRUTH_NATS = math.log(2.0)
-"""Entropy of the truth below which there is no variety to lose: that of two codes."""
+"""Entropy of the true codes below which there is no variety to lose: that of two codes."""
 
 
 class CollapseFinding(NamedTuple):
-    """One number beyond its threshold."""
+    """Measured number beyond its threshold."""
 
     kind: FindingKind
     place: str
-    """Which codebook or layer."""
+    """Codebook or layer of the number."""
     value: float
     threshold: float
 
     @property
     def reason(self) -> str:
-        """One plain sentence: what, how much, what may help, and what is known against it."""
+        """Sentence with the number, its value, what may help, and what speaks against that."""
         what, advice, caveat = REMEDIES[self.kind]
         return (
             f"{self.place}: {what} is {self.value:.3f}, the threshold is {self.threshold:g}; "
@@ -94,12 +94,12 @@ class CollapseFinding(NamedTuple):
         )
 
     def event(self, update: int) -> Event:
-        """The finding as a line of the log."""
+        """Return the finding as an event for the log."""
         return Event("collapse", update, self.reason, self._asdict())
 
 
 class Unjudged(NamedTuple):
-    """One number that nothing can be concluded from."""
+    """Measured number from which nothing can be concluded."""
 
     kind: FindingKind
     place: str
@@ -109,15 +109,15 @@ class Unjudged(NamedTuple):
 def examine(
     metrics: CollapseMetrics, initial_attention: Sequence[float] | None, config: CollapseConfig
 ) -> Iterator[CollapseFinding | Unjudged]:
-    """Everything found and everything that could not be judged, codebooks first, then layers.
+    """Yield every finding and every number not judged, codebooks first, then layers.
 
-    The likeliest codes are not judged: they are few in a sound model too. Nor are repeats, which
-    are music as often as a fault.
+    The likeliest codes are not judged: they are few in a sound model too. Neither are repeats,
+    which are as often music as a fault.
 
     Args:
-        metrics: What was measured.
-        initial_attention: Entropy share of each layer at update 0; None if it is not known.
-        config: The thresholds.
+        metrics: Measurements at this update.
+        initial_attention: Entropy share of each layer at update 0; None if unknown.
+        config: Thresholds.
     """
     truth = metrics.predictions.truth
     for codebook, positions in enumerate(truth.positions):
@@ -140,6 +140,7 @@ def _examine_usage(
     kind: FindingKind
     for kind in ("usage", "generated_usage"):
         ratio = uses[kind].distinct[codebook] / true
+        # a single code already meets such a threshold, so the test could never fail
         if limit * true <= 1.0:
             yield Unjudged(
                 kind, place, f"the truth has only {true} codes here, one alone would be enough"
@@ -177,7 +178,7 @@ def _examine_attention(
 
 
 class CollapseMonitor:
-    """Measures, remembers the attention of update 0 and what was found last, and judges."""
+    """Monitor of output collapse, with the attention of update 0 and the last findings."""
 
     def __init__(self, config: CollapseConfig) -> None:
         self.config = config
@@ -193,17 +194,17 @@ class CollapseMonitor:
         generate_codes: GenerateCodes,
         condition: Condition | None = None,
     ) -> CollapseMetrics:
-        """Look at a model, as `probe_model` does."""
+        """Measure a model with `probe_model`."""
         return probe_model(
             model, pattern, probe, generate_codes=generate_codes, condition=condition
         )
 
     def remember_start(self, metrics: CollapseMetrics) -> None:
-        """Take what was measured at update 0 as what attention is compared with from now on."""
+        """Keep the attention of update 0, with which later attention is compared."""
         self._initial_attention = tuple(layer.entropy_share for layer in metrics.attention)
 
     def judge(self, metrics: CollapseMetrics) -> tuple[CollapseFinding, ...]:
-        """Everything that is beyond its threshold; `failure` speaks of the last call."""
+        """Return every number beyond its threshold; `failure` reports on the last call."""
         findings = tuple(
             check
             for check in examine(metrics, self._initial_attention, self.config)
@@ -213,7 +214,7 @@ class CollapseMonitor:
         return findings
 
     def unjudged(self, metrics: CollapseMetrics) -> tuple[Unjudged, ...]:
-        """Everything that nothing could be concluded from, and why."""
+        """Return every number that could not be judged, with the reason."""
         return tuple(
             check
             for check in examine(metrics, self._initial_attention, self.config)
@@ -221,7 +222,7 @@ class CollapseMonitor:
         )
 
     def line(self, metrics: CollapseMetrics) -> Metrics:
-        """What was measured, by name, with the attention of update 0 and what is not judged."""
+        """Return the measurements by name, the attention of update 0, and what is not judged."""
         line = metrics.line()
         for layer, share in enumerate(self._initial_attention or ()):
             line[f"attention_start_l{layer}"] = share
@@ -233,18 +234,18 @@ class CollapseMonitor:
         return line
 
     def failure(self, *, is_last: bool) -> str | None:
-        """Why the run must end here, after its checkpoint; None if it may go on.
+        """Return the reason why the run must end after this checkpoint; None if it may continue.
 
         Args:
-            is_last: Whether the last update of the run is done.
+            is_last: True if the last update of the run is done.
         """
         return why_to_end(self.config.action, self._found, is_last=is_last)
 
     def refuse(self, *, is_last: bool) -> None:
-        """Raise what `failure` says, if anything.
+        """Raise `CollapseError` if `failure` returns a reason.
 
         Args:
-            is_last: Whether the last update of the run is done.
+            is_last: True if the last update of the run is done.
 
         Raises:
             CollapseError: If the run must end.
@@ -254,7 +255,7 @@ class CollapseMonitor:
             raise CollapseError(failure)
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run must know, as JSON values."""
+        """Return the state that a resumed run needs, as JSON values."""
         initial = self._initial_attention
         return {
             "initial_attention": None if initial is None else list(initial),
@@ -262,7 +263,7 @@ class CollapseMonitor:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state` was taken.
+        """Restore the state that `state` returned.
 
         Raises:
             CheckpointMismatchError: If a key is missing.
@@ -281,12 +282,12 @@ class CollapseMonitor:
 def why_to_end(
     action: Literal["warn", "stop", "gate"], found: Sequence[str], *, is_last: bool
 ) -> str | None:
-    """What a run ends with because of what was found; None if it may go on.
+    """Return the reason with which findings end a run; None if it may continue.
 
     Args:
-        action: warn never ends a run, stop does at once, gate after the last update.
+        action: warn never ends a run, stop ends it at once, gate after the last update.
         found: Reasons of the last judgement.
-        is_last: Whether the last update of the run is done.
+        is_last: True if the last update of the run is done.
 
     Example:
         >>> why_to_end("stop", ["codebook 0: few codes"], is_last=False)

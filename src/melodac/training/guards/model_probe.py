@@ -1,9 +1,9 @@
-"""What goes on inside a model, seen from outside: nothing of its code is known here.
+"""Measurements inside a model, by hooks only: independent of the model's code.
 
-Hooks see what every sublayer adds to the residual stream, a function mode sees every attention as
-it is computed, scale and mask included. So a model that is not what its description says is
-measured as it is. Sizes of gradients and weights are told by module: the embedding, each sublayer
-and norm of each block, the head. They are taken from named tensors, so a checkpoint will do too.
+Hooks measure what every sublayer adds to the residual stream; a torch function mode measures every
+call of attention, scale and mask included. So the model is measured as it is, even if it differs
+from its description. Norms of gradients and weights are given by module: the embedding, each
+sublayer and norm of each block, the head. They need named tensors only, so a checkpoint works too.
 """
 
 import math
@@ -23,7 +23,7 @@ from melodac.models.layers import RMSNorm
 
 
 def module_of(name: str) -> str:
-    """The module that a parameter belongs to, by the parameter's name.
+    """Return the module that a parameter belongs to, by the parameter's name.
 
     Example:
         >>> [module_of(name) for name in ("blocks.3.attention.output.weight", "head.weight")]
@@ -35,7 +35,7 @@ def module_of(name: str) -> str:
 
 
 def norms_by_module(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """Euclidean norm of each module's tensors together, in float64, in the order of the names."""
+    """Return the Euclidean norm over all tensors of each module, in float64, in the given order."""
     squares: defaultdict[str, float] = defaultdict(float)
     for name, tensor in tensors.items():
         squares[module_of(name)] += float(tensor.detach().double().square().sum())
@@ -43,12 +43,12 @@ def norms_by_module(tensors: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def weight_norms(model: nn.Module) -> dict[str, float]:
-    """Norm of each module's weights."""
+    """Return the norm of each module's weights."""
     return norms_by_module(dict(model.named_parameters()))
 
 
 def gradient_norms(model: nn.Module) -> dict[str, float]:
-    """Norm of each module's gradients; a parameter that has none counts as zero."""
+    """Return the norm of each module's gradients; a missing gradient counts as zero."""
     return norms_by_module({
         name: torch.zeros(()) if weight.grad is None else weight.grad
         for name, weight in model.named_parameters()
@@ -56,19 +56,19 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights as they are now, for `update_norms`."""
+    """Return a copy of the present weights, for `update_norms`."""
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
 def update_norms(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, float]:
-    """Norm of each module's change since `copy_weights`."""
+    """Return the norm of each module's change since `copy_weights`."""
     return norms_by_module({
         name: weight.detach() - before[name] for name, weight in model.named_parameters()
     })
 
 
 def ratios(part: Mapping[str, float], whole: Mapping[str, float]) -> dict[str, float]:
-    """Each module's first number over its second; 0 over 0 is 0.
+    """Return each module's first number over its second; 0 over 0 is 0.
 
     Example:
         >>> ratios({"head": 1.0, "norm": 0.0}, {"head": 4.0, "norm": 0.0})
@@ -81,53 +81,53 @@ def ratios(part: Mapping[str, float], whole: Mapping[str, float]) -> dict[str, f
 
 
 def codebook_norms(weight: Tensor, num_codebooks: int) -> Float64[Tensor, " K"]:
-    """Norm of each codebook's rows in a table that holds one codebook after another."""
+    """Return the norm of each codebook's rows in a table with one codebook after another."""
     return weight.detach().double().view(num_codebooks, -1).square().sum(dim=1).sqrt()
 
 
 _MAX_LOGITS = 2**24
-"""Attention logits looked at in one layer; items beyond that are not."""
+"""Most attention logits measured in one layer; the remaining items are left out."""
 
 _QUIET = (RMSNorm, nn.LayerNorm, nn.Dropout)
-"""Parts of a block that add nothing to the stream by themselves."""
+"""Parts of a block that add nothing to the residual stream by themselves."""
 
 
 _ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-"""Of torch's attention, those that may come without a name."""
+"""Arguments of torch's attention that may be positional."""
 
 
 class AttentionRecord(NamedTuple):
-    """One call of attention."""
+    """Measurement of one call of attention."""
 
     name: str
-    """Module that called it."""
+    """Name of the module that called it."""
     head_dim: int
     scale: float
-    """Factor on the dot products, as it was used."""
+    """Factor on the dot products, as used in the call."""
     std: float
     """Standard deviation of the logits of visible keys."""
     largest: float
-    """Largest of them in size."""
+    """Largest absolute logit of a visible key."""
 
 
 class SublayerRecord(NamedTuple):
-    """One sublayer of one block."""
+    """Measurement of one sublayer of a block."""
 
     name: str
     rms: float
-    """Root mean square of what it adds."""
+    """Root mean square of the sublayer's output."""
     stream_rms: float
-    """The same of what enters its block."""
+    """Root mean square of the residual stream that enters its block."""
 
     @property
     def ratio(self) -> float:
-        """Size of what it adds beside that."""
+        """Size of the sublayer's output relative to the residual stream."""
         return self.rms / self.stream_rms if self.stream_rms else math.inf
 
 
 @dataclass
 class ForwardRecord:
-    """What was seen in one pass, in the order of the calls."""
+    """Measurements of one forward pass, in the order of the calls."""
 
     attention: list[AttentionRecord] = field(default_factory=list[AttentionRecord])
     sublayers: list[SublayerRecord] = field(default_factory=list[SublayerRecord])
@@ -137,7 +137,7 @@ class ForwardRecord:
 
 @contextmanager
 def watched(model: nn.Module, seen: ForwardRecord) -> Generator[None]:
-    """See everything that the model does in a with-block; it is left without hooks."""
+    """Record everything the model does in a with-block; hooks are removed afterwards."""
     callers: list[str] = []
     streams: dict[str, float] = {}
     blocks = block_names(model)
@@ -154,6 +154,7 @@ def watched(model: nn.Module, seen: ForwardRecord) -> Generator[None]:
     def leave(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def hook(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
             callers.pop()
+            # only direct children of a block are sublayers
             block = name.rpartition(".")[0]
             if block in streams and not isinstance(module, _QUIET) and isinstance(output, Tensor):
                 found = SublayerRecord(name, root_mean_square(output), streams[block])
@@ -178,7 +179,7 @@ def watched(model: nn.Module, seen: ForwardRecord) -> Generator[None]:
 
 
 def block_names(model: nn.Module) -> list[str]:
-    """Names of the members of every list of modules."""
+    """Return the names of the members of every module list."""
     return [
         f"{name}.{index}"
         for name, module in named_modules(model)
@@ -188,17 +189,17 @@ def block_names(model: nn.Module) -> list[str]:
 
 
 def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every module by name, the model itself by an empty one."""
+    """Return every module by name; the model itself has the empty name."""
     return [*model.named_modules()]  # pyright: ignore[reportUnknownVariableType]  untyped in torch
 
 
 def root_mean_square(values: Tensor) -> float:
-    """In float32 whatever the type of the values."""
+    """Return the root mean square in float32, whatever the type of the values."""
     return float(values.detach().float().square().mean().sqrt())
 
 
 class _AttentionWatch(TorchFunctionMode):
-    """Measures the logits of every attention before it is computed."""
+    """Function mode that measures the logits of every call of attention before it runs."""
 
     def __init__(self, found: list[AttentionRecord], callers: list[str]) -> None:
         super().__init__()
@@ -223,6 +224,7 @@ def _measure(name: str, call: dict[str, Any]) -> AttentionRecord:
     query: Float[Tensor, "B H S E"] = call["query"]
     key: Float[Tensor, "B G M E"] = call["key"]
     _, H, S, E = query.shape
+    # as many items as fit the limit, at least one
     items = max(1, _MAX_LOGITS // (H * S * key.shape[2]))
     scale = 1 / math.sqrt(E) if call.get("scale") is None else float(call["scale"])
     keys = key[:items].float().repeat_interleave(H // key.shape[1], dim=1)
@@ -245,6 +247,7 @@ def _visible(
     if is_causal:
         visible = visible.tril()
     if mask is not None:
+        # a mask without an item axis broadcasts, so there is nothing to cut
         items = slice(len(logits)) if mask.dim() == logits.dim() else slice(None)
         allowed = mask if mask.dtype == torch.bool else mask > -torch.inf
         visible &= allowed[items]

@@ -1,11 +1,11 @@
-"""Judges every update before it touches a weight: accept, skip, go back, or stop.
+"""Judgement of every update before it changes a weight: accept, skip, roll back, or stop.
 
-An update is refused when loss or gradient norm is not finite, or lies far above the median of the
-last accepted ones in units of their median deviation. Differences of the loss are in nats and of
-the gradient norm in logarithms, so a rise counts the same at any level; gradients shorter than
-`clip_norm` are used as they are, so they all count as that long. Only accepted values enter the
-statistics: nothing that was refused can move what the next update is judged by. All numbers are
-plain floats and come from the whole update, so every rank judges alike.
+An update is refused if loss or gradient norm is not finite, or lies far above the median of the
+last accepted ones, in units of their median absolute deviation. The loss is compared in nats and
+the gradient norm as a logarithm, so a rise counts the same at any level; norms below `clip_norm`
+count as `clip_norm`, since clipping leaves those gradients unchanged. Only accepted values enter
+the statistics, so a refused update cannot move the threshold for the next. All numbers are plain
+floats of the whole update, so every rank decides alike.
 
 Source:
     Rousseeuw and Croux 1993, "Alternatives to the Median Absolute Deviation", for the constant;
@@ -28,26 +28,26 @@ from melodac.training.config import StabilityConfig
 from melodac.training.events import Event
 
 ENOUGH = 16
-"""Accepted values from which a median deviation means something: with 8, one of 200 sound values
-with heavy tails lies 8 deviations out, with 16 one of 1000."""
+"""Accepted values from which the median deviation is used: with 8, one of 200 sound values with
+heavy tails lies 8 deviations out, with 16 one of 1000."""
 
 LEAP = math.log(100.0)
-"""Rise above the largest accepted value that is refused while too few are known for a median."""
+"""Rise above the largest accepted value that is refused while there are too few for a median."""
 
 _CONSISTENT = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
 
 class Outliers:
-    """The last accepted values of one quantity, and whether a new one fits in."""
+    """Outlier test of one quantity against its last accepted values."""
 
     def __init__(self, window: int, *, least: float, harmless: float = -math.inf) -> None:
-        """Begin without a past.
+        """Start without accepted values.
 
         Args:
-            window: Values remembered.
-            least: Least deviation; a past without noise must not make every ripple an outlier.
-            harmless: Level that can do no harm: a past below it is taken to lie at it.
+            window: Number of values kept.
+            least: Lower bound of the deviation; without noise every ripple would be an outlier.
+            harmless: Level that can do no harm: accepted values below it count as this level.
         """
         self._least = least
         self._harmless = harmless
@@ -56,32 +56,32 @@ class Outliers:
 
     @property
     def is_full(self) -> bool:
-        """Whether a whole window is known."""
+        """True if as many values are known as the window holds."""
         return len(self._known) == self._known.maxlen
 
     @property
     def level(self) -> float:
-        """Median of what is known, which must be something."""
+        """Median of the known values; there must be one."""
         return median(self._known)
 
     @property
     def values(self) -> list[float]:
-        """What is known, oldest first."""
+        """Known values, oldest first."""
         return list(self._known)
 
     def add(self, value: float) -> None:
-        """Remember an accepted, finite value."""
+        """Add an accepted, finite value."""
         self._known.append(value)
 
     def replace(self, values: Iterable[float]) -> None:
-        """Know only these."""
+        """Replace all known values."""
         self._known = deque(values, self._known.maxlen)
 
     def objection(self, name: str, value: float, sigma: float) -> str | None:
-        """Why a value does not fit in, or None if it does.
+        """Return the reason why a value is an outlier; None if it is none.
 
         Args:
-            name: What the value is, for the sentence.
+            name: Name of the value, for the sentence.
             value: A finite value.
             sigma: Robust standard deviations above the median that are still accepted.
         """
@@ -90,7 +90,8 @@ class Outliers:
         if len(self._known) < self._enough:
             leap = value - max(*self._known, self._harmless)
             return f"{name} leaps up by {leap:.3g}, more than {LEAP:.3g}" if leap > LEAP else None
-        # each value is lifted, not the median alone: else the spread of harmless values counts too
+        # each value is raised to the harmless level, not only the median: otherwise the spread of
+        # harmless values would count too
         known = [max(value, self._harmless) for value in self._known]
         level = median(known)
         spread = median(abs(value - level) for value in known)
@@ -104,7 +105,7 @@ class Outliers:
 
 
 RELEASE = 0.8
-"""Share of its limit below which an alarm has ended; a value at the limit must not chatter."""
+"""Share of its limit below which an alarm ends: hysteresis, so that it does not flicker."""
 
 _SENTENCES = {
     "clip_frac": "{:.0%} of the updates are clipped, more than {:.0%}: lower train.learning_rate "
@@ -119,7 +120,7 @@ _SENTENCES = {
 
 
 class Alarms:
-    """Which alarms are ringing."""
+    """Alarms that have begun and not ended."""
 
     def __init__(self) -> None:
         self._ringing: set[str] = set()
@@ -130,15 +131,15 @@ class Alarms:
         return sorted(self._ringing)
 
     def replace(self, ringing: Iterable[str]) -> None:
-        """Let exactly these ring."""
+        """Replace the active alarms."""
         self._ringing = set(ringing)
 
     def end(self, name: str) -> None:
-        """Let an alarm ring no more, so that it may be raised again."""
+        """End an alarm, so that it may be raised again."""
         self._ringing.discard(name)
 
     def check(self, update: int, name: str, value: float, limit: float) -> list[Event]:
-        """The event of an alarm that begins now; nothing if it was ringing or is not due."""
+        """Return the event of an alarm that begins now; nothing if it is active or not due."""
         if value <= limit:
             if value < RELEASE * limit or value == 0.0:
                 self.end(name)
@@ -151,47 +152,47 @@ class Alarms:
 
 
 ABSURD_NATS = 100.0
-"""Loss that no working model has, 14 times that of a guess among 1024: refused from update 1."""
+"""Loss that no working model has, 14 times that of a uniform guess: refused from update 1 on."""
 
 RISE_NATS = 0.5
-"""Rise of the median loss above the lowest it has been that raises an alarm."""
+"""Rise of the median loss above its lowest value, in nats, that raises an alarm."""
 
 _LEAST_NATS = 0.1
-"""Least deviation of the loss."""
+"""Lower bound of the loss's deviation, in nats."""
 
 _LEAST_LOG_NORM = 0.4
-"""Least deviation of the log gradient norm, a factor of 1.5: a hard but sound window has six times
-the norm of its neighbours, and clipping bounds what it can do."""
+"""Lower bound of the log gradient norm's deviation, a factor of 1.5: a hard but sound window has
+six times the norm of its neighbours, and clipping bounds its effect."""
 
 _LEAST_NORM = 1e-30
-"""A gradient of nothing but zeros has this norm, so that it has a logarithm."""
+"""Norm in place of 0, so that an all-zero gradient has a logarithm."""
 
 Verdict = Literal["accept", "skip", "roll_back", "stop"]
 
 
 class Judgement(NamedTuple):
-    """What to do with an update whose gradients are known, and why."""
+    """Decision on an update whose gradients are known, with the reason."""
 
     verdict: Verdict
     reason: str = ""
 
     def event(self, update: int, loss: float, grad_norm: float) -> Event:
-        """The line that a refused update leaves in the log, whatever follows from it."""
+        """Return the event of a refused update for the log, whatever the consequence."""
         values = {"verdict": self.verdict, "loss": loss, "grad_norm": grad_norm}
         return Event("skip", update, f"update refused: {self.reason}", values)
 
 
 class StabilityController:
-    """The memory of a run's last updates, and the rules that refuse one."""
+    """Rules that refuse an update, with the history of the last updates that they need."""
 
     def __init__(self, config: StabilityConfig, *, clip_norm: float) -> None:
-        """Begin without any history.
+        """Start without history.
 
         Args:
             config: Windows, limits and alarms.
-            clip_norm: Largest gradient norm that is used as it is. What is shorter can do no more
-                harm than that, however small gradients were before: those of a memorised model have
-                a norm of 0.001, and 0.1 is sound.
+            clip_norm: Gradient norm from which gradients are clipped. A smaller norm is harmless
+                however small the norms before were: a memorised model has norms of 0.001, and 0.1
+                is sound.
         """
         self.config = config
         self.rollbacks = 0
@@ -208,20 +209,20 @@ class StabilityController:
 
     @property
     def learning_rate_scale(self) -> float:
-        """Factor on the scheduled learning rate: smaller after each time the run went back."""
+        """Factor on the scheduled learning rate, smaller after each rollback."""
         return self.config.rollback_learning_rate_ratio**self.rollbacks
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the last update was accepted: only such a state is worth going back to."""
+        """True if the last update was accepted: only such a state is worth rolling back to."""
         return self._skips_in_a_row == 0
 
     @property
     def rollback_below(self) -> int | None:
-        """Update that the next target must lie below; None if any will do.
+        """Update that the next rollback target must lie below; None if any target will do.
 
-        Until a whole window of updates is accepted after a rollback, what it went back to is under
-        suspicion itself, and the next one goes further back.
+        Until a whole window of updates is accepted after a rollback, its target is under suspicion
+        too, and the next rollback goes further back.
         """
         return None if self._losses.is_full else self._rolled_back_to
 
@@ -236,15 +237,15 @@ class StabilityController:
         return sum(self._is_clipped) / max(1, len(self._is_clipped))
 
     def judge(self, loss: float, grad_norm: float, *, loss_scale: float = 1.0) -> Judgement:
-        """Decide on an update before it is taken, and remember the decision.
+        """Decide on an update before it is applied, and record the decision.
 
         Args:
             loss: Nats per code of the whole update.
             grad_norm: Norm of its gradient before clipping.
-            loss_scale: Factor the loss was multiplied by for float16. An overflow of the gradient
-                above 1 is the scaler's to repair by halving it and counts as no skip.
+            loss_scale: Factor of the loss for float16. Above 1, the scaler repairs an overflow of
+                the gradient by halving the factor, so the update does not count as skipped.
         """
-        # finiteness first and apart: a comparison with NaN is false whichever way it is put
+        # finiteness is checked first: every comparison with NaN is false
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             if math.isfinite(loss) and loss_scale > 1.0:
                 return Judgement("skip", f"the gradient overflows at loss scale {loss_scale:g}")
@@ -260,13 +261,13 @@ class StabilityController:
         return Judgement("accept")
 
     def accepted(self, update: int, *, is_clipped: bool, update_ratio: float | None) -> list[Event]:
-        """What an update that was just taken gives reason to say; each alarm once an episode.
+        """Record an applied update and return the alarms that begin with it.
 
         Args:
-            update: Its number.
-            is_clipped: Whether its gradient was longer than `clip_norm`.
-            update_ratio: Size of the change of the weights beside the weights; None if it was not
-                measured.
+            update: Number of the update.
+            is_clipped: True if its gradient norm was above `clip_norm`.
+            update_ratio: Norm of the change of the weights over that of the weights; None if it
+                was not measured.
         """
         self._is_clipped.append(is_clipped)
         has_window = len(self._is_clipped) == self.config.window
@@ -285,21 +286,21 @@ class StabilityController:
         ]
 
     def context_changed(self) -> None:
-        """Forget the levels of loss and gradient: windows of another length have others."""
+        """Forget the levels of loss and gradient: windows of another length have other levels."""
         self._losses.replace([])
         self._log_norms.replace([])
         self._lowest = None
         self._alarms.end("loss_rise")
 
     def rolled_back(self, update: int, *, to: int) -> Event:
-        """Begin anew after the run went back, with a smaller learning rate.
+        """Reset the history after a rollback and lower the learning rate.
 
-        The history goes too: a level that lies in the music and not in the weights is met again,
-        and must not be refused for ever.
+        The history goes too: a level that lies in the music and not in the weights will come back
+        and must not be refused forever.
 
         Args:
             update: Number of the update that was refused last.
-            to: Update of the checkpoint whose weights, moments and average are back.
+            to: Update of the checkpoint whose weights, optimizer state and EMA weights are back.
         """
         self.context_changed()
         self._is_skipped.clear()
@@ -317,7 +318,7 @@ class StabilityController:
         )
 
     def state(self) -> dict[str, Any]:
-        """All that the next judgement depends on, as JSON values."""
+        """Return the state that the next judgement depends on, as JSON values."""
         return {
             "losses": self._losses.values,
             "log_norms": self._log_norms.values,
@@ -332,7 +333,7 @@ class StabilityController:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state()` stood.
+        """Restore the state that `state()` returned.
 
         Raises:
             CheckpointMismatchError: If an entry is missing, left over or of another type.
@@ -384,7 +385,7 @@ class StabilityController:
 
 
 class _State(Section):
-    """The shape of `StabilityController.state()`."""
+    """Schema of `StabilityController.state()`."""
 
     losses: tuple[float, ...]
     log_norms: tuple[float, ...]
@@ -399,7 +400,7 @@ class _State(Section):
 
 
 def divergence(update: int, reason: str, *, rollbacks: int) -> DivergenceError:
-    """The error that ends a run at an update that leaves no way on."""
+    """Build the error that ends a run which cannot recover: the rollback limit is reached."""
     return DivergenceError(
         f"update {update} is refused and the run went back {rollbacks} times already: {reason}. "
         "Refused updates change no weight, so the checkpoints are good: lower "

@@ -1,7 +1,7 @@
-"""The audit of a model before update 0: is it one that can learn at all?
+"""Audit of a model before update 0: can it learn at all?
 
 Every number is measured on the model object with one real batch, every problem is one plain
-sentence. Only fresh weights are judged: training moves all of these numbers on purpose.
+sentence. Only fresh weights are judged: training changes all of these numbers on purpose.
 """
 
 import math
@@ -35,21 +35,21 @@ from melodac.training.guards.model_probe import (
 from melodac.training.loss import codebook_means, per_codebook_loss, total_loss
 
 _STD_FACTOR = 2.0
-"""A fresh matrix may be so much larger or smaller than the table says."""
+"""Allowed factor between a fresh matrix's deviation and the table's, in either direction."""
 
 
 def find_misfits(model: LanguageModel, pattern: DelayPattern) -> tuple[str, ...]:
-    """Sentences about types and shapes with which nothing can be computed."""
+    """Return sentences about types and shapes that make a forward pass impossible."""
     return (*_types(model), *_shapes(model, pattern))
 
 
 def find_structural_faults(model: LanguageModel) -> tuple[str, ...]:
-    """Sentences about frozen parameters, batch statistics and initial sizes."""
+    """Return sentences about frozen parameters, batch statistics and initial sizes."""
     return (*_frozen(model), *_batch_statistics(model), *_initial_sizes(model))
 
 
 def describe_model(model: LanguageModel, seen: ForwardRecord) -> dict[str, str | int]:
-    """Facts read from the model object and from what one pass of it called."""
+    """Return facts read from the model object and from the modules that one pass called."""
     facts: dict[str, str | int] = {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "parameter_types": ", ".join(sorted({_name(w.dtype) for w in model.parameters()})),
@@ -143,11 +143,11 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def find_silent_parameters(model: LanguageModel, part: Part) -> Iterator[str]:
-    """Sentences about parameters, heads and embedding rows without gradient.
+    """Return sentences about parameters, heads and embedding rows without gradient.
 
     Args:
-        model: Holds the gradients.
-        part: What was read.
+            model: Model after a backward pass.
+            part: Micro-batch of that pass.
     """
     return iter([*_parameters(model), *_heads(model), *_rows(model, part)])
 
@@ -155,7 +155,7 @@ def find_silent_parameters(model: LanguageModel, part: Part) -> Iterator[str]:
 def _parameters(model: LanguageModel) -> Iterator[str]:
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
-            continue  # said already: it is frozen
+            continue  # already reported as frozen
         if weight.grad is None:
             yield f"{name} receives no gradient: the loss does not depend on it, remove or use it"
         elif not bool(weight.grad.any()):
@@ -166,7 +166,7 @@ def _parameters(model: LanguageModel) -> Iterator[str]:
 
 
 def _heads(model: LanguageModel) -> Iterator[str]:
-    # what is sure to be of one codebook after another, whatever its rows are made of
+    # rows or biases: both are ordered by codebook in every embedding mode
     rows = model.head.bias if model.head.weight is None else model.head.weight
     gradient = None if rows is None else rows.grad
     if gradient is None or not bool(gradient.any()):
@@ -195,7 +195,8 @@ def _rows(model: LanguageModel, part: Part) -> Iterator[str]:
 
 
 def _matters(counted: Bool[Tensor, "B K S"]) -> Bool[Tensor, "B S"]:
-    """True for the steps that a counted cell, there or later, may read."""
+    """Return True for the steps at which or after which a counted cell lies."""
+    # a running "or" from the last step backwards
     return counted.any(dim=1).flip(-1).cummax(dim=-1).values.flip(-1)
 
 
@@ -207,47 +208,47 @@ class Bounds(NamedTuple):
 
 
 _ATTENTION_STD = Bounds(0.5, 2.0)
-"""Named sizes and patterns are at 0.8 to 1.1; a scale of 1 at 5.7 or more."""
+"""Bounds of the deviation: named sizes and patterns have 0.8 to 1.1, a scale of 1 at least 5.7."""
 
 _SUBLAYER_RATIO = Bounds(0.02, 6.0)
-"""Named sizes and patterns are at 0.15 to 1.4, less the deeper the model, more the fewer codebooks
-make the first stream."""
+"""Bounds of the sublayer ratio: named sizes and patterns have 0.15 to 1.4, less for deeper models,
+more if fewer codebooks make up the first stream."""
 
 _ITEMS, _STEPS = 2, 512
-"""Windows and steps that are looked at."""
+"""Windows, and steps of each, that are measured."""
 
 _STAND_IN = "genre=waltz, instrument=piano, tempo_bpm=90"
-"""What a model that reads texts is given to read."""
+"""Text given to a model that reads texts."""
 
 
 @dataclass(frozen=True)
 class AuditLimits:
-    """What a fresh model must keep to; every named size lies well inside."""
+    """Limits for a fresh model; every named size lies well inside."""
 
     attention_std: Bounds = _ATTENTION_STD
     """Standard deviation of attention logits: 1 for unit-size queries and keys."""
     largest_attention_logit: float = 30.0
-    """Size of a logit beside which other keys are hardly seen."""
+    """Largest absolute logit; beyond it softmax nearly ignores the other keys."""
     sublayer_ratio: Bounds = _SUBLAYER_RATIO
-    """Size of what a sublayer adds beside the stream it is added to."""
+    """Size of a sublayer's output relative to the residual stream that enters its block."""
     total_loss: float = 0.25
     """Nats between the first loss and that of a uniform guess, over all codebooks."""
     codebook_loss: float = 0.5
-    """The same for one codebook, which may hold one code over and over."""
+    """Limit of that difference for one codebook, which may hold a single code over and over."""
     item_difference: float = 1e-3
     """Largest change of an item's logits when the other items of its batch change."""
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What the audit found."""
+    """Measurements and problems that the audit found."""
 
     numbers: dict[str, float]
-    """Every measured value, by what it is and of which module."""
+    """Measured values, by kind and module."""
     facts: dict[str, str | int]
-    """What the model is, read from the model itself."""
+    """Facts about the model, read from the model itself."""
     problems: tuple[str, ...]
-    """One plain sentence each; none if training may begin."""
+    """Problems, one plain sentence each; empty if training may begin."""
 
 
 def audit_start(
@@ -257,17 +258,17 @@ def audit_start(
     *,
     limits: AuditLimits = AuditLimits(),
 ) -> AuditReport:
-    """Measure a fresh model; its weights stay as they are, its gradients are cleared.
+    """Measure a fresh model; weights stay as they are, gradients are cleared.
 
     Args:
         model: Untrained, not compiled, not sharded.
-        parts: Micro-batches of one update, as the trainer reads them; a piece of the first is
-            enough, and fits where all of it would not fit in float32.
+        parts: Micro-batches of one update, as the trainer reads them; a piece of the first one is
+            used, which fits in memory in float32 even if the whole does not.
         pattern: Delay pattern of the codes.
-        limits: What a fresh model must keep to.
+        limits: Limits for a fresh model.
     """
     misfits = find_misfits(model, pattern)
-    if misfits:  # a pass would end in an error that says less
+    if misfits:  # a forward pass would end in an error that says less
         return AuditReport({}, describe_model(model, ForwardRecord()), misfits)
     part = _cut(parts[0], pattern)
     was_training = model.training
@@ -307,7 +308,7 @@ def _cut(part: Part, pattern: DelayPattern) -> Part:
 
 
 def _run_through(model: LanguageModel, part: Part) -> tuple[ForwardRecord, _Losses]:
-    """Look into the first forward pass, add up the gradients of all."""
+    """Record the first forward pass and sum the gradients of all passes."""
     seen = ForwardRecord()
     sums: list[tuple[Tensor, Tensor]] = []
     for index, condition in enumerate(_conditions(model, len(part.sequence))):
@@ -322,7 +323,7 @@ def _run_through(model: LanguageModel, part: Part) -> tuple[ForwardRecord, _Loss
 
 
 def _conditions(model: LanguageModel, num_items: int) -> list[Condition | None]:
-    """A text for every item, then none: no batch of real texts is sure to hold both."""
+    """Return a text for every item, then none: a batch of real texts need not hold both."""
     if model.text_encoder is None:
         return [None]
     device = model.embedding.weight.device
@@ -392,7 +393,8 @@ def _judge_losses(losses: _Losses, limits: AuditLimits) -> Iterator[str]:
 
 @torch.no_grad()
 def _item_difference(model: LanguageModel, part: Part) -> float:
-    """Change of the first item's logits, in training mode, when its batch mates change."""
+    """Return the change of the first item's logits, in training mode, when other items change."""
+    # training mode, since batch statistics act there only; dropout is switched off again
     model.train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):

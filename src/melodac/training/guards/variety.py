@@ -1,13 +1,13 @@
-"""What a model says on a few windows: how varied, how repetitive, how widely it looks.
+"""Variety of a model's output on a few windows: distinct codes, entropy, repeats, attention.
 
-Generation comes in as a function: training and sampling do not know each other. Every number is
-taken over the same cells as that of the truth, so the two can be compared whatever the number of
-cells; alone, a count of distinct codes says how many cells there were. Cells that are not counted
-(specials, past the end) never enter.
+Generation is passed in as a function, since `training` and `sampling` do not import each other.
+Every number is taken over the same cells as for the true codes, so the two can be compared; a count
+of distinct codes alone depends on the number of cells. Cells that are not counted (specials, past
+the end) never enter.
 
-Attention entropy is a share of its maximum: a layer that looks at all visible keys alike has 1, one
-that looks at a single key has 0, however many keys there are. It starts near 1 and differs between
-layers, so it is compared with its own value before training.
+Attention entropy is a share of its maximum: a layer that attends to all visible keys alike has 1,
+one that attends to a single key has 0, however many keys there are. It starts near 1 and differs
+between layers, so it is compared with its own value before training.
 """
 
 import math
@@ -50,13 +50,13 @@ class LayerAttention(NamedTuple):
 def watched_attention(model: LanguageModel) -> Generator[list[LayerAttention]]:
     """Measure the causal self-attention of every layer that runs inside the block, in order.
 
-    The model computes as before: queries and keys are worked out a second time beside it. What
-    reads a text is not watched.
+    The model computes as before; queries and keys are computed a second time for the measurement.
+    Cross-attention is not measured.
     """
     seen: list[LayerAttention] = []
 
     def hook(attention: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(attention, Attention):  # for the type checker: hooks hear of any module
+        if isinstance(attention, Attention):  # for the type checker: hooks get any module
             x, rotary = args[:2]
             with torch.no_grad():
                 seen.append(_measure(attention, x, rotary))
@@ -79,10 +79,11 @@ def _measure(
     query, key, _ = attention.project(x, rotary)
     S = x.shape[1]
     hidden = torch.ones(S, S, dtype=torch.bool, device=x.device).triu(1)
+    # from 2 on: the first step sees a single key, and ln(1) = 0 would be the divisor
     num_visible = torch.arange(2, S + 1, device=x.device)
     shares: list[float] = []
     largest: list[float] = []
-    for one_query, one_key in zip(query, key, strict=True):  # item by item: H S S logits at once
+    for one_query, one_key in zip(query, key, strict=True):  # item by item: only H S S logits
         keys = one_key.repeat_interleave(attention.num_heads // attention.num_kv_heads, dim=0)
         logits = one_query.float() @ keys.float().transpose(-1, -2) / math.sqrt(attention.head_dim)
         logits = logits.masked_fill(hidden, -torch.inf)
@@ -94,38 +95,38 @@ def _measure(
 
 
 _PROBE_SEED = 0
-"""Of the codes sampled from predictions: the same draws at every validation."""
+"""Seed of the codes sampled from predictions; equal draws at every validation."""
 
 _ROUNDING_NATS = 1e-3
-"""What float32 may add to an entropy of 1024 codes, with room."""
+"""Largest error of float32 in an entropy of 1024 codes, with a margin."""
 
 
 class CodeUse(NamedTuple):
-    """Codes of some cells, one entry per codebook."""
+    """Variety of the codes of some cells, one entry per codebook."""
 
     positions: tuple[int, ...]
-    """Cells looked at."""
+    """Number of cells."""
     distinct: tuple[int, ...]
-    """Codes that occur."""
+    """Number of distinct codes."""
     entropy_nats: tuple[float, ...]
-    """Entropy of the codes by frequency."""
+    """Entropy of the code frequencies."""
 
 
 class PredictionUse(NamedTuple):
-    """What a model says on given windows, beside what was true on the same cells."""
+    """Variety of a model's predictions on given windows, and of the true codes there."""
 
     truth: CodeUse
     likeliest: CodeUse
-    """The likeliest code of each cell. It falls as soon as a model learns which codes are frequent,
-    so it is shown and never judged."""
+    """Likeliest code of each cell. Its variety falls as soon as a model learns which codes are
+    frequent, so it is reported and never judged."""
     sampled: CodeUse
-    """One code of each cell, drawn at T = 1."""
+    """Code of each cell drawn at T = 1."""
     entropy_nats: tuple[float, ...]
     """Mean entropy of the predictions of each codebook."""
 
 
 def count_use(codes: Int[Tensor, "B K S"], counted: Bool[Tensor, "B K S"]) -> CodeUse:
-    """How varied the counted codes of each codebook are.
+    """Measure the variety of the counted codes of each codebook.
 
     Example:
         >>> codes = torch.tensor([[[5, 5, 7, 7], [1, 1, 1, 1025]]])
@@ -151,11 +152,11 @@ def measure_predictions(
     sequence: Int[Tensor, "B K S"],
     counted: Bool[Tensor, "B K S"],
 ) -> PredictionUse:
-    """How varied a model's predictions are, beside the truth of the same cells.
+    """Measure the variety of a model's predictions, and of the true codes of the same cells.
 
     Args:
         logits: Prediction of every cell.
-        sequence: The delayed codes that were to be predicted.
+        sequence: Delayed codes that were to be predicted.
         counted: True where the cell is a code whose prediction counts.
 
     Raises:
@@ -188,7 +189,7 @@ def measure_predictions(
 def _check_entropies(
     sums: Float[Tensor, " K"], positions: Int64[Tensor, " K"]
 ) -> tuple[float, ...]:
-    """Mean entropies; one outside of what V codes can have is a fault of the measurement."""
+    """Return mean entropies; one that V codes cannot have is a fault of the measurement."""
     limit = math.log(CODEBOOK_SIZE)
     means = [float(mean) for mean in sums / positions.clamp(min=1)]
     for codebook, mean in enumerate(means):
@@ -202,30 +203,30 @@ def _check_entropies(
 
 @runtime_checkable
 class GenerateCodes(Protocol):
-    """Generation at T = 1 from nothing, with the same seeds at every call."""
+    """Generation at T = 1 without a prefix, with the same seeds at every call."""
 
     def __call__(
         self, model: LanguageModel, num_items: int, num_frames: int
     ) -> Int64[Tensor, "B K T"]:
-        """Codes of so many clips of so many frames."""
+        """Generate clips of a given number of frames."""
         ...
 
 
 @dataclass(frozen=True)
 class CollapseMetrics:
-    """What was measured on the probe windows."""
+    """Measurements on the probe windows."""
 
     predictions: PredictionUse
     generated: CodeUse
-    """Of as many freely generated frames as the probe windows count."""
+    """Variety of freely generated frames, as many as the probe windows count."""
     generated_repeats: float | None
     """Share of n-grams of codebook 0 heard before in their clip; None if the clips are short."""
     truth_repeats: float | None
-    """The same of the probe windows: music repeats itself too."""
+    """Share of repeated n-grams in the probe windows themselves: music repeats too."""
     attention: tuple[LayerAttention, ...]
 
     def line(self) -> Metrics:
-        """All of it by name, for the log."""
+        """Return all measurements by name, for the log."""
         said = self.predictions
         named: dict[str, Sequence[float]] = {
             "usage_k": said.sampled.distinct,
@@ -249,11 +250,11 @@ class CollapseMetrics:
 
 
 def choose_probe(windows: WindowTable, count: int) -> WindowTable:
-    """Windows spread evenly over a table, longest first where they differ; fewer if it has fewer.
+    """Choose windows spread evenly over a table, the longest ones if there are enough.
 
     Args:
-        windows: Those of the validation split.
-        count: Windows wanted.
+        windows: Windows of the validation split.
+        count: Number of windows; fewer if the table has fewer.
     """
     longest = np.flatnonzero(windows.num_frames == windows.num_frames.max())
     candidates = longest if len(longest) >= count else np.arange(len(windows))
@@ -270,13 +271,13 @@ def probe_model(
     generate_codes: GenerateCodes,
     condition: Condition | None = None,
 ) -> CollapseMetrics:
-    """Look at a model, in evaluation mode; logits that are not finite are `NonFiniteError`.
+    """Measure a model in evaluation mode; logits that are not finite raise `NonFiniteError`.
 
     Args:
-        model: The weights that are validated.
+        model: Model with the validated weights.
         pattern: Delay pattern of the run.
         probe: Windows of the validation split.
-        generate_codes: Draws clips from the model.
+        generate_codes: Function that generates clips from the model.
         condition: Texts of the windows.
     """
     sequence, counted = build_targets(probe, pattern, next(model.parameters()).device)

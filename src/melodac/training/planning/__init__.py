@@ -1,1 +1,1 @@
-"""What a run will do and take, said before its first update: schedules, memory, disk, hours."""
+"""Planning of a run before its first update: memory, disk, hours, music per parameter."""

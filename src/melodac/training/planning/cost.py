@@ -1,7 +1,7 @@
-"""What a run will take, said before its first update: memory, hours, disk, and music per parameter.
+"""Forecast of a run before its first update: memory, hours, disk, and music per parameter.
 
-Nothing is trained here: hours come from passes over real windows whose gradients are thrown away,
-all else from the shape of the run.
+Nothing is trained here: hours come from passes over real windows whose gradients are discarded,
+everything else from the shape of the run.
 """
 
 import math
@@ -32,25 +32,24 @@ from melodac.training.state import ALWAYS_KEPT
 from melodac.training.step import GradientAccumulator
 
 FEW_CODES = 1.0
-"""Codes a parameter below which a model can learn its music by heart."""
+"""Codes per parameter below which a model can memorise its music."""
 
 _STEP_COPIES = 6.5
-"""What a step costs, in copies of the weights, which read and write each once: the norm reads
-gradients, clipping reads and writes them, AdamW reads 4 and writes 3, the average reads 2, writes
-1."""
+"""Cost of a step, in copies of the weights, each of which is one read and one write: the norm reads
+gradients, clipping reads and writes them, AdamW reads 4 and writes 3, EMA reads 2 and writes 1."""
 
 
 class PassTimes(NamedTuple):
-    """Seconds of what every update repeats, measured."""
+    """Measured seconds of the parts that every update repeats."""
 
     part_s: float
     """Forward and backward pass of one part of update 1."""
     step_s: float
-    """Norm, clipping, optimizer and average, once an update."""
+    """Norm, clipping, optimizer and EMA weights, once per update."""
 
 
 class RunShape(NamedTuple):
-    """Everything about a run that decides what it takes."""
+    """Shape of a run: everything that decides its cost."""
 
     model: LanguageModelConfig
     config: TrainConfig
@@ -75,21 +74,21 @@ class RunShape(NamedTuple):
 
 
 class RunForecast(NamedTuple):
-    """What to tell before a run."""
+    """Forecast of a run, for the log."""
 
     lines: tuple[str, ...]
-    """One plain sentence about each thing that the run takes."""
+    """One plain sentence about each resource of the run."""
     warnings: tuple[str, ...]
-    """What is allowed and yet likely to end badly."""
+    """Settings that are allowed but likely to end badly, one sentence each."""
 
 
 def time_passes(gradients: GradientAccumulator, model: nn.Module, data: UpdateInput) -> PassTimes:
-    """Time one part of an update after one that warms up; no weight, moment or average changes.
+    """Time one part of an update after a warm-up pass; weights and optimizer state stay.
 
     Args:
-        gradients: Of the trainer, or made for this.
-        model: Whose gradients they are; it has none afterwards.
-        data: What the first update reads.
+        gradients: Accumulator of the trainer, or one made for this.
+        model: Model of the accumulator; its gradients are cleared.
+        data: Input of the first update.
     """
     one = data._replace(parts=data.parts[:1])
     weights = list(model.parameters())
@@ -105,12 +104,12 @@ def time_passes(gradients: GradientAccumulator, model: nn.Module, data: UpdateIn
 
 
 def estimate_seconds(shape: RunShape, times: PassTimes, *, first: int = 1) -> float:
-    """Seconds from an update to the end, those of sampling for signs of collapse not counted.
+    """Estimate the seconds from an update to the end, without the sampling of collapse probes.
 
     Args:
-        shape: The run.
-        times: What was measured on its first update.
-        first: The update to begin with.
+        shape: Shape of the run.
+        times: Times measured on its first update.
+        first: First update to count.
     """
     config = shape.config
     parts = config.windows_per_update // config.micro_batch // shape.world_size
@@ -122,7 +121,7 @@ def estimate_seconds(shape: RunShape, times: PassTimes, *, first: int = 1) -> fl
         seconds += max(0, end - max(begin, first) + 1) * (parts * part_s + times.step_s)
     windows = math.ceil(shape.validation_frames / shape.window_frames)
     steps = shape.pattern.num_steps(shape.window_frames)
-    # a forward pass is a third of a whole one
+    # the backward pass takes twice the time of the forward pass, so validation takes a third
     window_s = times.part_s / 3 / config.micro_batch
     window_s *= count_training_flops(shape.model, batch_size=1, num_steps=steps) / _work(shape, 1)
     validations = math.ceil(config.updates / config.validate_every)
@@ -131,27 +130,28 @@ def estimate_seconds(shape: RunShape, times: PassTimes, *, first: int = 1) -> fl
 
 
 def estimate_disk(shape: RunShape) -> int:
-    """Most bytes that checkpoints and the best weights fill at once, one being written included."""
+    """Return the most bytes of checkpoints and best weights, one in writing included."""
     config, count = shape.config, count_parameters(shape.model)
     moments = 2 * count.total - (count.blocks if config.optimizer == "muon" else 0)
+    # float32: weights, EMA weights and optimizer state
     checkpoint = 4 * (2 * count.total + moments)
     kept = config.keep_checkpoints
     if config.keep_checkpoints_mb:
         older = int(config.keep_checkpoints_mb * 1e6) // checkpoint
         kept = min(kept, ALWAYS_KEPT + older)
-    # one is written before the oldest goes, and one more stays if the newest are not healthy
+    # one is written before the oldest is removed, and an older healthy one may be kept too
     return (kept + 2) * checkpoint + (ALWAYS_KEPT + 1) * 4 * 2 * count.total
 
 
 def check_disk(shape: RunShape, directory: Path) -> str:
-    """Refuse a run whose checkpoints cannot fit; else one sentence about it.
+    """Check that the checkpoints of a run fit on the disk; return one sentence about it.
 
     Args:
-        shape: The run.
-        directory: Where its checkpoints are to go; what it holds already counts as room.
+        shape: Shape of the run.
+        directory: Folder of its checkpoints; its present content counts as free space.
 
     Raises:
-        OutputError: If there is less room than they fill.
+        OutputError: If there is too little space.
     """
     needed = estimate_disk(shape)
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
@@ -174,16 +174,16 @@ def forecast_run(
     times: PassTimes | None = None,
     first: int = 1,
 ) -> RunForecast:
-    """All that can be said of a run before it starts.
+    """Forecast memory, disk and hours of a run before it starts.
 
-    A run whose checkpoints do not fit on the disk is refused with `OutputError`.
+    A run whose checkpoints do not fit on the disk raises `OutputError`.
 
     Args:
-        shape: The run.
-        device: Where the model is to be.
-        directory: Where the checkpoints are to go.
-        times: What `time_passes` measured; without it nothing is said of hours.
-        first: The update to begin with.
+        shape: Shape of the run.
+        device: Device of the model.
+        directory: Folder of the checkpoints.
+        times: Result of `time_passes`; without it hours are left out.
+        first: First update to count.
     """
     lines = [_describe_model(shape), _describe_windows(shape)]
     memory_line, memory_warnings = _describe_memory(shape, device)
@@ -262,7 +262,7 @@ def _data_warnings(shape: RunShape) -> list[str]:
 
 
 def _position_warnings(shape: RunShape) -> list[str]:
-    # RoFormer, equation 15: the slowest pair of channels turns once in so many steps
+    # wavelength of the slowest pair of channels (RoFormer, equation 15), in steps
     head_dim = shape.model.head_dim
     slowest = 2 * math.pi * shape.model.rope_base ** ((head_dim - 2) / head_dim)
     if shape.num_steps <= slowest / 2:
@@ -274,13 +274,14 @@ def _position_warnings(shape: RunShape) -> list[str]:
 
 
 def _work(shape: RunShape, update: int) -> int:
-    """Arithmetic of one window at an update."""
+    """Return the floating-point operations of one window at an update."""
     frames = context_frames_at(update, shape.config, shape.window_frames)
     steps = shape.pattern.num_steps(frames)
     return count_training_flops(shape.model, batch_size=1, num_steps=steps)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    # kernels run asynchronously: without this only their launch would be timed
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started_s = time.perf_counter()

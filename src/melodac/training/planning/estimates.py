@@ -1,7 +1,6 @@
-"""What a model will cost, known before it is built: memory, arithmetic, codes per parameter.
+"""Cost of a model, known before it is built: memory, arithmetic, codes per parameter.
 
-Printed before a training run starts, and the arithmetic is what model FLOP utilisation is measured
-against.
+Printed before a training run starts; model FLOP utilisation is measured against the arithmetic.
 """
 
 from typing import NamedTuple
@@ -16,38 +15,38 @@ from melodac.models.config import (
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 
 _COPIES_OF_WEIGHTS = 5
-"""Weights, gradients, two moments of AdamW, averaged weights."""
+"""Copies of the weights: weights, gradients, two moments of AdamW, EMA weights."""
 
 _COPIES_OF_LOGITS = 3
-"""Logits, their log-softmax, the gradient of the logits."""
+"""Copies of the logits: logits, their log-softmax, their gradient."""
 
 
 class MemoryEstimate(NamedTuple):
     """Bytes that training holds at its peak, by cause."""
 
     state_bytes: int
-    """Weights and everything of their shape."""
+    """Weights, gradients, optimizer state and EMA weights."""
     activation_bytes: int
-    """What the blocks keep for the backward pass, and rows of codes that are made anew."""
+    """Activations kept for the backward pass, and projected rows of codes."""
     logit_bytes: int
-    """Logits and what the loss makes of them."""
+    """Logits and the results of the loss."""
 
     @property
     def total_bytes(self) -> int:
-        """All of it, the process itself not counted."""
+        """Sum of all causes, without the process itself."""
         return self.state_bytes + self.activation_bytes + self.logit_bytes
 
 
 def estimate_training_memory(
     config: LanguageModelConfig, *, batch_size: int, num_steps: int, bytes_per_number: int = 4
 ) -> MemoryEstimate:
-    """Memory of one update of AdamW with averaged weights, without recomputation.
+    """Estimate the memory of one update of AdamW with EMA weights, without recomputation.
 
     Args:
         config: Shape of the model.
         batch_size: Windows in memory at once.
         num_steps: Steps of a window.
-        bytes_per_number: Width of activations and logits; weights and moments are float32.
+        bytes_per_number: Size of activations and logits; weights and optimizer state are float32.
     """
     logits = batch_size * num_steps * config.num_codebooks * CODEBOOK_SIZE
     kept = num_steps * (config.num_layers * _kept_per_step(config) + 4 * config.dim)
@@ -65,7 +64,7 @@ def estimate_training_memory(
 
 
 def _table_bytes(config: LanguageModelConfig) -> int:
-    """Bytes of tables that are no weights: one for each end of the model, and their gradients."""
+    """Return the bytes of projected or tied tables, two with their gradients."""
     if config.embedding == "learned":
         return 0
     table = 4 * config.num_codebooks * CODEBOOK_SIZE * config.dim
@@ -74,10 +73,10 @@ def _table_bytes(config: LanguageModelConfig) -> int:
 
 
 def _kept_per_step(config: TransformerConfig) -> int:
-    """Numbers that one block keeps of each step for the backward pass."""
+    """Return the numbers that one block keeps of each step for the backward pass."""
     kv_dim = config.num_kv_heads * config.head_dim
-    # Each norm keeps what comes in, its quotient and what goes out; attention keeps queries, keys,
-    # values and its result; feed-forward four of its width; dropout a mask per sublayer.
+    # Each norm keeps its input, the quotient and its output; attention keeps queries, keys, values
+    # and its result; feed-forward keeps four of its width; dropout a mask per sublayer.
     sublayers = config.num_sublayers // config.num_layers
     norms = sublayers * 3 * config.dim
     attention = (config.dim + 2 * kv_dim) + 2 * (config.dim + kv_dim) + config.dim
@@ -87,11 +86,11 @@ def _kept_per_step(config: TransformerConfig) -> int:
 
 
 def count_training_flops(config: LanguageModelConfig, *, batch_size: int, num_steps: int) -> int:
-    """Multiplications and additions of one forward and backward pass.
+    """Return the multiplications and additions of one forward and backward pass.
 
-    Two for each multiplied parameter and step, three times over (the backward pass is two forward
-    passes); attention counts only the past, half of the square. Every text counts as if it filled
-    the model's room for it. The table of logits counts whatever its rows are made of.
+    Two for each multiplied parameter and step, times three (the backward pass is two forward
+    passes); self-attention counts the past only, half of the square. Every text counts as long as
+    the model allows. The head counts as a full matrix in every embedding mode.
 
     Args:
         config: Shape of the model.
@@ -110,12 +109,12 @@ def count_training_flops(config: LanguageModelConfig, *, batch_size: int, num_st
         encoder = config.text_encoder()
         read = encoder.num_layers * (count_block(encoder) + 2 * encoder.dim * config.text_bytes)
         steps += config.text_bytes * (read + memory_projections)
-    # rows of codes are made of their vectors once a pass, however many windows it has
+    # rows of codes are projected from their vectors once per pass, however many windows it has
     return 6 * (batch_size * steps + count.geometry * CODEBOOK_SIZE)
 
 
 def codes_per_parameter(config: LanguageModelConfig, *, num_codes: int) -> float:
-    """Training codes for each parameter; far below 1 the model can learn its data by heart.
+    """Return training codes per parameter; far below 1 the model can memorise its data.
 
     Args:
         config: Shape of the model.

@@ -1,7 +1,7 @@
-"""What an update needs of memory, known before it is run, and what to do where it runs out.
+"""Memory of an update, known before it runs, and advice where it runs out.
 
-The estimate counts what the trainer holds at its two peaks: when the loss goes backwards, and when
-the size of an update is measured.
+The estimate counts the trainer's memory at its two peaks: in the backward pass of the loss, and
+while the size of an update is measured.
 """
 
 import errno
@@ -20,17 +20,17 @@ from melodac.training.distributed import Sharding
 from melodac.training.planning.estimates import estimate_training_memory
 
 _ALLOCATOR_SHARE = 1.1
-"""What the allocator holds for each byte that is asked of it; measured on a CPU."""
+"""Allocated bytes per requested byte; measured on a CPU."""
 
 _NARROW_SHARE = 0.68
-"""What bf16 and fp16 leave of the activations: the residual stream and norms stay float32; measured
-on nano and micro."""
+"""Size of activations under bf16 and fp16, relative to fp32: the residual stream and norms stay
+float32; measured on nano and micro."""
 
 _LOGIT_BYTES = {"fp32": 16, "bf16": 14, "fp16": 14}
-"""For each logit: itself, its log-softmax, and the gradients of both."""
+"""Bytes per logit: the logit, its log-softmax, and the gradients of both."""
 
 _RATIO_COPIES = 2
-"""Copies of the weights for a moment, while the size of an update is measured or it is saved."""
+"""Copies of the weights while the size of an update is measured or a checkpoint is written."""
 
 _EXHAUSTED = (
     "out of memory",
@@ -39,26 +39,26 @@ _EXHAUSTED = (
     "ALLOC_FAILED",
     "bad_alloc",
 )
-"""How a RuntimeError of torch says so."""
+"""Texts of torch's RuntimeError for a lack of memory."""
 
 
 class MemoryNeed(NamedTuple):
     """Bytes that one process of a run holds, by cause."""
 
     state_bytes: int
-    """Its share of weights, gradients, moments and averaged weights."""
+    """Share of this process of weights, gradients, optimizer state and EMA weights."""
     gathered_bytes: int
-    """Whole weights and gradients of the parts that fsdp has gathered at one time."""
+    """Whole weights and gradients that fsdp has gathered at one time."""
     activation_bytes: int
-    """What is kept for the backward pass, and the narrow copies of the weights."""
+    """Activations kept for the backward pass, and 16-bit copies of the weights."""
     logit_bytes: int
-    """Logits and what the loss makes of them."""
+    """Logits and the results of the loss."""
     measuring_bytes: int
-    """Copies of the weights between two passes, when activations are gone."""
+    """Copies of the weights between two passes, when activations are freed."""
 
     @property
     def peak_bytes(self) -> int:
-        """The most that is held at once, beside the process itself."""
+        """Most bytes held at once, without the process itself."""
         passing = self.gathered_bytes + self.activation_bytes + self.logit_bytes
         return int(_ALLOCATOR_SHARE * (self.state_bytes + max(passing, self.measuring_bytes)))
 
@@ -71,20 +71,20 @@ def estimate_memory(
     world_size: int = 1,
     sharding: Sharding = "ddp",
 ) -> MemoryNeed:
-    """Memory of one process of a run.
+    """Estimate the memory of one process of a run.
 
     Args:
         model: Shape of the model.
-        config: The run.
+        config: Config of the run.
         num_steps: Steps of its longest windows.
         world_size: Processes that share an update.
-        sharding: How they do.
+        sharding: Kind of data parallelism.
     """
     count = count_parameters(model)
     by_muon = count.blocks if config.optimizer == "muon" else 0
     is_cut = sharding == "fsdp" and world_size > 1
     shares = world_size if is_cut else 1
-    # two blocks, as the next is gathered beside the one at work, and all that is in no block
+    # two blocks, as the next is gathered while one computes, and all parameters outside of blocks
     whole = 2 * count_block(model) + count.total - count.blocks if is_cut else 0
     kept, rebuilt = _activation_bytes(model, config, num_steps)
     logit_bytes = (
@@ -102,7 +102,7 @@ def estimate_memory(
 
 
 def estimate_logits(model: LanguageModelConfig, num_steps: int) -> int:
-    """Logits of one window."""
+    """Return the number of logits of one window."""
     one = estimate_training_memory(model, batch_size=1, num_steps=num_steps, bytes_per_number=1)
     return one.logit_bytes // 3
 
@@ -110,7 +110,7 @@ def estimate_logits(model: LanguageModelConfig, num_steps: int) -> int:
 def _activation_bytes(
     model: LanguageModelConfig, config: TrainConfig, num_steps: int
 ) -> tuple[int, int]:
-    """Bytes kept from the forward pass, and those that one block makes anew in the backward one."""
+    """Return the bytes kept from the forward pass, and those recomputed by one block."""
     full = estimate_training_memory(
         model, batch_size=config.micro_batch, num_steps=num_steps
     ).activation_bytes
@@ -127,7 +127,7 @@ def _activation_bytes(
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that a process may still take; None where the system does not say."""
+    """Return the bytes that a process may still allocate; None if the system does not say."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -147,14 +147,14 @@ def say_what_needs_less(
     world_size: int = 1,
     sharding: Sharding = "ddp",
 ) -> str:
-    """The changes of params that need less memory, each with what it needs, as half a sentence.
+    """Return changes of params that need less memory, each with its need, as half a sentence.
 
     Args:
         model: Shape of the model.
-        config: The run.
+        config: Config of the run.
         num_steps: Steps of its longest windows.
         world_size: Processes that share an update.
-        sharding: How they do.
+        sharding: Kind of data parallelism.
     """
 
     def need(changed: TrainConfig) -> int:
@@ -172,14 +172,14 @@ def say_what_needs_less(
 
 @contextmanager
 def memory_guard(where: Callable[[], str], advice: Callable[[], str]) -> Generator[None]:
-    """Turn running out of memory, on CPU or GPU, into one line that says what to change.
+    """Turn running out of memory, on CPU or GPU, into one line with advice.
 
     Args:
-        where: What was being done, such as "update 7".
-        advice: What `say_what_needs_less` says.
+        where: Returns the name of the task, such as "update 7".
+        advice: Returns the advice of `say_what_needs_less`.
 
     Raises:
-        OutOfMemoryError: In place of what torch, numpy or Python raised.
+        OutOfMemoryError: In place of the error of torch, numpy or Python.
     """
     try:
         yield
@@ -215,5 +215,5 @@ def _is_exhausted(error: BaseException) -> bool:
 
 
 def format_bytes(size_bytes: int) -> str:
-    """A size as GB or MB, of 1e9 and 1e6 bytes."""
+    """Format a size as GB or MB, of 1e9 and 1e6 bytes."""
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
