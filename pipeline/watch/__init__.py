@@ -1,1 +1,1 @@
-"""Whoever watches a run: Prefect, Weights & Biases, and `melodac run`."""
+"""Monitoring of a run: Prefect, Weights & Biases, and `melodac run`."""

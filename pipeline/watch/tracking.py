@@ -1,8 +1,8 @@
-"""Curves, events and demos to Weights & Biases: offline unless asked, never in the way of a run.
+"""Tracking of curves, events and demos in Weights & Biases: offline unless asked, never fatal.
 
-Whatever W&B throws becomes one warning and tracking ends there; the work goes on. Nothing that
-could hold a secret or name a machine is recorded: no arguments, environment, git address, console,
-host, user or path of the music. Stages open a tracker; whoever has numbers logs them.
+The first error of W&B becomes one warning and ends tracking; the work goes on. Nothing that could
+hold a secret or name a machine is recorded: no arguments, environment, git address, console, host,
+user or path of the music.
 """
 
 import logging
@@ -26,18 +26,18 @@ _QUIET_S = 300
 
 
 class Tracker(Protocol):
-    """Takes what a run has to show while it goes on; no call can fail."""
+    """Receiver of the metrics, events and clips of a run in progress; no call raises."""
 
     def log(self, metrics: Mapping[str, Any], update: int) -> None:
-        """Record the numbers of one update; words among them are left out."""
+        """Record the metrics of one update; values that are not numbers are left out."""
 
     def log_event(self, name: str, reason: str, update: int) -> None:
-        """Count an event and say it in a sentence."""
+        """Count an event and send an alert with its reason."""
 
     def log_audio(
         self, name: str, samples: Float32[np.ndarray, "C N"], sample_rate_hz: int, caption: str
     ) -> None:
-        """Record a clip under a name."""
+        """Record an audio clip under a name."""
 
 
 class _Recorder:
@@ -66,6 +66,7 @@ class _Recorder:
         def record(run: Any) -> None:  # noqa: ANN401
             from wandb import Audio
 
+            # W&B wants samples by channels
             clip = Audio(samples.T, sample_rate=sample_rate_hz, caption=caption)
             run.log({f"audio/{name}": clip})
 
@@ -86,14 +87,14 @@ class _Recorder:
 
 @contextmanager
 def open_tracker(params: Params, *, job: str) -> Iterator[Tracker]:
-    """A tracker for one stage of one experiment.
+    """Open a tracker for one stage of one experiment.
 
     Runs of one experiment share a group: the name DVC gave it, or else a hash of its parameters;
     WANDB_RUN_GROUP puts a whole sweep into one.
 
     Args:
-        params: The experiment; shown beside its curves, but for where its music lies.
-        job: What runs, such as the stage.
+        params: The experiment; recorded as the run's config, without the path of the music.
+        job: Type of the job, such as the stage.
     """
     recorder = _Recorder(None if params.runtime.wandb == "off" else _start(params, job))
     try:
@@ -145,7 +146,7 @@ def _init(params: Params, job: str) -> Any:  # noqa: ANN401
 
 
 def _as_number(value: object) -> float | int | None:
-    """The value if it is a number, also one that the log spells as a word; None for other words."""
+    """Return a number as it is, `nan` and `inf` parsed from text, and None for anything else."""
     if isinstance(value, str):
         return float(value) if value in {"nan", "inf", "-inf"} else None
     return value if isinstance(value, bool | int | float) else None
