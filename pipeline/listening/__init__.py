@@ -1,1 +1,1 @@
-"""Sampled clips of a trained model, the listening page, and the distance to real music."""
+"""Sampled clips of a trained model, for the listening page and the comparison with real music."""

@@ -1,8 +1,8 @@
-"""The ear's comparison: clips of the model beside clips of real music, by the proxies of the ear.
+"""Clips for the ear comparison, which measures sampled music against real music by six proxies.
 
-Every row is a set of clips of one length. The truth is test music; the rows that no model made say
-what the distances mean: other music of the same folder, the codec's round trip, real frames in any
-order, codes drawn by frequency, and white noise.
+Every row is a set of clips of one length. The truth is test music; the rows that the model did not
+sample give the distances a scale: other music of the same folder, the codec's round trip, real
+frames in random order, codes drawn from the unigram distribution, and white noise.
 """
 
 from collections import defaultdict
@@ -29,7 +29,7 @@ EAR_SEED = 0
 
 
 class RowName(StrEnum):
-    """Sets of clips, in the order of the table."""
+    """Name of a set of clips, in the order of the table."""
 
     CONTINUATIONS = "continuations"
     FREE_RUNS = "free_runs"
@@ -42,14 +42,14 @@ class RowName(StrEnum):
 
 SAMPLED = (RowName.CONTINUATIONS, RowName.FREE_RUNS)
 BROKEN = (RowName.SHUFFLED, RowName.UNIGRAM, RowName.NOISE)
-"""Rows that a model must be nearer to the truth than."""
+"""Rows broken on purpose: sampled rows must be nearer to the truth than each of these."""
 
 Sound = tuple[str, Float32[np.ndarray, "C N"]]
-"""A clip, after the recordings that it was drawn with: they are resampled as one."""
+"""Resampling unit and samples of a clip; the bootstrap draws clips of one unit together."""
 
 
 class _Span(NamedTuple):
-    """A part of a track: a beginning that continuations are given, then what is compared."""
+    """Part of a track: a prefix for continuations, then the frames that are compared."""
 
     track_id: str
     start: int
@@ -58,7 +58,7 @@ class _Span(NamedTuple):
 
 
 class EarStudy:
-    """Makes the clips of every row; each is a function of the data, the model and the seed."""
+    """Maker of the clips of every row, which depend on the data, the model and the seed alone."""
 
     def __init__(
         self,
@@ -69,14 +69,14 @@ class EarStudy:
         groups: Mapping[str, str],
         recorded: frozenset[str],
     ) -> None:
-        """Choose the parts of the held-out tracks.
+        """Prepare to make the clips.
 
         Args:
             dataset: Codes of every split.
             instrument: The model and the codec.
             evaluate: Number, length and sampling of the clips.
-            groups: Group of each track; resampled as a whole.
-            recorded: Ids of the tracks that have a recording; of others, the codes are decoded.
+            groups: Group of each track; the resampling unit of its clips.
+            recorded: Ids of the tracks that have a recording; codes of the others are decoded.
         """
         self.dataset, self.instrument, self.evaluate = dataset, instrument, evaluate
         self.groups, self.recorded = groups, recorded
@@ -87,7 +87,7 @@ class EarStudy:
         )
 
     def sounds(self, row: RowName) -> Iterator[Sound]:
-        """Make the clips of a row, one at a time."""
+        """Yield the clips of a row, made one at a time."""
         makers: dict[RowName, Callable[[], Iterator[Sound]]] = {
             RowName.CONTINUATIONS: self._continuations,
             RowName.FREE_RUNS: self._free_runs,
@@ -100,7 +100,7 @@ class EarStudy:
         return makers[row]()
 
     def truth(self, split: Split = "test") -> Iterator[Sound]:
-        """Read the recordings of the chosen parts, or decode their codes where there is none."""
+        """Yield the recordings of the chosen spans, or their decoded codes where there is none."""
         for span in self._spans(split):
             if span.track_id not in self.recorded:
                 yield self._decoded(span, span.codes[:, self.prefix_frames :])
@@ -147,7 +147,7 @@ class EarStudy:
             )
             played = self._play(batch, request, prefix=prefix)
             for clip, codes in zip(batch, played, strict=True):
-                # decoded with the beginning, so that the seam is heard as in a demo
+                # decoded with the prefix, so that the seam sounds as in a demo
                 sound = self._decode(codes)[:, self.prefix_frames * self.instrument.codec.hop :]
                 yield self.groups[spans[clip].track_id], sound
 
@@ -157,7 +157,7 @@ class EarStudy:
                 yield f"free run {clip}", self._decode(codes)
 
     def _batches(self, spans: Sequence[_Span]) -> Iterator[tuple[list[int], Request]]:
-        """Clips that are played together: to the same text, so many as fit."""
+        """Yield clips to sample together: same text, at most `evaluate.windows_per_batch`."""
         tags = dict(zip(self.dataset.index.splits["test"], self.dataset.tags("test"), strict=True))
         clips_of: dict[str, list[int]] = defaultdict(list)
         for clip, span in enumerate(spans):
@@ -186,7 +186,7 @@ class EarStudy:
         return self.instrument.decode(torch.from_numpy(codes))
 
     def _spans(self, split: Split) -> list[_Span]:
-        """Parts that do not overlap; one of every group before a second of any.
+        """Choose spans that do not overlap; one of every group before a second of any.
 
         Raises:
             EvaluationError: If no track is long enough for one.
@@ -212,7 +212,7 @@ class EarStudy:
 
 
 def _read_part(path: Path, first: int, num_samples: int) -> Float32[np.ndarray, "C N"]:
-    """Samples of a recording from `first` on, as many as there are, in bounded memory."""
+    """Read up to `num_samples` samples of a recording from `first` on, in bounded memory."""
     parts: list[Float32[np.ndarray, "C N"]] = []
     position = 0
     with open_audio(path) as audio:

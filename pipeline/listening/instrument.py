@@ -1,4 +1,4 @@
-"""From a trained checkpoint to sound: codes are sampled, then decoded."""
+"""A trained checkpoint with its codec: codes are sampled from the model, then decoded to audio."""
 
 import hashlib
 import re
@@ -27,16 +27,16 @@ from pipeline.experiment.model import Trained, load_trained
 from pipeline.logs import progress_bar
 
 MAX_NAME_CHARS = 40
-"""Letters of a prompt that a file's name shows."""
+"""Characters of a prompt that a file's name shows."""
 
 
 class Request(NamedTuple):
-    """What a clip is asked to sound like."""
+    """Text condition of a clip and its guidance scale."""
 
     text: str = ""
-    """Words such as a track's tags; empty: anything."""
+    """Words such as a track's tags; empty for unconditional sampling."""
     guidance: float = 1.0
-    """How strictly the text is followed; 1 is as learned."""
+    """Guidance scale; 1 samples from the conditional distribution as learned."""
 
 
 NOTHING = Request()
@@ -44,18 +44,18 @@ NOTHING = Request()
 
 @dataclass(frozen=True)
 class Instrument:
-    """A trained model and the codec whose codes it speaks."""
+    """Trained model with the codec of its codes."""
 
     trained: Trained
     codec: Codec
     device: torch.device
 
     def frames_in(self, seconds: float) -> int:
-        """Codec frames that last so long, at least one."""
+        """Return the number of codec frames in a duration, at least one."""
         return max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop))
 
     def check_guidance(self, guidance: float) -> None:
-        """Refuse a guidance that the checkpoint was not trained for, with `SamplingError`."""
+        """Refuse a guidance scale that the checkpoint was not trained for, with `SamplingError`."""
         check_guidance(
             guidance,
             reads_text=self.trained.reads_text,
@@ -63,7 +63,7 @@ class Instrument:
         )
 
     def text_of(self, tags: Iterable[str]) -> str:
-        """The text that stands for a track's tags; empty for a model that reads none."""
+        """Join a track's tags to the model's text condition; empty for a model that reads none."""
         return join_tags(tags, self.trained.model.config.text_bytes).text
 
     def play(
@@ -76,7 +76,7 @@ class Instrument:
         request: Request = NOTHING,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Int[Tensor, "B K T"]:
-        """Codes of one clip per seed, to the text if there is one, continuing the prefix if any."""
+        """Sample the codes of one clip per seed, on the text and after the prefix if given."""
         return generate(
             self._voice(request, len(seeds)),
             self.trained.pattern,
@@ -88,11 +88,12 @@ class Instrument:
         )
 
     def check(self, request: Request) -> None:
-        """Refuse a request that the checkpoint cannot follow, before anything is played.
+        """Refuse a request that the checkpoint cannot follow, before anything is sampled.
 
         Raises:
-            SamplingError: If it reads no text and is given one, or never played without a text and
-                is given none, or never compared both and is asked for guidance.
+            SamplingError: If there is a text for a model that reads none, no text for a model
+                without a trained null condition, guidance without a text, or a guidance scale that
+                the checkpoint was not trained for.
         """
         if request.text and not self.trained.reads_text:
             raise SamplingError(
@@ -124,7 +125,7 @@ class Instrument:
         )
 
     def decode(self, codes: Int[Tensor, "K T"]) -> Float32[np.ndarray, "C N"]:
-        """Sound of one clip, in mono or in left and right, from codes in the model's order."""
+        """Decode one clip to mono or to left and right, from codes in the model's column order."""
         channels = self.trained.layout.split_channels(codes.to(self.device))
         return mix_channels({
             channel: self.codec.decode(rows[None])[0].cpu().float().numpy()
@@ -133,12 +134,12 @@ class Instrument:
 
 
 def load_instrument(weights: str, device: torch.device) -> Instrument:
-    """The checkpoint of the train stage with its codec; errors as in `build_instrument`."""
+    """Load the checkpoint of the train stage with its codec; errors as in `build_instrument`."""
     return build_instrument(load_trained(device), weights, device)
 
 
 def build_instrument(trained: Trained, weights: str, device: torch.device) -> Instrument:
-    """A checkpoint that is already loaded, with its codec.
+    """Combine a loaded checkpoint with its codec.
 
     Raises:
         CheckpointMismatchError: If the model was trained on the codes of another codec.
@@ -164,7 +165,7 @@ def write_clips(
     settings: SamplingSettings,
     request: Request = NOTHING,
 ) -> list[Path]:
-    """Play one clip per seed, to a text or from nothing, and write each as FLAC.
+    """Sample one clip per seed, with or without a text, and write each as FLAC.
 
     A request that the checkpoint cannot follow is refused with `SamplingError`.
 
@@ -194,7 +195,7 @@ def write_clips(
 
 
 def _name(request: Request) -> str:
-    """Beginning of a file's name: two prompts leave two files."""
+    """Build the start of a file's name; the hash keeps prompts with the same words apart."""
     if not request.text:
         return ""
     words = "-".join(re.findall(r"\w+", request.text.casefold()))[:MAX_NAME_CHARS]
