@@ -1,1 +1,1 @@
-"""How work is run: worker processes, several training processes, stop signals, the device."""
+"""Process management: worker pool, several training processes, stop signals, the device."""

@@ -1,4 +1,4 @@
-"""Where torch runs and on how many threads, from the `runtime` section."""
+"""Device and thread count of torch, from the `runtime` section."""
 
 import os
 
@@ -9,10 +9,10 @@ from pipeline.params import RuntimeParams
 
 
 def set_up_torch(runtime: RuntimeParams) -> torch.device:
-    """Set the thread count and say which device to use.
+    """Set torch's thread count and return the device to use.
 
     Raises:
-        ConfigError: If CUDA is asked for and not there.
+        ConfigError: If CUDA is requested and not available.
     """
     # torchrun's own variable: processes on one machine share its cores
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

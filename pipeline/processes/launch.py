@@ -1,10 +1,10 @@
 """One stage in several processes: started here by torchrun, or joined where torchrun started us.
 
 `runtime.processes` above 1 makes the train stage start itself that many times, so `dvc repro` is
-all a user needs. Under a torchrun of the user's own, on one machine or several, it joins. Process 0
-is the one that holds the lock, writes, shows and reports; the others only say what is wrong. The
-exit code is that of the work, as with one process. torch is imported when it is needed: most stages
-have one process.
+all a user needs. Under a torchrun of the user's own, on one machine or several, it joins that
+process group. Process 0 alone holds the lock, writes files and reports; the others log warnings
+only. The exit code is that of the work, as with one process. torch is imported when it is needed:
+most stages have one process.
 """
 
 import ctypes
@@ -24,27 +24,30 @@ from pipeline.processes.signals import StoppedError
 STAGES = ("train",)
 """Stages whose work can be shared among processes."""
 STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torchrun sets in every process it starts."""
 GRACE_S = 300
 """After a signal, time to finish the update and to write the checkpoint."""
 TIMEOUT_S = 1800
 """Longest wait for another process, which may be writing a checkpoint."""
 _PR_SET_PDEATHSIG = 1
+"""Option of Linux's `prctl`: signal this process when its parent dies (linux/prctl.h)."""
 _CPP_LOG = "TORCH_CPP_LOG_LEVEL"
-"""torch's C++ warns of names of hosts, of options that are meant: read once, when it is loaded."""
+"""Log level of torch's C++ code, which warns about host names and about intended options; read
+once, when torch is loaded."""
 
 log = logging.getLogger("pipeline")
 
 
 def is_launcher(stage: str, runtime: RuntimeParams) -> bool:
-    """Whether this process is to start the stage several times rather than to run it."""
+    """Check whether this process should start the stage several times rather than run it."""
     return stage in STAGES and runtime.processes > 1 and os.environ.get(STARTED_BY_TORCHRUN) is None
 
 
 def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
     """Run `program stage` in several processes; returns the exit code of the work.
 
-    A signal is passed on to all of them; they are given `GRACE_S` to keep their state. One that
-    dies takes the others with it. Ports are found free.
+    A signal is passed on to all of them; they have `GRACE_S` to save their state. If one dies, the
+    others are stopped. torchrun picks a free port.
     """
     os.environ.setdefault(_CPP_LOG, "ERROR")
     from torch.distributed import run as torchrun
@@ -75,7 +78,7 @@ def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
 def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
     """Join the processes that torchrun started, if it did; yields whether this is process 0.
 
-    A stage that is the work of one process, or too few devices, is refused with `ConfigError`.
+    A stage that runs in one process only, or too few devices, is refused with `ConfigError`.
 
     Raises:
         TrainingError: If another process ended, so that this one cannot go on.
@@ -101,14 +104,14 @@ def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
 
 
 def _hush(package: str) -> None:
-    """What a process died of, it said itself; torchrun would add a page to it."""
+    """Silence a package's loggers: a failed process logs its own error, torchrun adds a page."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(package):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _tell_end(stage: str, rank: int, exit_code: int) -> int:
-    """The exit code as a shell would say it; whoever was killed could not say so itself."""
+    """Convert to a shell's exit code; log the death of a killed process, which could not."""
     if exit_code > 0:
         return exit_code
     log.error(
@@ -150,7 +153,7 @@ def _own_device(num_devices: int) -> int:
 
 
 def _end_with_the_launcher() -> None:
-    """Be asked to stop, with the state kept, where the launcher was killed and asks nobody."""
+    """Have Linux send SIGTERM if the launcher is killed, which then passes on no signal."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -166,7 +169,7 @@ def _speak_of_trouble_only(rank: int) -> None:
 
 
 def _take_leave() -> None:
-    """Leave together: torchrun takes the first that leaves with an error for the end of all."""
+    """Wait for all processes to exit together: torchrun stops the rest at the first error exit."""
     import torch
     from torch import distributed
 
@@ -180,5 +183,5 @@ def _take_leave() -> None:
 def _is_lost_connection(error: RuntimeError) -> bool:
     from torch import distributed
 
-    # gloo has no class of its own for it, only the path of its source in every message
+    # gloo raises a plain RuntimeError; its source path is in every message
     return isinstance(error, distributed.DistError) or "gloo" in str(error)

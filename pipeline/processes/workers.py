@@ -1,10 +1,10 @@
-"""Running one function over many items in worker processes.
+"""A pool of worker processes that applies one function to many items and survives their crashes.
 
 Results come in the order of the items, so nothing depends on how many workers there are. A worker
-that dies (a decoder crash, the kernel's memory killer), takes too long or needs too much memory
-costs the item it held and no other. Every worker has a pipe of its own and is killed alone, which
-neither `concurrent.futures` nor a pool with shared queues can do. `work` is what runs inside one;
-its process loads this file, so imports are light.
+that dies (a decoder crash, the kernel's OOM killer), takes too long or needs too much memory
+costs the item it held and no other. Every worker has its own pipe and can be killed alone, which
+neither `concurrent.futures` nor a pool with shared queues allows. `work` runs inside each worker,
+whose process imports this module: imports here stay light.
 """
 
 import itertools
@@ -31,18 +31,18 @@ STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Raised:
-    """Carries an error to the parent."""
+    """Message to the parent: the function raised this error."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """Says that the limit was reached."""
+    """Message to the parent: the item reached the memory limit."""
 
 
 def work(function: Callable[[Any], Any], pipe: Connection, memory_mb: int | None) -> None:
-    """Answer each item that comes through the pipe, until it is closed."""
+    """Apply `function` to each item that arrives through the pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory_mb is not None:
@@ -57,7 +57,7 @@ def work(function: Callable[[Any], Any], pipe: Connection, memory_mb: int | None
 
 def _answer(function: Callable[[Any], Any], item: object) -> object:
     try:
-        return (function(item),)
+        return (function(item),)  # in a tuple, so that no result can pass for a message
     except MemoryError:
         _limit_memory(None)  # the answer itself needs some
         return OutOfMemory()
@@ -82,13 +82,14 @@ def _limit_memory(limit_bytes: int | None) -> None:
 
 
 def _written_bytes() -> int:
-    """What RLIMIT_DATA counts of this process now."""
+    """Return the bytes of this process that count towards RLIMIT_DATA now."""
     lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     kibibytes = next(line.split()[1] for line in lines if line.startswith("VmData:"))
     return int(kibibytes) << 10
 
 
 def _end_with_parent() -> None:
+    # a killed parent cannot close its workers; the sentinel becomes readable when it is gone
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -99,33 +100,33 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD_PER_WORKER = 16
-"""Results kept while an earlier item is still in work: no worker waits, and memory is bounded."""
+"""Results buffered per worker while an earlier item is still running, so that memory is bounded."""
 
 SLOW_IMPORTS = ("av", "soundfile", "pyloudnorm")
-"""What costs a worker a second to import, once in the fork server instead; nothing of ours, which
-the server would look for on its own path and not on that of this checkout."""
+"""Packages that take a worker a second to import, preloaded once in the fork server. No module of
+ours: the server would look for it on its own path and not on that of this checkout."""
 
 
 @dataclass(frozen=True)
 class WorkerCrash:
-    """Stands for the result of an item that killed its worker."""
+    """Placeholder for the result of an item that killed its worker."""
 
 
 @dataclass(frozen=True)
 class WorkerTimeout:
-    """Stands for the result of an item whose worker was killed, as it took too long."""
+    """Placeholder for the result of an item whose worker was killed for taking too long."""
 
 
 @dataclass(frozen=True)
 class WorkerOutOfMemory:
-    """Stands for the result of an item that needed more memory than allowed."""
+    """Placeholder for the result of an item that needed more memory than allowed."""
 
 
 WorkerFailure = WorkerCrash | WorkerTimeout | WorkerOutOfMemory
 
 
 def count_workers(asked: int) -> int:
-    """`runtime.workers` as a number: 0 is one for each core this process may use."""
+    """Return the number of workers for `runtime.workers`; 0 means one per core we may use."""
     return asked or len(os.sched_getaffinity(0))
 
 
@@ -150,16 +151,16 @@ def map_in_workers(
     timeout_s: float | None = None,
     memory_mb: int | None = None,
 ) -> Iterator[Result | WorkerFailure]:
-    """`function(item)` for every item, in their order.
+    """Yield `function(item)` for every item, in the order of the items.
 
-    What `function` raises is raised here.
+    Errors of `function` are raised here.
 
     Args:
-        function: A function of a module, or a `functools.partial` of one.
-        items: Plain data.
+        function: A function of a module, or a `functools.partial` of one, as it is pickled.
+        items: Picklable values.
         workers: Processes, at least 1.
-        timeout_s: Seconds an item may take, counted from when its worker takes it up.
-        memory_mb: Megabytes an item may need beside what its worker has loaded.
+        timeout_s: Seconds an item may take, counted from when its worker receives it.
+        memory_mb: Mebibytes an item may need on top of what its worker has loaded.
     """
     pool = _Pool(function, items, timeout_s=timeout_s, memory_mb=memory_mb)
     try:
@@ -179,10 +180,10 @@ class _Worker(Generic[Item]):
     process: ForkServerProcess
     pipe: Connection
     task: _Task[Item] | None = None
-    """What it works on, or will as soon as it has started."""
+    """The item it works on, or will as soon as it has started."""
     is_ready: bool = False
     is_used: bool = False
-    """Whether it has finished an item, and may hold memory from then."""
+    """True once it has finished an item, whose memory it may still hold."""
     deadline_s: float = float("inf")
 
 
@@ -206,7 +207,7 @@ class _Pool(Generic[Item, Result]):
             yield self.results.pop(wanted)
 
     def close(self) -> None:
-        """Stop every worker: the idle by closing their pipe, the busy by force."""
+        """Stop every worker: idle ones by closing their pipe, busy ones by SIGKILL."""
         for worker in self.workers:
             worker.pipe.close()
             if worker.task is not None:
@@ -238,7 +239,7 @@ class _Pool(Generic[Item, Result]):
         )
         process.start()
         theirs.close()
-        # the stubs also think of Windows
+        # the stubs also allow for Windows' pipe class
         self.workers.append(_Worker(process, ours, task))  # pyright: ignore[reportArgumentType]
 
     def _give(self, worker: _Worker[Item], task: _Task[Item]) -> None:
@@ -257,7 +258,7 @@ class _Pool(Generic[Item, Result]):
             self._start(task)
 
     def _listen(self) -> None:
-        """Wait until a worker says something, ends or is late."""
+        """Wait until a worker sends a message, ends or passes its deadline."""
         left_s = min(worker.deadline_s for worker in self.workers) - time.monotonic()
         pipes = {worker.pipe: worker for worker in self.workers}
         heard = wait(list(pipes), None if left_s == float("inf") else max(left_s, 0.0))
@@ -294,12 +295,12 @@ class _Pool(Generic[Item, Result]):
         if worker.task is None:
             return
         if isinstance(failure, WorkerOutOfMemory) and worker.is_used:
-            self._start(worker.task)  # what earlier items left behind decides no verdict
+            self._start(worker.task)  # a fresh worker: leftovers of earlier items must not decide
         else:
             self.results[worker.task.number] = failure
 
     def _discard(self, worker: _Worker[Item]) -> None:
         self.workers.remove(worker)
-        worker.process.kill()  # a decoder in an endless loop heeds no other signal
+        worker.process.kill()  # a decoder in an endless loop may ignore any other signal
         worker.process.join()
         worker.pipe.close()
