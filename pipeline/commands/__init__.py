@@ -1,1 +1,1 @@
-"""The `melodac` command and `codec.py`: what a person starts that is no stage of the DAG."""
+"""Command-line programs outside the DAG: the `melodac` command and `codec.py`."""

@@ -1,4 +1,4 @@
-"""Recordings to train a codec on and to measure it on.
+"""Recordings for training and measuring a codec.
 
 A source is a folder of music, or a folder with the results of `ingest` and `normalize` (`data`),
 whose catalogue says what is held out.
@@ -16,14 +16,14 @@ _NORMALIZED_HZ = 44_100
 MOST_MEASURED = 200
 """Held-out recordings of one source that are measured, spread evenly over it."""
 EXCERPT_S = 30.0
-"""Seconds measured of each, from its middle."""
+"""Duration of the excerpt from the middle of each recording that is measured."""
 
 
 def open_source(folder: Path, sample_rate_hz: int) -> list[Recording]:
-    """The recordings of a folder of music or of a catalogue.
+    """List the recordings of a folder of music or of a catalogue.
 
     Raises:
-        ConfigError: The catalogue was normalised for another rate.
+        ConfigError: If the catalogue was normalised at another rate.
     """
     if is_catalogue(folder):
         if sample_rate_hz != _NORMALIZED_HZ:
@@ -36,13 +36,13 @@ def open_source(folder: Path, sample_rate_hz: int) -> list[Recording]:
 
 
 def is_catalogue(folder: Path) -> bool:
-    """Tell whether a folder holds the results of `ingest` and `normalize` for music (not codes)."""
+    """Check that a folder holds the results of `ingest` and `normalize` for music (not codes)."""
     needed = (paths.CATALOGUE, paths.NORMALIZED_TABLE, paths.NORMALIZED_AUDIO)
     return all(_within(folder, path).exists() for path in needed)
 
 
 def held_out_clips(recordings: Sequence[Recording], sample_rate_hz: int) -> list[Clip]:
-    """Excerpts to measure on, one channel each, read one after the other into memory."""
+    """Read the excerpts to measure on, mixed down to one channel."""
     held_out = [recording for recording in recordings if recording.held_out]
     step = -(-len(held_out) // MOST_MEASURED) or 1
     return [_excerpt(recording, sample_rate_hz) for recording in held_out[::step]]
@@ -60,7 +60,7 @@ def _catalogue_files(folder: Path) -> Iterator[FlacFile]:
 
 
 def _flac_file(folder: Path, track: TrackRecord, row: NormalizedRecord) -> FlacFile:
-    # a track whose gain was capped could not be lifted without clipping: it stays as it is
+    # a track whose gain was capped could not be raised without clipping: its level stays
     gain_db = 0.0 if row.is_gain_capped else TARGET_LUFS - row.loudness_after_lufs
     return FlacFile(
         path=_within(folder, paths.NORMALIZED_AUDIO) / f"{row.id}.flac",
