@@ -1,1 +1,1 @@
-"""The user's folder: its listing, imported codes, verdicts, groups and the catalogue."""
+"""The user's source folder: listings, imported codes, verdicts, groups and the catalogue."""

@@ -1,6 +1,6 @@
-"""Codes from elsewhere as `ingest.source`: what `melodac import` wrote.
+"""Format of an import, the folder that `melodac import` writes and `ingest.source` can name.
 
-    import.json   what the codes are, one entry a track; written last, so its presence means whole
+    import.json   store header and one entry per track; written last, so its presence means complete
     tokens/       the token store
     report.csv    one line for every file that was seen
 
@@ -26,18 +26,18 @@ class ImportedTrack(Section):
     id: str
     """First 16 hex digits of the file's sha256."""
     path: str
-    """Of the file, relative to the folder of codes."""
+    """Path of the file, relative to the folder of codes."""
     codes_sha256: str
     num_frames: PositiveInt
     group: str
     licence: str
     tags: dict[str, str]
-    """With `imported_...` for what the file said of itself."""
+    """Tags, including `imported_...` for what the file claims about itself."""
     tag_sources: dict[str, str]
 
 
 class ImportRecord(Section):
-    """What an import holds."""
+    """Contents of an import."""
 
     header: StoreHeader
     store_fingerprint: str
@@ -45,10 +45,10 @@ class ImportRecord(Section):
 
 
 def find_import(source: Path) -> ImportRecord | None:
-    """The record of an import, or None for a folder of music.
+    """Read the record of an import; None for a folder of music.
 
     Raises:
-        StoreCorruptError: If the record cannot be understood.
+        StoreCorruptError: If the record is damaged.
     """
     path = source / RECORD
     if not path.is_file():

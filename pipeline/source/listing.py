@@ -1,9 +1,9 @@
-"""A listing: one small file that stands for a folder of music in `ingest.source`.
+"""Listings: one small file that stands for a folder of music in `ingest.source`.
 
-DVC opens every name of a folder it depends on: at a named pipe it waits for ever, at a socket, a
-link to nothing or a name that is not UTF-8 it stops. A listing holds what the scan saw, with the
-hash of all that is read, so DVC hashes one file and `ingest` meets the rest. A folder that changed
-since is refused: the listing is what DVC compares.
+DVC opens every name in a folder it depends on: it hangs at a named pipe, and fails at a socket, a
+broken link or a name that is not UTF-8. A listing holds the names that a scan found and the hashes
+of the files that are read, so DVC hashes one file only and `ingest` deals with odd names. A folder
+that changed since is refused, because DVC would not see the change.
 """
 
 import os
@@ -22,30 +22,31 @@ from pipeline.records import write_text
 
 READ_KINDS = frozenset({"audio", "metadata", "side-car"})
 NAMED = 3
+"""Names that an error message lists."""
 
 
 class ListedFile(Section):
     """One name of the folder."""
 
     kind: str
-    """What the scan says of it."""
+    """Kind of the entry according to the scan."""
     size_bytes: NonNegativeInt = 0
     sha256: str = ""
-    """Of what is read; empty for the rest."""
+    """Hash of a file that is read; empty for others."""
 
 
 class Listing(Section):
-    """What a folder held when it was scanned."""
+    """Contents of a folder when it was scanned."""
 
     listing_version: int = 1
     folder: str
-    """Absolute."""
+    """Absolute path."""
     files: dict[str, ListedFile]
-    """By path relative to the folder."""
+    """Files by path relative to the folder."""
 
 
 def write_listing(folder: Path, output: Path) -> Listing:
-    """Scan a folder, hash what will be read, write the listing."""
+    """Scan a folder, hash the files that will be read, and write the listing."""
     entries = scan_folder(folder)
     watched = progress(entries, total=len(entries), unit="file", description="scan")
     files = {entry.path: _describe(folder, entry, with_hash=True) for entry in watched}
@@ -55,7 +56,7 @@ def write_listing(folder: Path, output: Path) -> Listing:
 
 
 def find_folder(source: Path) -> Path:
-    """The folder of music for which a source stands: itself, or the one that it lists."""
+    """Return the music folder of a source: the source itself, or the folder that it lists."""
     return Path(_read(source).folder) if source.is_file() else source
 
 
@@ -63,7 +64,7 @@ def check_unchanged(source: Path, entries: list[Entry]) -> None:
     """Compare a fresh scan with the listing, if the source is one, by names, kinds and sizes.
 
     Raises:
-        AudioError: If the folder is not what was listed.
+        AudioError: If the folder changed since it was listed.
     """
     if not source.is_file():
         return
@@ -80,7 +81,7 @@ def check_unchanged(source: Path, entries: list[Entry]) -> None:
 
 
 def find_unhashable(folder: Path) -> str:
-    """Names in a folder at which DVC stops or waits for ever, in words; empty if there are none."""
+    """Name the entries of a folder at which DVC fails or hangs, for a message; empty if none."""
     found = sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in _odd(folder))
     return _name(found) if found else ""
 
@@ -112,7 +113,7 @@ def _describe(folder: Path, entry: Entry, *, with_hash: bool) -> ListedFile:
         size_bytes = path.stat().st_size
         sha256 = hash_file(path) if with_hash else ""
     except OSError as error:
-        # ingest will say so in its report
+        # unreadable: listed without a hash, and rejected in ingest's report
         return ListedFile(kind=f"{entry.kind}: {error.strerror}")
     return ListedFile(kind=entry.kind, size_bytes=size_bytes, sha256=sha256)
 
