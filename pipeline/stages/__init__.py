@@ -1,1 +1,1 @@
-"""One file a stage; each has a `run` function and knows nothing of the other stages."""
+"""Stages of the DAG, one file each, with a `run` function; no stage imports another."""

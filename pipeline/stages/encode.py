@@ -1,7 +1,7 @@
 """Normalised audio -> codes of the codec, in one sharded token store.
 
-Only what no earlier run has encoded is encoded, and only shards that no earlier run has written are
-written; the store holds the same bytes either way, whatever finishes first and whatever was killed.
+Tracks and shards of earlier runs are reused from a cache. The bytes of the store do not depend on
+what was reused, on the order in which tracks finish, or on runs that were killed.
 """
 
 import logging
