@@ -1,1 +1,1 @@
-"""Everything that touches files, DVC or Prefect; imports `melodac`, never the reverse."""
+"""Stages, commands, DVC and Prefect around the library `melodac`, which never imports it."""

@@ -1,8 +1,8 @@
-"""Logging set-up and how far the stages are, in the one way that fits who is watching.
+"""Logging set-up and progress reports.
 
-On a terminal a bar is drawn. In a pipe or a log file, where a bar would be noise, work that takes
-long says so in a plain line every half minute, also while a single unit of it lasts. Whoever wants
-to watch in another way registers a listener (the Prefect bridge does).
+On a terminal a bar is drawn. In a pipe or a log file, where a bar would be noise, long work logs a
+plain line every half minute, even while a single unit of it lasts. Other reporters, such as the
+Prefect bridge, register a listener.
 """
 
 import logging
@@ -20,23 +20,24 @@ ProgressListener = Callable[[str, int, int], None]
 
 
 class Advance(Protocol):
-    """What reports that a unit of the work is done."""
+    """Callback for each finished unit of the work."""
 
     def __call__(self, note: str = "") -> None:
-        """Count one unit and show a note beside the count."""
+        """Count one unit and show a note next to the count."""
         ...
 
 
 _listeners: list[ProgressListener] = []
 LISTENER_INTERVAL_S = 2.0
+"""Shortest time between two calls of the listeners."""
 LINE_INTERVAL_S = 30.0
-"""Seconds between two lines without a terminal; work that is done sooner says nothing."""
+"""Time between two progress lines without a terminal; shorter work logs none."""
 
 log = logging.getLogger("pipeline")
 
 
 def set_up_logging() -> None:
-    """One line a message, to standard error, with the time and the module."""
+    """Log one line per message to standard error, with time, level and logger name."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
@@ -52,13 +53,13 @@ def add_progress_listener(listener: ProgressListener) -> None:
 
 @contextmanager
 def progress_bar(*, total: int, unit: str, description: str, done: int = 0) -> Iterator[Advance]:
-    """Show work that reports by itself: call what this yields, with a note, once a unit.
+    """Show the progress of work that calls the yielded `Advance` once per unit.
 
     Args:
         total: Units of the whole work.
-        unit: What is counted.
-        description: What is being done.
-        done: Units that an earlier run did.
+        unit: Name of a unit, in the singular.
+        description: Name of the work.
+        done: Units that an earlier run finished.
     """
     is_terminal = sys.stderr.isatty()
     bar = tqdm(total=total, initial=done, unit=unit, desc=description, disable=not is_terminal)
@@ -102,7 +103,7 @@ def progress_bar(*, total: int, unit: str, description: str, done: int = 0) -> I
 
 @contextmanager
 def _every(interval_s: float, step: Callable[[], None]) -> Iterator[None]:
-    """Take a step each time so many seconds have passed in the with-block."""
+    """Call `step` every `interval_s` seconds in a thread while the with-block runs."""
     is_over = threading.Event()
 
     def repeat() -> None:
@@ -119,7 +120,7 @@ def _every(interval_s: float, step: Callable[[], None]) -> Iterator[None]:
 
 
 def progress(items: Iterable[Item], *, total: int, unit: str, description: str) -> Iterator[Item]:
-    """Pass items through and show how many have passed."""
+    """Yield the items and show how many have been consumed."""
     with progress_bar(total=total, unit=unit, description=description) as advance:
         for item in items:
             yield item

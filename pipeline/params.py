@@ -1,9 +1,9 @@
 """params.yaml -> `Params`, strict and typed; the only reader of the file.
 
-Every error is collected and told at once: key, value, what is allowed. No default stands here: the
-file is the whole truth of an experiment. Comments in params.yaml say what each value means. It is
-read with the parser DVC uses, so both see the same values. YAML is a larger language than a
-parameter file needs: aliases, other encodings and huge files are refused, each with one line.
+All errors are reported at once: key, value, what is allowed. There are no defaults: the file alone
+defines an experiment, and its comments say what each value means. It is read with the parser DVC
+uses, so both see the same values (`1e-4` is a number, `on` is text). YAML is a larger language than
+a parameter file needs: aliases, other encodings and huge files are refused, each with one line.
 """
 
 import difflib
@@ -37,7 +37,7 @@ MAX_SIZE_BYTES = 65_536
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping a YAML file holds.
+    """Read a YAML file that holds a mapping.
 
     Raises:
         ConfigError: If the file is missing, too large, not UTF-8, not YAML or not a mapping.
@@ -77,7 +77,7 @@ Delay = str | Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
 class IngestParams(Section):
-    """Which files become tracks, and how tracks are split."""
+    """Choice of the files that become tracks, and their split."""
 
     source: Annotated[str, Field(min_length=1)]
     min_duration_s: PositiveFloat
@@ -115,20 +115,20 @@ class NormalizeParams(Section):
 
 
 class CodecParams(Section):
-    """Which codec turns sound into codes and back."""
+    """Choice of the codec."""
 
     weights: Literal["bundled", "44khz"]
 
 
 class EncodeParams(Section):
-    """How the token store is laid out."""
+    """Layout of the token store."""
 
     frames_per_shard: Annotated[int, Field(ge=4096, multiple_of=4096)]
     stereo: Literal["left_right", "mid_side", "both"]
 
 
 class IndexParams(Section):
-    """The only place where cropping is decided."""
+    """Cropping of tracks into windows; no other section decides it."""
 
     window_frames: Annotated[int, Field(ge=16, le=16384)]
     min_track_frames: PositiveInt
@@ -143,15 +143,15 @@ class TrainParams(TrainConfig):
     layout: Literal["concatenated", "interleaved", "mid_side"]
     size: str
     embedding: Literal["codec", "learned"]
-    """Rows of the embedding and the head: built from the codec's code vectors, or learned alone."""
+    """Embedding and output head: built from the codec's code vectors, or learned from scratch."""
 
     def trainer_config(self) -> TrainConfig:
-        """The trainer's own keys, without those that build the model and the pattern."""
+        """Select the trainer's own keys, without those that build the model and the pattern."""
         return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
 
 
 class EvaluateParams(Section):
-    """How the checkpoint is measured."""
+    """Settings for measuring the checkpoint."""
 
     windows_per_batch: PositiveInt
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)]
@@ -185,7 +185,7 @@ class DemosParams(Section):
 
 
 class RuntimeParams(Section):
-    """How, not what: no stage depends on this section, no result changes with it."""
+    """Machine settings; no stage depends on this section, because no result changes with it."""
 
     device: Literal["auto", "cpu", "cuda"]
     workers: NonNegativeInt
@@ -196,7 +196,7 @@ class RuntimeParams(Section):
 
 
 class Params(Section):
-    """The whole of params.yaml, one field for each section."""
+    """Contents of params.yaml, one field per section."""
 
     ingest: IngestParams
     normalize: NormalizeParams
@@ -241,7 +241,7 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """The validated parameters.
+    """Read and validate params.yaml.
 
     Raises:
         ConfigError: With one line for each wrong key.
@@ -258,7 +258,7 @@ def load_params(path: Path) -> Params:
 
 
 def hash_params(params: Params) -> str:
-    """Twelve hex digits that name an experiment; `runtime` is left out, it changes no result."""
+    """Hash an experiment to twelve hex digits, without `runtime`, which changes no result."""
     text = json.dumps(params.model_dump(mode="json", exclude={"runtime"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

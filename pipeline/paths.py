@@ -1,7 +1,7 @@
-"""Every path the pipeline reads or writes, once, relative to the root of the checkout.
+"""Every path the pipeline reads or writes, relative to the root of the checkout.
 
-DVC starts stages at that root, also in the copies that queued experiments run in, so relative paths
-are what keeps two experiments apart. A contract test compares this file with dvc.yaml.
+DVC starts stages at that root, also in the copies that queued experiments run in: relative paths
+keep two experiments apart. A contract test compares this file with dvc.yaml.
 """
 
 import os
@@ -43,22 +43,22 @@ METRICS = DATA / "metrics"
 
 
 def metrics_of(stage: str) -> Path:
-    """Where a stage's numbers for `dvc metrics` lie."""
+    """Return the path of a stage's metrics for `dvc metrics`."""
     return METRICS / f"{stage}.json"
 
 
 def project_root() -> Path:
-    """The main checkout, also inside the temporary copy an experiment runs in."""
+    """Return the main checkout, also inside the temporary copy that an experiment runs in."""
     return Path(os.environ.get("DVC_ROOT", "."))
 
 
 def scratch(purpose: str) -> Path:
-    """State that must outlive a failed or killed stage; DVC deletes outs, never this."""
+    """Return a folder for state that outlives a failed or killed stage, which DVC never deletes."""
     return project_root() / ".scratch" / purpose
 
 
 def resolve_source(source: str) -> Path:
-    """The user's folder: absolute, or relative to here, or else to the main checkout."""
+    """Resolve the user's folder: absolute, relative to here, or else to the main checkout."""
     given = Path(source).expanduser()
     if given.is_absolute() or given.exists():
         return given

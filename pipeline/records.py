@@ -1,6 +1,6 @@
-"""What stages hand each other on disk, typed: the catalogue, the normalised table, JSON, outcomes.
+"""Typed files that stages exchange: the catalogue, the normalised table, JSON; and outcomes.
 
-Every file is written whole under a temporary name and then renamed, so a reader never meets half.
+Every file is written under a temporary name and then renamed, so a reader never sees half of it.
 """
 
 import json
@@ -25,65 +25,66 @@ class TrackRecord(Section):
     id: str
     """First 16 hex digits of the file's sha256."""
     path: str
-    """Relative to the source folder, with forward slashes."""
+    """Path relative to the source folder, with forward slashes."""
     group: str
-    """Recordings that must not be parted by a split."""
+    """Name of its group; all recordings of a group are in the same split."""
     split: Split
     duration_s: float
-    """Measured from decoded samples."""
+    """Duration measured from decoded samples."""
     sample_rate_hz: int
     num_channels: int
     decoder: str
-    """libsndfile or FFmpeg."""
+    """libsndfile, FFmpeg, or codes for a track that was imported."""
     audio_sha256: str
-    """Of the decoded samples: the same recording in another lossless container has the same."""
+    """Hash of the decoded samples, equal for the same recording in another lossless container; hash
+    of the codes for a track that was imported."""
     loudness_lufs: float | None
-    """None for codes that came without sound."""
+    """Integrated loudness; None for imported codes."""
     peak_dbfs: float | None
     tags: dict[str, str]
     tag_sources: dict[str, str]
-    """For each tag the file it came from."""
+    """Origin of each tag."""
     licence: str
     """Empty if unknown."""
 
 
 class NormalizedRecord(Section):
-    """What normalisation did to one track."""
+    """Result of normalising one track."""
 
     id: str
     sha256: str
-    """Of the FLAC file's bytes."""
+    """Hash of the FLAC file's bytes."""
     num_samples: int
-    """Per channel, at the codec's rate, without the silence cut from the ends."""
+    """Samples per channel, at the codec's rate, without the silence cut from the ends."""
     num_channels: int
     start_sample: int
-    """The first that was kept, counted in the whole track at the codec's rate."""
+    """First sample that was kept, counted in the whole track at the codec's rate."""
     gain_db: float
     loudness_before_lufs: float
     """Measured with the peak at full scale, so that a quiet recording is not gated as silence."""
     loudness_after_lufs: float
     peak_dbtp: float
-    """True peak afterwards."""
+    """True peak after the gain."""
     is_gain_capped: bool
-    """True where the peak ceiling or the gain cap kept the target out of reach."""
+    """True if the peak ceiling or the gain cap kept the track below the target loudness."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage did: counts for the log line, numbers for `dvc metrics`."""
+    """Result of a stage: counts for the log line, numbers for `dvc metrics`."""
 
     counts: Mapping[str, int]
-    """In reading order, e.g. tracks in, tracks out."""
+    """Counts in reading order, e.g. tracks in, tracks out."""
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
-    """For each reason, how many were left out."""
+    """Number of items left out, by reason."""
     metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all.
+    """Write a small text file atomically.
 
     Raises:
-        OutputError: If the place cannot be written.
+        OutputError: If the path cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -91,19 +92,19 @@ def write_text(path: Path, text: str) -> None:
         with partial.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a power cut after the rename could leave an empty file
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON that is the same bytes for the same value; NaN is refused, write None instead."""
+    """Write JSON, the same bytes for the same value; NaN is refused, write None instead."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  JSON may hold anything
-    """The value a JSON file of an earlier stage holds."""
+    """Read a JSON file of an earlier stage."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -113,7 +114,7 @@ def write_catalogue(path: Path, tracks: Sequence[TrackRecord]) -> None:
 
 
 def read_catalogue(path: Path) -> list[TrackRecord]:
-    """The accepted tracks, sorted by path."""
+    """Read the accepted tracks, sorted by path."""
     return [TrackRecord.model_validate(row) for row in _read_rows(path)]
 
 
@@ -123,7 +124,7 @@ def write_normalized(path: Path, rows: Sequence[NormalizedRecord]) -> None:
 
 
 def read_normalized(path: Path) -> list[NormalizedRecord]:
-    """The normalised tracks, sorted by id."""
+    """Read the normalised tracks, sorted by id."""
     return [NormalizedRecord.model_validate(row) for row in _read_rows(path)]
 
 
@@ -143,7 +144,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return [{key: _unflatten(key, value) for key, value in row.items()} for row in rows]
 
 
-# Tags differ from track to track; parquet wants one schema, so mappings travel as JSON text.
+# Tags differ from track to track and Parquet wants one schema, so mappings are stored as JSON text.
 _MAPPINGS = frozenset({"tags", "tag_sources"})
 
 
