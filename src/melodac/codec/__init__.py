@@ -1,1 +1,4 @@
-"""The Descript Audio Codec behind one interface: weights, exact chunked coding, training."""
+"""Audio codecs behind one interface: the bundled spectral codec and the Descript Audio Codec (DAC).
+
+Weights, exact chunked coding and streaming; training is in `codec_training`.
+"""
