@@ -44,6 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     text = _read_text(path)
     try:
+        # nested aliases can expand a small file to gigabytes
         if any(isinstance(token, AliasToken) for token in YAML(typ="safe", pure=True).scan(text)):
             raise ConfigError(f"{path}: aliases (*name) are not allowed, write the value out")
         loaded = YAML(typ="safe", pure=True).load(text)
@@ -264,6 +265,7 @@ def hash_params(params: Params) -> str:
 
 
 def _explain(details: ErrorDetails) -> str:
+    # pydantic adds the branch of a union, here of `Delay`, to the path of the key
     where = tuple(part for part in details["loc"] if part not in {"str", "list[NonNegativeInt]"})
     key = ".".join(str(part) for part in where)
     if details["type"] == "extra_forbidden":

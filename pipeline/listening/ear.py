@@ -136,6 +136,7 @@ class EarStudy:
     def _noise(self) -> Iterator[Sound]:
         generator = np.random.default_rng(EAR_SEED)
         for clip, (_, audio) in enumerate(self.truth()):
+            # at the level of the clip, so that level alone does not tell noise from music
             rms = np.sqrt(np.square(audio, dtype=np.float64).mean())
             yield f"noise {clip}", (rms * generator.normal(size=audio.shape)).astype(np.float32)
 
@@ -172,7 +173,7 @@ class EarStudy:
     ) -> Int[np.ndarray, "B K T"]:
         codes = self.instrument.play(
             num_frames=self.frames + (0 if prefix is None else self.prefix_frames),
-            seeds=[EAR_SEED + clip for clip in batch],
+            seeds=[EAR_SEED + clip for clip in batch],  # by clip: the same for any batch size
             settings=self.settings,
             prefix=prefix,
             request=request,
@@ -216,6 +217,7 @@ def _read_part(path: Path, first: int, num_samples: int) -> Float32[np.ndarray, 
     parts: list[Float32[np.ndarray, "C N"]] = []
     position = 0
     with open_audio(path) as audio:
+        # the reader refuses longer files: a cap just above the length in the header
         announced_s = audio.info.announced_samples / audio.info.sample_rate_hz
         for block in audio.blocks(max_duration_s=announced_s + 1.0):
             start, stop = max(first - position, 0), first + num_samples - position

@@ -55,6 +55,7 @@ def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     _hush("torch.distributed.elastic")
+    # torchrun would set 1 and warn about it
     os.environ.setdefault("OMP_NUM_THREADS", str(runtime.threads or 1))
     arguments = [
         "--standalone",
@@ -134,6 +135,7 @@ def _join(stage: str, runtime: RuntimeParams) -> int:
     backend = "gloo"
     if runtime.device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(_own_device(torch.cuda.device_count()))
+        # gloo still carries CPU tensors, such as the stop signal
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_S))
     rank = distributed.get_rank()

@@ -74,6 +74,8 @@ def _send(pipe: Connection, answer: object) -> None:
 
 
 def _limit_memory(limit_bytes: int | None) -> None:
+    # RLIMIT_DATA and not RLIMIT_AS, which would count the address space of mapped libraries; it
+    # covers what malloc gets from mmap since Linux 4.7 (setrlimit(2))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = hard if limit_bytes is None else limit_bytes
     if hard != resource.RLIM_INFINITY:
@@ -93,7 +95,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        os._exit(1)
+        os._exit(1)  # sys.exit would end this thread only, not a decoder in the main thread
 
 
 Item = TypeVar("Item")
@@ -232,13 +234,14 @@ class _Pool(Generic[Item, Result]):
 
     def _start(self, task: _Task[Item]) -> None:
         context = multiprocessing.get_context("forkserver")
+        # `__main__` is the default, which this call replaces
         context.set_forkserver_preload(["__main__", *SLOW_IMPORTS])
         ours, theirs = Pipe()
         process = context.Process(
             target=work, args=(self.function, theirs, self.memory_mb), daemon=True
         )
         process.start()
-        theirs.close()
+        theirs.close()  # else the pipe would not end with the worker
         # the stubs also allow for Windows' pipe class
         self.workers.append(_Worker(process, ours, task))  # pyright: ignore[reportArgumentType]
 

@@ -92,6 +92,7 @@ def _odd(folder: Path) -> Iterator[str]:
             path = os.path.join(root, name)  # noqa: PTH118  a name that is not UTF-8 stays as it is
             try:
                 path.encode()
+                # stat follows links, as DVC does: a broken one raises
                 mode = os.stat(path).st_mode  # noqa: PTH116
             except (UnicodeEncodeError, OSError):
                 yield path

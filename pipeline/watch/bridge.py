@@ -1,4 +1,4 @@
-"""Reports a running stage to Prefect; the work runs exactly once, whatever happens to the server.
+"""Bridge from a running stage to Prefect; the work runs exactly once, with or without a server.
 
 The work runs in plain Python in the main thread, outside Prefect's engine: signals, stack traces,
 results and exit codes are those of the work. `MELODAC_PREFECT` is `auto` (report if a server
@@ -210,6 +210,7 @@ def run_stage(stage: str, work: Callable[[], Outcome]) -> Outcome:
     try:
         outcome = work()
     except BaseException as error:
+        # KeyboardInterrupt and SystemExit are no `Exception`: stopped, not failed
         is_stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
         message = f"{type(error).__name__}: {error}"
         watcher.finish(Ending("Crashed" if is_stopped else "Failed", message))

@@ -266,6 +266,7 @@ def _environment(checkout: Path, api: str) -> dict[str, str]:
 
 def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # a port whose last connections are still in TIME_WAIT counts as free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

@@ -20,6 +20,7 @@ from pipeline.paths import scratch
 
 log = logging.getLogger(__name__)
 
+# the defaults of W&B lie in the user's home
 _FOLDER_VARIABLES = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
 _QUIET_S = 300
 """Seconds in which an alert of the same name is not sent again."""
