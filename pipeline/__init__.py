@@ -1,1 +1,1 @@
-"""Pipeline around the library: files, DVC and Prefect; imports `melodac`, never the reverse."""
+"""Stages, commands, DVC and Prefect around the library `melodac`, which never imports it."""

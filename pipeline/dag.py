@@ -1,7 +1,7 @@
-"""The DAG as read from dvc.yaml, where stages, their order and their inputs are defined.
+"""Reader of dvc.yaml, the only place where stages, their order and their inputs are written.
 
-The runner, the flows and the tests read it here, so the graph is never written twice. The checkout
-is the closest folder that holds dvc.yaml, so `melodac` works from any folder inside.
+The runner, the flows and the tests read the graph from here, so that it is never written twice. The
+checkout is the closest folder with a dvc.yaml, so that `melodac` works from any folder inside.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from pipeline.paths import PARAMS, resolve_source
 
 DVC_FILE = Path("dvc.yaml")
 SOURCE = "${ingest.source}"
-"""Name of the user's folder in dvc.yaml."""
+"""Spelling of the user's source folder in dvc.yaml."""
 
 
 def stage_inputs(stage: str, source: str, dvc_file: Path = DVC_FILE) -> list[Path]:
-    """Return the data that a stage reads; `source` is the user's folder."""
+    """List the data a stage reads; `source` is the user's folder."""
     deps = read_yaml(dvc_file)["stages"][stage].get("deps", [])
     folder = str(resolve_source(source))
     data = [dep for dep in deps if dep == SOURCE or dep.startswith("data/")]
@@ -25,7 +25,7 @@ def stage_inputs(stage: str, source: str, dvc_file: Path = DVC_FILE) -> list[Pat
 
 
 def stage_parents(dvc_file: Path = DVC_FILE) -> dict[str, tuple[str, ...]]:
-    """Return for each stage the stages whose outputs it reads: the edges of the graph."""
+    """List the upstream stages of each stage, whose outputs it reads: the edges of the graph."""
     stages: dict[str, Any] = read_yaml(dvc_file)["stages"]
     writers = {out: name for name, stage in stages.items() for out in _paths(stage, "outs")}
     return {
@@ -47,7 +47,7 @@ def _paths(stage: dict[str, Any], key: str) -> list[str]:
 
 
 def find_checkout(start: Path) -> Path:
-    """Find the closest folder, from `start` upwards, that holds the pipeline.
+    """Return the closest folder, from `start` upwards, with a dvc.yaml and a params.yaml.
 
     Raises:
         ConfigError: If there is none.

@@ -1,7 +1,7 @@
-"""Fingerprints of a run: the version of the code, hashes of code and inputs.
+"""Provenance of a run: version of the code, fingerprints of code and inputs.
 
-A result is only worth what is known about its origin, so every stage logs these first and the
-checkpoint contains them.
+Every stage logs its code version and input fingerprint first; a checkpoint carries the fingerprint
+of the code that trained it.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 WHOLE_CONTENT_LIMIT_BYTES = 1_048_576
+"""Largest file whose content goes into the fingerprint of inputs."""
 
 
 def code_version() -> str:
-    """Return package version and git commit, with `+dirty` if the tree differs from it."""
+    """Return package version and git commit, with `+dirty` if tracked files differ from it."""
     release = version("melodac")
     try:
         commit = _git("rev-parse", "--short=10", "HEAD")
@@ -26,7 +27,7 @@ def code_version() -> str:
 
 
 def fingerprint_code(packages: Iterable[str]) -> str:
-    """Return twelve hex digits over the source text of library packages, such as `training`."""
+    """Hash the source text of library packages, e.g. `training`, to twelve hex digits."""
     root = Path(__file__).resolve().parents[1] / "src" / "melodac"
     digest = hashlib.sha256()
     for package in sorted(packages):
@@ -37,10 +38,10 @@ def fingerprint_code(packages: Iterable[str]) -> str:
 
 
 def fingerprint_inputs(paths: Iterable[Path]) -> str:
-    """Return twelve hex digits over names and sizes, and over the content of small files.
+    """Hash names, sizes and the content of small files to twelve hex digits.
 
-    Large files are identified by size only: hashing a terabyte of music for one log line would be
-    absurd, and store, checkpoint and weights have manifests of their own.
+    Large files are told apart by size only: hashing a terabyte of music for one log line would be
+    absurd, and data that must be exact (store, checkpoint, weights) has hashes of its own.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -49,7 +50,7 @@ def fingerprint_inputs(paths: Iterable[Path]) -> str:
             if not file.is_file():
                 continue
             size_bytes = file.stat().st_size
-            # as bytes, since a name need not be UTF-8
+            # as bytes: file names need not be UTF-8
             name = os.fsencode(file.relative_to(path) if path.is_dir() else file.name)
             digest.update(name + f"\0{size_bytes}\0".encode())
             if size_bytes <= WHOLE_CONTENT_LIMIT_BYTES and os.access(file, os.R_OK):

@@ -1,9 +1,9 @@
-"""Bar lines from tags, and tables of the tracks and the model sizes, for the index stage.
+"""Bar lines from tags, the table of tracks, and codes per parameter, for the index stage.
 
-Bars are counted from the first sample of the recording as ingested: if silence was cut off, the
-first bar line lies before the first frame and the next one is taken. Nothing is guessed: a track
-without a usable tempo has no bars, and the reason is reported. The tables compare each track with
-the others, and the amount of data with the size of each model.
+Bars are counted from the first sample of the recording as it was ingested: where silence was cut
+off, the first bar line lies before the first frame and the next one is taken. Nothing is guessed: a
+track without a usable tempo has no bars, and the reason is reported. The table compares each track
+with the others; codes per parameter compare the amount of data with each model size.
 """
 
 import csv
@@ -23,24 +23,26 @@ from melodac.training.planning.estimates import codes_per_parameter
 from pipeline.records import TrackRecord
 
 TEMPO = "tempo_bpm"
-"""Tag with the quarter notes per minute."""
+"""Tag with the tempo in quarter notes per minute."""
 TIME_SIGNATURE = "time_signature"
-"""Tag with the time signature: `3/4`, or the quarter notes of a bar; 4/4 if a track has none."""
+"""Tag such as `3/4`, or the quarter notes of a bar alone; 4/4 if a track has none."""
 
 MIN_TEMPO_BPM, MAX_TEMPO_BPM = 20.0, 400.0
 NO_TEMPO = "no tempo_bpm"
 _SIGNATURE = re.compile(r"(\d{1,2})(?:/(1|2|4|8|16))?")
 _ALMOST = 1e-6
-"""Bars by which a line may lie before the first sample and still count as on it."""
+"""Rounding tolerance, in bars: a line so little before the first sample counts as on it."""
 
 
 class FoundBars(NamedTuple):
-    """Bars by track, and the tracks without bars by reason."""
+    """Bars of the tracks that have a usable tempo, and why the others have none."""
 
     bars: dict[str, Bars]
+    """Bars by track id."""
     without: dict[str, list[str]]
+    """Ids of the tracks without bars, by reason."""
     num_assumed: int
-    """Number of tracks with a tempo but no time signature, which are assumed to be in 4/4."""
+    """Number of tracks with a tempo but no time signature, assumed to be in 4/4."""
 
 
 def find_bars(
@@ -50,12 +52,12 @@ def find_bars(
     start_samples: Mapping[str, int],
     num_frames: Mapping[str, int],
 ) -> FoundBars:
-    """Compute the bars of each track.
+    """Compute the bar lines of each track from its tags, in codec frames.
 
     Args:
         tracks: Tracks with their tags.
-        header: Header of the store, for rate and hop.
-        start_samples: First kept sample of each track; 0 where none is given.
+        header: Header of the store, for sample rate and hop.
+        start_samples: First kept sample of a track; 0 where none is given.
         num_frames: Frames of each track.
     """
     bars: dict[str, Bars] = {}
@@ -64,6 +66,7 @@ def find_bars(
     for track in tracks:
         start_s = start_samples.get(track.id, 0) / header.sample_rate_hz
         found = _read_bars(track.tags, start_s, header.sample_rate_hz / header.hop)
+        # a window starts on the frame nearest to a bar line, hence half a frame
         if isinstance(found, Bars) and found.first >= num_frames[track.id] - 0.5:
             found = "no bar line inside"
         if isinstance(found, str):
@@ -109,7 +112,7 @@ OUTLIERS_LOGGED = 5
 
 
 class TrackRow(NamedTuple):
-    """Line of the table of tracks."""
+    """Row of the table of tracks."""
 
     id: str
     path: str
@@ -127,11 +130,11 @@ class TrackRow(NamedTuple):
 def tabulate_tracks(
     tracks: Sequence[TrackRecord], codes: TokenArray, windows: Mapping[str, int]
 ) -> list[TrackRow]:
-    """Describe every track that has codes, in the order given.
+    """Build one row per track, in the order given.
 
     Args:
-        tracks: Tracks of the table.
-        codes: Codes of these tracks.
+        tracks: Tracks that have codes.
+        codes: Codes of at least these tracks.
         windows: Windows of each track in one epoch; a track without an entry has none.
     """
     array = codes.select([track.id for track in tracks])
@@ -150,7 +153,7 @@ def tabulate_tracks(
 
 
 def log_outliers(rows: Sequence[TrackRow]) -> int:
-    """Log the most extreme outliers among the tracks; return the number of outliers."""
+    """Log the tracks that are farthest from the others; returns the number of outliers."""
     outliers = sorted((row for row in rows if row.is_outlier), key=lambda row: -abs(row.z_score))
     for row in outliers[:OUTLIERS_LOGGED]:
         log.warning(
@@ -167,7 +170,7 @@ def log_outliers(rows: Sequence[TrackRow]) -> int:
 
 
 def as_csv(rows: Sequence[TrackRow]) -> str:
-    """Format the table as CSV; equal tracks give equal bytes."""
+    """Format the table as CSV, the same bytes for the same tracks."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(TrackRow._fields)
@@ -178,12 +181,12 @@ def as_csv(rows: Sequence[TrackRow]) -> str:
 def describe_sizes(
     num_frames: int, num_codebooks: int, vectors: CodeVectors | None
 ) -> dict[str, dict[str, Any]]:
-    """Return parameters, and training codes per parameter, for every named size.
+    """Compute the parameters and the training codes per parameter of every named model size.
 
     Args:
         num_frames: Frames of the training split.
         num_codebooks: Columns that a model reads.
-        vectors: Code vectors, on which `train.embedding: codec` builds; None if unknown.
+        vectors: Code vectors of the store, from which `train.embedding: codec` builds embeddings.
     """
     width = 0 if vectors is None else vector_dim(vectors.shape[-1])
     configs = {

@@ -1,8 +1,8 @@
-"""Logging set-up, and progress shown in the way that fits the output.
+"""Logging set-up and progress reports.
 
 On a terminal a bar is drawn. In a pipe or a log file, where a bar would be noise, long work logs a
-plain line every half minute, even while a single unit takes longer. Other displays register a
-listener, as the Prefect bridge does.
+plain line every half minute, even while a single unit of it lasts. Other reporters, such as the
+Prefect bridge, register a listener.
 """
 
 import logging
@@ -20,7 +20,7 @@ ProgressListener = Callable[[str, int, int], None]
 
 
 class Advance(Protocol):
-    """Callback that reports one unit of work as done."""
+    """Callback for each finished unit of the work."""
 
     def __call__(self, note: str = "") -> None:
         """Count one unit and show a note next to the count."""
@@ -29,14 +29,15 @@ class Advance(Protocol):
 
 _listeners: list[ProgressListener] = []
 LISTENER_INTERVAL_S = 2.0
+"""Shortest time between two calls of the listeners."""
 LINE_INTERVAL_S = 30.0
-"""Seconds between two lines without a terminal; shorter work logs none."""
+"""Time between two progress lines without a terminal; shorter work logs none."""
 
 log = logging.getLogger("pipeline")
 
 
 def set_up_logging() -> None:
-    """Set up logging: one line per message on standard error, with time and module."""
+    """Log one line per message to standard error, with time, level and logger name."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
@@ -52,13 +53,13 @@ def add_progress_listener(listener: ProgressListener) -> None:
 
 @contextmanager
 def progress_bar(*, total: int, unit: str, description: str, done: int = 0) -> Iterator[Advance]:
-    """Show the progress of work that calls the yielded function, with a note, once per unit.
+    """Show the progress of work that calls the yielded `Advance` once per unit.
 
     Args:
         total: Units of the whole work.
-        unit: Name of a unit.
+        unit: Name of a unit, in the singular.
         description: Name of the work.
-        done: Units done by an earlier run.
+        done: Units that an earlier run finished.
     """
     is_terminal = sys.stderr.isatty()
     bar = tqdm(total=total, initial=done, unit=unit, desc=description, disable=not is_terminal)
@@ -102,7 +103,7 @@ def progress_bar(*, total: int, unit: str, description: str, done: int = 0) -> I
 
 @contextmanager
 def _every(interval_s: float, step: Callable[[], None]) -> Iterator[None]:
-    """Call `step` at a fixed interval in a thread, for a with-block."""
+    """Call `step` every `interval_s` seconds in a thread while the with-block runs."""
     is_over = threading.Event()
 
     def repeat() -> None:
@@ -119,7 +120,7 @@ def _every(interval_s: float, step: Callable[[], None]) -> Iterator[None]:
 
 
 def progress(items: Iterable[Item], *, total: int, unit: str, description: str) -> Iterator[Item]:
-    """Pass items through and show how many have passed."""
+    """Yield the items and show how many have been consumed."""
     with progress_bar(total=total, unit=unit, description=description) as advance:
         for item in items:
             yield item

@@ -1,9 +1,9 @@
 """params.yaml -> `Params`, strict and typed; the only reader of the file.
 
-Every error is collected and reported at once: key, value, what is allowed. There are no defaults:
-the file is the whole truth of an experiment. Comments in params.yaml explain the values. It is read
-with the parser DVC uses, so both see the same values. YAML is a larger language than a parameter
-file needs: aliases, other encodings and huge files are refused, each with one line.
+All errors are reported at once: key, value, what is allowed. There are no defaults: the file alone
+defines an experiment, and its comments say what each value means. It is read with the parser DVC
+uses, so both see the same values (`1e-4` is a number, `on` is text). YAML is a larger language than
+a parameter file needs: aliases, other encodings and huge files are refused, each with one line.
 """
 
 import difflib
@@ -37,13 +37,14 @@ MAX_SIZE_BYTES = 65_536
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the mapping in a YAML file.
+    """Read a YAML file that holds a mapping.
 
     Raises:
         ConfigError: If the file is missing, too large, not UTF-8, not YAML or not a mapping.
     """
     text = _read_text(path)
     try:
+        # nested aliases can expand a small file to gigabytes
         if any(isinstance(token, AliasToken) for token in YAML(typ="safe", pure=True).scan(text)):
             raise ConfigError(f"{path}: aliases (*name) are not allowed, write the value out")
         loaded = YAML(typ="safe", pure=True).load(text)
@@ -77,7 +78,7 @@ Delay = str | Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
 class IngestParams(Section):
-    """Selection of files that become tracks, and their split."""
+    """Choice of the files that become tracks, and their split."""
 
     source: Annotated[str, Field(min_length=1)]
     min_duration_s: PositiveFloat
@@ -115,7 +116,7 @@ class NormalizeParams(Section):
 
 
 class CodecParams(Section):
-    """Codec that turns audio into codes and back."""
+    """Choice of the codec."""
 
     weights: Literal["bundled", "44khz"]
 
@@ -128,7 +129,7 @@ class EncodeParams(Section):
 
 
 class IndexParams(Section):
-    """Windows: the only place where cropping is decided."""
+    """Cropping of tracks into windows; no other section decides it."""
 
     window_frames: Annotated[int, Field(ge=16, le=16384)]
     min_track_frames: PositiveInt
@@ -143,10 +144,10 @@ class TrainParams(TrainConfig):
     layout: Literal["concatenated", "interleaved", "mid_side"]
     size: str
     embedding: Literal["codec", "learned"]
-    """Source of the rows of embedding and head: the codec's code vectors, or learned rows only."""
+    """Embedding and output head: built from the codec's code vectors, or learned from scratch."""
 
     def trainer_config(self) -> TrainConfig:
-        """Return the trainer's own keys, without those of the model and the pattern."""
+        """Select the trainer's own keys, without those that build the model and the pattern."""
         return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
 
 
@@ -185,7 +186,7 @@ class DemosParams(Section):
 
 
 class RuntimeParams(Section):
-    """Settings of execution: no stage depends on this section, no result changes with it."""
+    """Machine settings; no stage depends on this section, because no result changes with it."""
 
     device: Literal["auto", "cpu", "cuda"]
     workers: NonNegativeInt
@@ -196,7 +197,7 @@ class RuntimeParams(Section):
 
 
 class Params(Section):
-    """Content of params.yaml, one field for each section."""
+    """Contents of params.yaml, one field per section."""
 
     ingest: IngestParams
     normalize: NormalizeParams
@@ -241,7 +242,7 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read and validate the parameters.
+    """Read and validate params.yaml.
 
     Raises:
         ConfigError: With one line for each wrong key.
@@ -258,13 +259,13 @@ def load_params(path: Path) -> Params:
 
 
 def hash_params(params: Params) -> str:
-    """Return twelve hex digits over all params but `runtime`, which changes no result."""
+    """Hash an experiment to twelve hex digits, without `runtime`, which changes no result."""
     text = json.dumps(params.model_dump(mode="json", exclude={"runtime"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _explain(details: ErrorDetails) -> str:
-    # pydantic adds the tried branch of a union to the path, which is no key of params.yaml
+    # pydantic adds the branch of a union, here of `Delay`, to the path of the key
     where = tuple(part for part in details["loc"] if part not in {"str", "list[NonNegativeInt]"})
     key = ".".join(str(part) for part in where)
     if details["type"] == "extra_forbidden":

@@ -1,7 +1,7 @@
-"""Paths that the pipeline reads or writes, defined once, relative to the root of the checkout.
+"""Every path the pipeline reads or writes, relative to the root of the checkout.
 
-DVC starts stages at that root, also in the copies in which queued experiments run, so relative
-paths keep two experiments apart. A contract test compares this file with dvc.yaml.
+DVC starts stages at that root, also in the copies that queued experiments run in: relative paths
+keep two experiments apart. A contract test compares this file with dvc.yaml.
 """
 
 import os
@@ -43,22 +43,22 @@ METRICS = DATA / "metrics"
 
 
 def metrics_of(stage: str) -> Path:
-    """Return the file of a stage's numbers for `dvc metrics`."""
+    """Return the path of a stage's metrics for `dvc metrics`."""
     return METRICS / f"{stage}.json"
 
 
 def project_root() -> Path:
-    """Return the main checkout, even inside the temporary copy of an experiment."""
+    """Return the main checkout, also inside the temporary copy that an experiment runs in."""
     return Path(os.environ.get("DVC_ROOT", "."))
 
 
 def scratch(purpose: str) -> Path:
-    """Return a folder for state that must survive a failed or killed stage; DVC keeps it."""
+    """Return a folder for state that outlives a failed or killed stage, which DVC never deletes."""
     return project_root() / ".scratch" / purpose
 
 
 def resolve_source(source: str) -> Path:
-    """Return the user's folder: absolute, or relative to here, or else to the main checkout."""
+    """Resolve the user's folder: absolute, relative to here, or else to the main checkout."""
     given = Path(source).expanduser()
     if given.is_absolute() or given.exists():
         return given

@@ -1,4 +1,4 @@
-"""Records that stages exchange on disk: catalogue, normalised table, JSON, and stage outcomes.
+"""Typed files that stages exchange: the catalogue, the normalised table, JSON; and outcomes.
 
 Every file is written under a temporary name and then renamed, so a reader never sees half of it.
 """
@@ -27,38 +27,38 @@ class TrackRecord(Section):
     path: str
     """Path relative to the source folder, with forward slashes."""
     group: str
-    """Group: recordings that a split must not divide."""
+    """Name of its group; all recordings of a group are in the same split."""
     split: Split
     duration_s: float
     """Duration measured from decoded samples."""
     sample_rate_hz: int
     num_channels: int
     decoder: str
-    """Decoder: libsndfile or FFmpeg."""
+    """libsndfile, FFmpeg, or codes for a track that was imported."""
     audio_sha256: str
-    """Hash of the decoded samples: the same recording in another lossless container has the same.
-    """
+    """Hash of the decoded samples, equal for the same recording in another lossless container; hash
+    of the codes for a track that was imported."""
     loudness_lufs: float | None
-    """Loudness; None for codes without audio."""
+    """Integrated loudness; None for imported codes."""
     peak_dbfs: float | None
     tags: dict[str, str]
     tag_sources: dict[str, str]
-    """Source file of each tag."""
+    """Origin of each tag."""
     licence: str
     """Licence; empty if unknown."""
 
 
 class NormalizedRecord(Section):
-    """Result of normalisation for one track."""
+    """Result of normalising one track."""
 
     id: str
     sha256: str
     """Hash of the FLAC file's bytes."""
     num_samples: int
-    """Samples per channel at the codec's rate, without the silence cut from the ends."""
+    """Samples per channel, at the codec's rate, without the silence cut from the ends."""
     num_channels: int
     start_sample: int
-    """First sample kept, counted in the whole track at the codec's rate."""
+    """First sample that was kept, counted in the whole track at the codec's rate."""
     gain_db: float
     loudness_before_lufs: float
     """Loudness before, measured at a full-scale peak so that a quiet recording passes the gate."""
@@ -66,7 +66,7 @@ class NormalizedRecord(Section):
     peak_dbtp: float
     """True peak after the gain."""
     is_gain_capped: bool
-    """True if the peak ceiling or the gain cap kept the track below the target."""
+    """True if the peak ceiling or the gain cap kept the track below the target loudness."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,17 @@ class Outcome:
     """Result of a stage: counts for the log line, numbers for `dvc metrics`."""
 
     counts: Mapping[str, int]
-    """Counts in reading order, such as tracks in, tracks out."""
+    """Counts in reading order, e.g. tracks in, tracks out."""
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
     """Number of items left out, by reason."""
     metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all.
+    """Write a small text file atomically.
 
     Raises:
-        OutputError: If the file cannot be written.
+        OutputError: If the path cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -92,19 +92,19 @@ def write_text(path: Path, text: str) -> None:
         with partial.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a power cut after the rename could leave an empty file
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON, with equal bytes for equal values; NaN raises, so write None instead."""
+    """Write JSON, the same bytes for the same value; NaN is refused, write None instead."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  JSON may hold anything
-    """Read the value in a JSON file of an earlier stage."""
+    """Read a JSON file of an earlier stage."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -144,7 +144,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return [{key: _unflatten(key, value) for key, value in row.items()} for row in rows]
 
 
-# Tags differ from track to track, but parquet needs one schema, so mappings become JSON text.
+# Tags differ from track to track and Parquet wants one schema, so mappings are stored as JSON text.
 _MAPPINGS = frozenset({"tags", "tag_sources"})
 
 

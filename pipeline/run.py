@@ -1,8 +1,8 @@
 """Run one stage: `python pipeline/run.py <stage>`. This is the `cmd` of every stage in dvc.yaml.
 
-It is a file path, not a module name or console script, so that the copies in which queued and
-temporary experiments run execute their own code: this file puts its own checkout first on sys.path.
-The exit code: 0 done, 1 failed with one clear line, 2 wrong parameters, 130/143 stopped.
+A file path, not a module name or console script, so that queued and temporary experiments execute
+the code of the copy they run in: this file puts its own checkout first on sys.path. Exit codes: 0
+done, 1 failed with one line of explanation, 2 wrong parameters, 130/143 stopped by a signal.
 """
 
 import logging
@@ -63,7 +63,7 @@ def run_stage(stage: str, params: Params) -> Outcome:
 
 
 def _run(stage: str, params: Params, *, is_first: bool) -> None:
-    """Run the work of this process; only the first one is shown, written and counted."""
+    """Do the work of this process; only the first one reports to Prefect and writes metrics."""
     if is_first:
         bridge.run_stage(stage, lambda: run_stage(stage, params))
     else:
@@ -71,7 +71,7 @@ def _run(stage: str, params: Params, *, is_first: bool) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Validate params, run the stage, and turn errors into one line and an exit code."""
+    """Validate the parameters, run the stage, and turn errors into one line and an exit code."""
     logs.set_up_logging()
     if len(arguments) != 1 or arguments[0] not in STAGES:
         log.error("usage: python pipeline/run.py <stage>, one of: %s", ", ".join(STAGES))

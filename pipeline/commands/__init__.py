@@ -1,1 +1,1 @@
-"""Commands that are no stage of the DAG: the `melodac` command and `codec.py`."""
+"""Command-line programs outside the DAG: the `melodac` command and `codec.py`."""

@@ -1,6 +1,6 @@
-"""The `melodac` command. DVC does not need it: `dvc repro` does all the work alone.
+"""The `melodac` command. DVC does not need it: `dvc repro` alone runs the whole pipeline.
 
-Only light imports are at the top: each command imports what it needs when it is called.
+Only light imports at the top: each command imports what it needs when it is called.
 """
 
 import os
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 STARTED_IN = Path.cwd()
-"""Folder in which the user started; commands then change to the root of the checkout."""
+"""Working directory of the user, taken before commands change to the root of the checkout."""
 REJECTED_SHOWN = 10
 
 
@@ -77,7 +77,7 @@ def generate(  # noqa: PLR0917  typer takes options as plain parameters
     guidance: Annotated[float, typer.Option(min=0, help="1 plays to them, 3 more so.")] = 1.0,
     output: Annotated[Path, typer.Option(help="Folder of the FLAC files.")] = Path("generated"),
 ) -> None:
-    """Play from nothing with the last checkpoint and write FLAC files.
+    """Sample new clips from the checkpoint of the train stage and write FLAC files.
 
     By default clips are as long as those of the listening page and drawn at its last temperature.
     The same seed, temperature, prompt and checkpoint give the same sound. A prompt needs a
@@ -133,7 +133,7 @@ def doctor(
 ) -> None:
     """Examine a finished, stopped or running training run and say what to try next.
 
-    Exit code 1 if anything has failed (with --strict: or is so much as a warning), else 0.
+    Exit code 1 if any check fails (with --strict: or gives a warning), else 0.
     """
     from pipeline import paths
     from pipeline.commands.doctor_report import render
@@ -152,10 +152,10 @@ def doctor(
 
 @app.command()
 def verify() -> None:
-    """Read back the token store and the checkpoints and say what is damaged.
+    """Read back normalised audio, token store and checkpoints and say what is damaged.
 
-    Compares every byte with the manifests that were written with them. Exit code 1 if anything is
-    damaged or missing.
+    Compares every byte with the hashes that were written with them. Normalised audio is skipped
+    where its table is absent. Exit code 1 if anything is damaged or missing.
     """
     from pipeline.commands.repair import verify as read_back
 
@@ -207,7 +207,7 @@ def import_(
     ],
     output: Annotated[Path, typer.Option(help="Folder of the import.")] = Path("imported"),
 ) -> None:
-    """Take codes from elsewhere: what `ingest.source` may then name instead of music.
+    """Import codes made elsewhere into a folder that `ingest.source` can name instead of music.
 
     Then: melodac run -S ingest.source=imported -S codec.weights=44khz
     """
@@ -241,8 +241,7 @@ def export(
 
 @app.callback()
 def enter_checkout() -> None:
-    """Go to the root of the checkout: every path of the pipeline is relative to it."""
-    # --help must work outside of a checkout too
+    """Change to the root of the checkout: every path of the pipeline is relative to it."""
     if any(word in {"-h", "--help"} for word in sys.argv[1:]):
         return
     from pipeline.dag import find_checkout
@@ -253,7 +252,7 @@ def enter_checkout() -> None:
 
 
 def main() -> None:
-    """Run the command; errors become one clear line each, exit 2 for wrong parameters, else 1."""
+    """Run the command; an error prints one line and exits 2 for wrong parameters, else 1."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see run.py
     from melodac.errors import ConfigError, MelodacError

@@ -1,7 +1,8 @@
 """Train, measure and export a codec: `make codec`, or `python pipeline/commands/codec.py --help`.
 
-It is no DVC stage: the result is committed with the package and rarely changes. Training resumes
-where it stopped, for a given number of minutes; settings and music may change from run to run.
+No DVC stage: the result is committed with the package and changes a few times in the project's
+life. Training resumes where it stopped, for the given number of minutes; settings and music may
+change from one run to the next.
 """
 
 import csv
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STATE = CHECKOUT / ".scratch" / "codec"
 DEFAULT_MUSIC = (CHECKOUT / ".scratch" / "practice", CHECKOUT / "data" / "sample")
-"""Practice music (composed by `make codec`) and sample music; folders that exist are used."""
+"""Practice music (`make codec` composes it) and sample music; a missing folder is skipped."""
 
 StateFolder = Annotated[Path, typer.Option("--state", help="Folder of the resumable state.")]
 Sources = Annotated[
@@ -96,6 +97,7 @@ def train(
         shape = architecture.front_end
         folders = _sources(source)
         recordings = [open_source(folder, shape.sample_rate) for folder in folders]
+        # the front end reads HALO frames beyond either end of a crop
         length = (config.crop_frames + 2 * HALO) * shape.hop
         trainer = CodecTrainer(config, architecture, CropSource(recordings, config, length))
         if weights is not None:
@@ -145,7 +147,7 @@ def evaluate(
     source: Sources = None,
     weights: Annotated[Path | None, typer.Option(help="By default those in the package.")] = None,
 ) -> None:
-    """Measure a codec on held-out music; write report.csv and codebooks.csv next to its weights."""
+    """Measure a codec on held-out music; writes report.csv, codebooks.csv to its weights folder."""
     from melodac.codec.load import BUNDLED_FOLDER, load_codec_folder
     from melodac.codec_training.measure import measure_codec
     from pipeline.commands.codec_sources import held_out_clips, open_source
@@ -176,7 +178,7 @@ def evaluate(
 
 
 def _folders_of(state: Path) -> str:
-    """Return the names, without their paths, of the folders of all runs."""
+    """List the music folders of all runs, by name only: paths would tell about this machine."""
     path = state / "runs.jsonl"
     if not path.is_file():
         raise ConfigError(f"{path} is missing: nothing was trained there so far")
@@ -195,7 +197,7 @@ def _file_row(report: "ClipReport") -> dict[str, Any]:
 
 
 def _config(settings: list[str] | None) -> "CodecTrainingConfig":
-    """Return the defaults with `a.b=value` settings applied, validated like any config."""
+    """Apply `a.b=value` settings to the defaults and validate the result."""
     from melodac.codec_training.config import CodecTrainingConfig
 
     values = CodecTrainingConfig().model_dump(mode="json")
@@ -209,7 +211,7 @@ def _config(settings: list[str] | None) -> "CodecTrainingConfig":
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any) -> None:  # noqa: ANN401  any JSON
-    """Set one value in nested sections; a mapping is merged into its section."""
+    """Replace one value in nested sections; a section as value is merged key by key."""
     if keys[0] not in values:
         raise ConfigError(f"{keys[0]} is no setting; known here: {', '.join(values)}")
     if len(keys) == 1 and not isinstance(value, dict):
@@ -228,7 +230,7 @@ def _sources(given: list[Path] | None) -> list[Path]:
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Turn errors into one line and an exit code, for a with-block."""
+    """Turn errors into one line and an exit code instead of a traceback."""
     from pipeline.processes.signals import StoppedError
 
     try:

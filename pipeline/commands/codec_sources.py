@@ -16,14 +16,14 @@ _NORMALIZED_HZ = 44_100
 MOST_MEASURED = 200
 """Most held-out recordings of one source that are measured, spread evenly over it."""
 EXCERPT_S = 30.0
-"""Seconds measured of each recording, from its middle."""
+"""Duration of the excerpt from the middle of each recording that is measured."""
 
 
 def open_source(folder: Path, sample_rate_hz: int) -> list[Recording]:
-    """Open the recordings of a folder of music or of a catalogue.
+    """List the recordings of a folder of music or of a catalogue.
 
     Raises:
-        ConfigError: If the catalogue was normalised at another sample rate.
+        ConfigError: If the catalogue was normalised at another rate.
     """
     if is_catalogue(folder):
         if sample_rate_hz != _NORMALIZED_HZ:
@@ -36,13 +36,13 @@ def open_source(folder: Path, sample_rate_hz: int) -> list[Recording]:
 
 
 def is_catalogue(folder: Path) -> bool:
-    """Check if a folder holds the results of `ingest` and `normalize` for music, not codes."""
+    """Check that a folder holds the results of `ingest` and `normalize` for music (not codes)."""
     needed = (paths.CATALOGUE, paths.NORMALIZED_TABLE, paths.NORMALIZED_AUDIO)
     return all(_within(folder, path).exists() for path in needed)
 
 
 def held_out_clips(recordings: Sequence[Recording], sample_rate_hz: int) -> list[Clip]:
-    """Read the excerpts to measure into memory, one channel each."""
+    """Read the excerpts to measure on, mixed down to one channel."""
     held_out = [recording for recording in recordings if recording.held_out]
     step = -(-len(held_out) // MOST_MEASURED) or 1
     return [_excerpt(recording, sample_rate_hz) for recording in held_out[::step]]
@@ -60,7 +60,7 @@ def _catalogue_files(folder: Path) -> Iterator[FlacFile]:
 
 
 def _flac_file(folder: Path, track: TrackRecord, row: NormalizedRecord) -> FlacFile:
-    # at a capped gain more would clip, so such a track keeps its level
+    # a track whose gain was capped could not be raised without clipping: its level stays
     gain_db = 0.0 if row.is_gain_capped else TARGET_LUFS - row.loudness_after_lufs
     return FlacFile(
         path=_within(folder, paths.NORMALIZED_AUDIO) / f"{row.id}.flac",

@@ -1,4 +1,4 @@
-"""Text of a doctor's report: aligned tables, then every finding, the worst first."""
+"""Text form of a doctor's report: aligned tables, then the findings, worst first."""
 
 import textwrap
 from collections import Counter
@@ -16,7 +16,7 @@ Cell = str | int | float | None
 
 
 def render(report: Report) -> list[str]:
-    """Return the lines of a report."""
+    """Format a report as lines for the terminal."""
     lines = [_headline(report), ""]
     lines += _table(_CHECKPOINT_HEADS, [_checkpoint_cells(shot) for shot in report.snapshots])
     newest = report.snapshots[-1]
@@ -117,7 +117,7 @@ def _wrap(first: str, text: str) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
-    """Format rows with the first column aligned left and all others right."""
+    """Align a table: first column to the left, numbers to the right."""
     cells = [list(heads), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     return [

@@ -1,7 +1,7 @@
 """`melodac export`: the token store as files for other programs.
 
-NPQ holds mono, or mid and side; a table of frames by codebooks holds mono, or left and right. A
-track imported from NPQ is exported as the same bytes: its tags keep the fields of that file.
+NPQ for mono, and for mid and side; a table of frames by codebooks for mono, and for left and right.
+A track imported from NPQ is exported as the same bytes: its header fields are kept in its tags.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ _CHANNELS: Mapping[str, tuple[tuple[Channel, ...], ...]] = {
 
 
 def export_codes(output: Path, form: Format) -> list[Path]:
-    """Write every track of the catalogue as a file named like its recording.
+    """Write every track of the catalogue as a file named after its recording.
 
     A format that cannot hold the channels of the store raises `ConfigError`.
 
     Args:
-        output: Folder to write; empty or missing.
+        output: Folder to write; empty or new.
         form: Suffix of the files.
 
     Raises:
@@ -84,11 +84,11 @@ def _columns(
 
 
 def _name(output: Path, track: TrackRecord, form: Format, *, taken: list[Path]) -> Path:
-    """Return a path below the folder like that of the recording below its own."""
+    """Choose a path below `output` that mirrors the recording's path below the source folder."""
     path = (output / track.path).with_suffix(f".{form}")
     if not path.resolve().is_relative_to(output.resolve()):
         raise OutputError(f"{track.path!r} lies outside its folder: it is not exported")
-    # song.wav and song.flac in one folder would share a name
+    # song.wav and song.flac in one folder would both become song.npq
     return path.with_name(f"{path.stem}-{track.id}.{form}") if path in taken else path
 
 

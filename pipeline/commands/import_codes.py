@@ -1,8 +1,9 @@
-"""`melodac import`: codes from elsewhere into a token store.
+"""`melodac import`: files of codes made elsewhere -> a token store with a record of its tracks.
 
-An import is a folder that `ingest.source` may name. Nothing is guessed: the user names the codec,
-and a file's claims (rate, vocabulary, hash, format) are kept in the tags of its track. An unusable
-file gets its line in report.csv; usable files that do not fit each other are refused.
+An import is a folder that `ingest.source` can name. Nothing is guessed: the user names the codec,
+and what a file claims about itself (rate, vocabulary, hash, format) is kept in its track's tags.
+A file that cannot be used gets its line in report.csv; an import whose files differ in channels or
+codebooks is refused.
 """
 
 import hashlib
@@ -36,18 +37,19 @@ log = logging.getLogger(__name__)
 METADATA = "metadata.json"
 MAX_METADATA_BYTES = 2**28
 SAMPLE_RATE_HZ, HOP, NUM_CODEBOOKS = 44_100, 512, 9
-"""Sample rate, hop and codebooks of every codec whose codes can be imported."""
+"""Format of the only codes that can be imported; `NUM_CODEBOOKS` is the most in a channel."""
 RATE_TOLERANCE = 0.005
+"""Largest relative error of the frame rate that a file claims."""
 UNKNOWN_WEIGHTS = "unknown"
 IMPORTED = "imported_"
-"""Prefix of tags that keep the claims of a file of codes."""
+"""Prefix of the tags that hold what a file claims about itself."""
 
 Shape = tuple[tuple[Channel, ...], tuple[int, ...]]
-"""Channels, and the codebooks of each."""
+"""Channels, and number of codebooks of each."""
 
 
 class Imported(NamedTuple):
-    """Result of an import."""
+    """Result of an import: its record, and a verdict for every file."""
 
     record: ImportRecord
     verdicts: tuple[Verdict, ...]
@@ -63,13 +65,13 @@ def import_codes(folder: Path, output: Path, codec: str) -> Imported:
     """Import every file of codes in a folder and its subfolders.
 
     Args:
-        folder: Folder of `.npq`, `.npy` and `.pt` files and, optionally, `metadata.json`.
+        folder: `.npq`, `.npy` and `.pt` files, and optionally `metadata.json`.
         output: Folder of the import; an older import there is replaced.
-        codec: Codec that made the codes: a name, or a folder of weights written by `codec.py`.
+        codec: Codec that made the codes: a name, or a weights folder as `codec.py export` writes.
 
     Raises:
-        TokenError: If no file can be used, if usable ones differ in channels or codebooks, or if
-            the codec is none whose codes can be imported.
+        TokenError: If no file can be used, or usable ones differ in channels or codebooks, or the
+            codec's frames or codes have another format.
         OutputError: If something else is already at `output`.
     """
     if output.exists() and any(output.iterdir()) and not (output / RECORD).is_file():
@@ -82,6 +84,7 @@ def import_codes(folder: Path, output: Path, codec: str) -> Imported:
     maker = find_codec(codec)
     header = _make_header(codec, usable[0].shape, maker)
     output.mkdir(parents=True, exist_ok=True)
+    # the record is removed first and written last: an import that was cut off has none
     (output / RECORD).unlink(missing_ok=True)
     write_store(
         output / STORE,
@@ -121,7 +124,7 @@ def _examine(
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """List files of codes, sorted by name; linked folders are not entered.
+    """List files of codes, sorted by path; folders behind symbolic links are not entered.
 
     Raises:
         TokenError: If there is none.
@@ -169,7 +172,7 @@ def _examine_file(path: Path, name: str, metadata: Mapping[str, Any]) -> _Usable
 def _understand(
     path: Path, content: NpqTokens | UInt16[np.ndarray, "K T"], metadata: Mapping[str, Any]
 ) -> tuple[Shape, dict[str, str]]:
-    """Return channels and codebooks of a file, and its claims."""
+    """Return channels and codebooks of a file, and the claims of its header as tags."""
     if isinstance(content, NpqTokens):
         _check_rate(path, content)
         num_first = len(content.codes) - content.num_side
@@ -197,9 +200,9 @@ def _understand(
 def _split_columns(
     path: Path, num_columns: int, num_channels: object
 ) -> tuple[tuple[Channel, ...], tuple[int, ...]]:
-    """Return the channels of a table: stereo if declared so, or if mono cannot be that wide."""
+    """Split a table's columns: stereo if the metadata says so, or if it is too wide for mono."""
     is_stereo = num_channels == 2 or (num_channels is None and num_columns == 2 * NUM_CODEBOOKS)
-    # one channel with eighteen columns: mono that was doubled to stereo before encoding
+    # 18 columns for one channel: the mono recording was doubled to stereo before it was encoded
     if num_channels == 1 and num_columns == 2 * NUM_CODEBOOKS:
         is_stereo = True
     if not is_stereo:
@@ -210,7 +213,7 @@ def _split_columns(
 
 
 def _check_rate(path: Path, tokens: NpqTokens) -> None:
-    """Check the frame rate of a file; its last, partial frame may shift it by one frame."""
+    """Raise `TokenError` for another frame rate; one frame is tolerated, for short files."""
     num_frames = tokens.codes.shape[1]
     expected = SAMPLE_RATE_HZ / HOP
     claimed = num_frames * expected / tokens.rate_hz
@@ -221,7 +224,7 @@ def _check_rate(path: Path, tokens: NpqTokens) -> None:
 
 
 def _check_claims(path: Path, num_frames: int, metadata: Mapping[str, Any]) -> None:
-    """Check that `metadata.json` describes this file; else `TokenError`."""
+    """Raise `TokenError` if `metadata.json` contradicts the file; length: frames or samples."""
     rate, length = metadata.get("sr"), metadata.get("length")
     if rate is not None and rate != SAMPLE_RATE_HZ:
         raise TokenError(f"{path}: {METADATA} says {rate} Hz, the codec has {SAMPLE_RATE_HZ}")
@@ -232,10 +235,10 @@ def _check_claims(path: Path, num_frames: int, metadata: Mapping[str, Any]) -> N
 
 
 def _read_metadata(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Read the fields of each file from `metadata.json`; empty without one.
+    """Read the fields of each file from `metadata.json`; empty if there is none.
 
     Raises:
-        TokenError: If it is not a mapping of files to fields.
+        TokenError: If it is not a mapping of files to fields, or too large.
     """
     path = folder / METADATA
     if not path.is_file() or path.is_symlink():
@@ -269,13 +272,13 @@ def _explain_shapes(folder: Path, usable: Sequence[_Usable], verdicts: Sequence[
 
 
 def find_codec(codec: str) -> Codec | None:
-    """Load the codec that made the codes, if its weights are on this machine; never download.
+    """Load the codec that made the codes, if its weights are on this machine; no download.
 
     Args:
-        codec: A name of `load_codec`, a folder of weights, or the name of an unknown codec.
+        codec: A name that `load_codec` knows, a weights folder, or any other name.
 
     Raises:
-        TokenError: If the codec of a folder has another frame length or codebook size.
+        TokenError: If the codec has another sample rate, hop or codebook size.
     """
     if codec == "44khz" and not has_official_weights():
         found = None

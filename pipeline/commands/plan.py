@@ -1,6 +1,6 @@
 """`melodac plan`: forecast of the train stage, without training or writing anything.
 
-The schedules are those of the trainer; times are measured on real windows of the index.
+The schedules are those of the trainer; the time is measured on real windows of the index.
 """
 
 import torch
@@ -26,7 +26,7 @@ from pipeline.processes.devices import set_up_torch
 
 
 def plan(params: Params) -> list[str]:
-    """Return lines for the terminal: schedules, resources, warnings.
+    """Format the forecast for the terminal: schedules, cost of the run, warnings.
 
     Params or data that training would refuse raise the same error here.
     """
@@ -70,7 +70,7 @@ def plan(params: Params) -> list[str]:
 def _time(
     model: LanguageModel, shape: RunShape, reader: UpdateReader, device: torch.device
 ) -> PassTimes:
-    """Time passes in this one process; running out of memory is reported as in training."""
+    """Time passes in this one process; running out of memory raises the same error as training."""
     compute = Compute(shape.config.compute, device)
     gradients = GradientAccumulator(model, shape.config, ranks=Ranks(), compute=compute)
     guard = memory_guard(
@@ -82,7 +82,7 @@ def _time(
 
 
 def _demo_warnings(params: Params, header: StoreHeader) -> list[str]:
-    """Return warnings about demos longer than any training window."""
+    """Warn if demo clips are longer than any training window."""
     frames = round(params.demos.duration_s * header.sample_rate_hz / header.hop)
     stages = [frames for _, frames in params.train.context] or [params.index.window_frames]
     if frames <= max(stages):

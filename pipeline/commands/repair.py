@@ -1,9 +1,9 @@
-"""`melodac verify` and `melodac repair`: find damage, and restore the token store.
+"""`melodac verify` and `melodac repair`: report damage, and restore the token store.
 
-`verify` reads back every byte that has a hash. `repair` rewrites damaged shards from the codes of
-their tracks, taken from the cache or encoded again. If the content of the store is unknown (its
-manifest, its table of tracks or its header is damaged), the whole store is written again, as by the
-encode stage.
+`verify` reads back every byte that has a hash on record. `repair` rewrites damaged shards from the
+codes of their tracks, which come from the cache or are encoded again. If the contents of the store
+are unknown (its manifest, its table of tracks or its header is damaged), the encode stage writes
+all of it anew.
 """
 
 import logging
@@ -41,13 +41,13 @@ from pipeline.records import NormalizedRecord, read_normalized
 from pipeline.stages import encode
 
 Found = tuple[str, list[str]]
-"""Description of what was checked, and each damage."""
+"""Summary of what was checked, and one line for each damage."""
 
 
 def verify() -> tuple[list[str], list[str]]:
-    """Return one line for each intact and for each damaged part.
+    """Check normalised audio, token store and checkpoints; return whole and damaged, a line each.
 
-    Normalised audio is checked only if present: the stages after `encode` do not need it.
+    Normalised audio is checked only if its table exists: the stages after `encode` do without.
     """
     whole: list[str] = []
     damaged: list[str] = []
@@ -88,7 +88,7 @@ def _check_store(path: Path) -> Found:
     if files.damage:
         return "", [f"{path}/{line}; run `melodac repair`" for line in files.describe()]
     num_frames = 0
-    for track in open_store(path).tracks():  # decodes everything and checks the range of codes
+    for track in open_store(path).tracks():  # decodes every shard and checks the range of codes
         num_frames += track.codes.shape[1]
     table = files.table
     return f"{len(table.ids)} tracks, {num_frames} frames, {table.num_shards()} shards", []
@@ -108,8 +108,8 @@ log = logging.getLogger(__name__)
 def repair(params: Params) -> list[str]:
     """Repair the token store and read it back; return what was done, one line each.
 
-    A track that cannot be encoded again, because its audio is missing or damaged, raises an error
-    that names it; the store is then unchanged.
+    A track that cannot be encoded again, because its audio is gone or damaged, raises an error that
+    names it; the store is then unchanged.
     """
     try:
         files = inspect_store(paths.TOKENS)
@@ -131,7 +131,8 @@ def _rebuild(params: Params, reason: str) -> list[str]:
     folder = paths.TOKENS
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set[str]()
     if names and names <= {ARRAY, TRACKS, VECTORS}:
-        (folder / MANIFEST).touch()  # so that the writer accepts it as a store to replace
+        # the writer replaces a folder only if it looks like a store, that is, has a manifest
+        (folder / MANIFEST).touch()
     outcome = encode.run(params)
     return [reason, f"written anew from all {outcome.counts['tracks out']} tracks"]
 

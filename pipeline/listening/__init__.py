@@ -1,1 +1,1 @@
-"""Listening: sampled clips of a trained model, the listening page, the distance to real music."""
+"""Sampled clips of a trained model, for the listening page and the comparison with real music."""

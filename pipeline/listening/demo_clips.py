@@ -1,4 +1,4 @@
-"""Clips of the listening page: audio, spectrogram and verdict of each, written to its folder."""
+"""Clips of the listening page: FLAC file, spectrogram and detector verdicts of each."""
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -24,11 +24,11 @@ from pipeline.watch.tracking import Tracker
 
 FREE_RUN_LABEL = "no prompt"
 PEAK_CEILING = 0.98
-"""Largest sample of a clip; louder clips are scaled down as a whole."""
+"""Highest absolute sample of a clip; a louder clip is scaled down as a whole."""
 
 
 class ClipWriter:
-    """Writer of clips into the page's folder, collected by rung."""
+    """Writer of clips into the page's folder, which collects them by rung."""
 
     def __init__(self, folder: Path, instrument: Instrument) -> None:
         self.folder = folder
@@ -50,22 +50,23 @@ class ClipWriter:
         prefix_s: float | None = None,
         **shown: str | float | int | None,
     ) -> None:
-        """Write one clip; detectors judge the part after its real prefix.
+        """Write one clip; the detectors examine the part after its prefix.
 
         Args:
             kind: Rung of the clip.
-            audio: Samples of the whole clip.
-            codes: Generated codes, without those of the prefix.
-            asked_s: Requested duration, prefix included.
+            audio: The whole clip.
+            codes: Codes of the clip without those of the prefix; None for a recording.
+            asked_s: Duration that was requested, prefix included.
             label: Name of the track or of the condition.
-            prefix_s: Duration of the real prefix.
+            prefix_s: Duration of the prefix, which is real music.
             **shown: Further fields of `DemoClip`.
         """
         rate_hz = self.instrument.codec.sample_rate_hz
         name = f"{kind.value}-{len(self.clips[kind]):02d}"
         sound = PurePosixPath("audio") / f"{name}.flac"
         picture = PurePosixPath("pictures") / f"{name}.png"
-        # the codec's phases give other peaks than the recording's; scaled, as clipping is audible
+        # the codec's phases differ from the recording's, so peaks may exceed full scale: scaled
+        # down, since clipping is audible
         audible = audio * min(1.0, PEAK_CEILING / max(float(np.abs(audio).max()), 1e-9))
         write_flac(self.folder / sound, audible, rate_hz, subtype="PCM_16")
         write_spectrogram(self.folder / picture, audible, rate_hz=rate_hz)
@@ -93,7 +94,7 @@ class ClipWriter:
         self.on_clip(kind.value)
 
     def _by_channel(self, codes: Int[Tensor, "K T"]) -> Int[Tensor, "C K T"]:
-        """Return the codebooks that all channels have, by channel, for the detectors."""
+        """Stack the codebooks that all channels have, as the detectors expect them."""
         channels = self.instrument.trained.layout.split_channels(codes).values()
         shared = min(len(rows) for rows in channels)
         return torch.stack([rows[:shared] for rows in channels])
@@ -107,7 +108,10 @@ def render_track(
     *,
     has_original: bool,
 ) -> None:
-    """Write original (if there is one), round trip and continuations of one test track."""
+    """Write the original (if there is one), round trip and continuations of one test track.
+
+    Continuations are conditioned on the track's tags where the model reads tags.
+    """
     instrument = writer.instrument
     codec = instrument.codec
     num_frames = instrument.frames_in(demos.duration_s)
@@ -125,6 +129,7 @@ def render_track(
         original_s = original.shape[-1] / codec.sample_rate_hz
         writer.add(RungKind.ORIGINAL, original, codes=None, asked_s=original_s, **told)
     writer.add(RungKind.ROUND_TRIP, instrument.decode(codes), codes=codes, asked_s=asked_s, **told)
+    # the prefix of a short track leaves at least one frame to sample
     prefix = codes[:, : min(instrument.frames_in(demos.prefix_s), codes.shape[-1] - 1)]
     prefix_s = prefix.shape[-1] * codec.hop / codec.sample_rate_hz
     for settings, seeds in _grid(demos):
@@ -149,7 +154,7 @@ def render_track(
 
 
 def render_free_runs(writer: ClipWriter, demos: DemosParams, record: TrackRecord | None) -> None:
-    """Write free runs of the model without a prefix, to the tags of a track if there is one."""
+    """Write clips sampled without a prefix, conditioned on the tags of a track if one is given."""
     instrument = writer.instrument
     request, label = NOTHING, FREE_RUN_LABEL
     if record is not None:
@@ -175,15 +180,16 @@ def render_free_runs(writer: ClipWriter, demos: DemosParams, record: TrackRecord
 
 
 def request_of(instrument: Instrument, record: TrackRecord, demos: DemosParams) -> Request:
-    """Return the tags of a track as a request; no text without tags or text encoder.
+    """Build the request for a track's tags; `NOTHING` if it has none or the model reads none.
 
-    Without text there is no guidance: the null condition would be compared with itself.
+    An unconditional clip has no guidance: its two conditions would be the same.
     """
     text = instrument.text_of(tag_texts(record.tags, record.path))
     return Request(text, demos.guidance) if text else NOTHING
 
 
 def _grid(demos: DemosParams) -> list[tuple[SamplingSettings, list[int]]]:
+    # at temperature 0 nothing is drawn, so every seed would give the same clip
     return [
         (
             SamplingSettings(temperature=temperature, top_k=demos.top_k, top_p=demos.top_p),

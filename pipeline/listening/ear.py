@@ -1,8 +1,8 @@
-"""Comparison by ear: clips of the model and clips of real music, by the proxies of the ear.
+"""Clips for the ear comparison, which measures sampled music against real music by six proxies.
 
-Every row is a set of clips of one length. The truth is test music; the rows without a model give
-the scale of the distances: other music of the same folder, the codec's round trip, shuffled real
-frames, codes drawn by frequency, and white noise.
+Every row is a set of clips of one length. The truth is test music; the rows that the model did not
+sample give the distances a scale: other music of the same folder, the codec's round trip, real
+frames in random order, codes drawn from the unigram distribution, and white noise.
 """
 
 from collections import defaultdict
@@ -29,7 +29,7 @@ EAR_SEED = 0
 
 
 class RowName(StrEnum):
-    """Sets of clips, in the order of the table."""
+    """Name of a set of clips, in the order of the table."""
 
     CONTINUATIONS = "continuations"
     FREE_RUNS = "free_runs"
@@ -42,14 +42,14 @@ class RowName(StrEnum):
 
 SAMPLED = (RowName.CONTINUATIONS, RowName.FREE_RUNS)
 BROKEN = (RowName.SHUFFLED, RowName.UNIGRAM, RowName.NOISE)
-"""Rows of deliberately broken clips; a model must be nearer to the truth than these."""
+"""Rows broken on purpose: sampled rows must be nearer to the truth than each of these."""
 
 Sound = tuple[str, Float32[np.ndarray, "C N"]]
-"""Recording of a clip (the unit that is resampled) and the clip's samples."""
+"""Resampling unit and samples of a clip; the bootstrap draws clips of one unit together."""
 
 
 class _Span(NamedTuple):
-    """Part of a track: the prefix that continuations are given, then the part compared."""
+    """Part of a track: a prefix for continuations, then the frames that are compared."""
 
     track_id: str
     start: int
@@ -58,7 +58,7 @@ class _Span(NamedTuple):
 
 
 class EarStudy:
-    """Maker of the clips of every row, as functions of the data, the model and the seed."""
+    """Maker of the clips of every row, which depend on the data, the model and the seed alone."""
 
     def __init__(
         self,
@@ -69,14 +69,14 @@ class EarStudy:
         groups: Mapping[str, str],
         recorded: frozenset[str],
     ) -> None:
-        """Set up lengths and sampling of the clips.
+        """Prepare to make the clips.
 
         Args:
             dataset: Codes of every split.
             instrument: Model and codec.
             evaluate: Number, length and sampling of the clips.
-            groups: Group of each track; resampled as a whole.
-            recorded: Ids of the tracks with a recording; for others the codes are decoded.
+            groups: Group of each track; the resampling unit of its clips.
+            recorded: Ids of the tracks that have a recording; codes of the others are decoded.
         """
         self.dataset, self.instrument, self.evaluate = dataset, instrument, evaluate
         self.groups, self.recorded = groups, recorded
@@ -87,7 +87,7 @@ class EarStudy:
         )
 
     def sounds(self, row: RowName) -> Iterator[Sound]:
-        """Yield the clips of a row, one at a time."""
+        """Yield the clips of a row, made one at a time."""
         makers: dict[RowName, Callable[[], Iterator[Sound]]] = {
             RowName.CONTINUATIONS: self._continuations,
             RowName.FREE_RUNS: self._free_runs,
@@ -100,7 +100,7 @@ class EarStudy:
         return makers[row]()
 
     def truth(self, split: Split = "test") -> Iterator[Sound]:
-        """Yield the recordings of the chosen parts, or their decoded codes where there is none."""
+        """Yield the recordings of the chosen spans, or their decoded codes where there is none."""
         for span in self._spans(split):
             if span.track_id not in self.recorded:
                 yield self._decoded(span, span.codes[:, self.prefix_frames :])
@@ -136,6 +136,7 @@ class EarStudy:
     def _noise(self) -> Iterator[Sound]:
         generator = np.random.default_rng(EAR_SEED)
         for clip, (_, audio) in enumerate(self.truth()):
+            # at the level of the clip, so that level alone does not tell noise from music
             rms = np.sqrt(np.square(audio, dtype=np.float64).mean())
             yield f"noise {clip}", (rms * generator.normal(size=audio.shape)).astype(np.float32)
 
@@ -147,7 +148,7 @@ class EarStudy:
             )
             played = self._play(batch, request, prefix=prefix)
             for clip, codes in zip(batch, played, strict=True):
-                # decoded with the prefix, so that the transition sounds as in a demo
+                # decoded with the prefix, so that the seam sounds as in a demo
                 sound = self._decode(codes)[:, self.prefix_frames * self.instrument.codec.hop :]
                 yield self.groups[spans[clip].track_id], sound
 
@@ -157,7 +158,7 @@ class EarStudy:
                 yield f"free run {clip}", self._decode(codes)
 
     def _batches(self, spans: Sequence[_Span]) -> Iterator[tuple[list[int], Request]]:
-        """Yield clips that are generated together: of the same text, as many as fit a batch."""
+        """Yield clips to sample together: same text, at most `evaluate.windows_per_batch`."""
         tags = dict(zip(self.dataset.index.splits["test"], self.dataset.tags("test"), strict=True))
         clips_of: dict[str, list[int]] = defaultdict(list)
         for clip, span in enumerate(spans):
@@ -172,7 +173,7 @@ class EarStudy:
     ) -> Int[np.ndarray, "B K T"]:
         codes = self.instrument.play(
             num_frames=self.frames + (0 if prefix is None else self.prefix_frames),
-            seeds=[EAR_SEED + clip for clip in batch],
+            seeds=[EAR_SEED + clip for clip in batch],  # by clip: the same for any batch size
             settings=self.settings,
             prefix=prefix,
             request=request,
@@ -186,7 +187,7 @@ class EarStudy:
         return self.instrument.decode(torch.from_numpy(codes))
 
     def _spans(self, split: Split) -> list[_Span]:
-        """Return parts that do not overlap, one of every group before a second of any.
+        """Choose spans that do not overlap; one of every group before a second of any.
 
         Raises:
             EvaluationError: If no track is long enough.
@@ -212,10 +213,11 @@ class EarStudy:
 
 
 def _read_part(path: Path, first: int, num_samples: int) -> Float32[np.ndarray, "C N"]:
-    """Read the samples of a recording from `first` on, as many as there are, in bounded memory."""
+    """Read up to `num_samples` samples of a recording from `first` on, in bounded memory."""
     parts: list[Float32[np.ndarray, "C N"]] = []
     position = 0
     with open_audio(path) as audio:
+        # the reader refuses longer files: a cap just above the length in the header
         announced_s = audio.info.announced_samples / audio.info.sample_rate_hz
         for block in audio.blocks(max_duration_s=announced_s + 1.0):
             start, stop = max(first - position, 0), first + num_samples - position

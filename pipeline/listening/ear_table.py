@@ -1,4 +1,4 @@
-"""The table of the ear: how far every row is from the truth, by every proxy, or why not."""
+"""Table of the ear comparison: distance of every row from the truth, by every proxy."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class EarCell(NamedTuple):
-    """One distance; or no distance and the reason."""
+    """One distance with its 95 % interval, or the reason why it is missing."""
 
     row: str
     proxy: str
@@ -30,25 +30,26 @@ class EarCell(NamedTuple):
     low: float | None = None
     high: float | None = None
     mean: float | None = None
-    """Mean of the row's clips, of a proxy that is one number."""
+    """Mean over the row's clips; None for a proxy of several numbers."""
     margin: float | None = None
-    """Of a row that the model plays: by how much it is nearer to the truth than the nearest row
-    that is broken on purpose, the lower end of the 95 % interval of that difference."""
+    """Sampled rows only: how much nearer to the truth the row is than each broken row, as the least
+    lower end of the 95 % intervals of these differences."""
     clips: int = 0
     recordings: int = 0
     missing: str = ""
 
 
 class EarTable(NamedTuple):
-    """Every row by every proxy."""
+    """Distances of every row by every proxy."""
 
     cells: tuple[EarCell, ...]
 
     def counts(self) -> dict[str, int | None]:
-        """On how many proxies the model is nearer to the truth than what is broken on purpose.
+        """Count the proxies on which the model is nearer to the truth than all broken rows.
 
-        Nearer than each of shuffled frames, unigram samples and white noise; apart if the interval
-        of the difference to each of them lies above 0. None where a distance is missing.
+        Those are shuffled frames, unigram samples and white noise. `nearer` compares the distances;
+        `apart` asks that the interval of each difference lies above 0. None where a distance is
+        missing.
         """
         found: dict[str, int | None] = {}
         for name in SAMPLED:
@@ -65,15 +66,15 @@ class EarTable(NamedTuple):
         return found
 
     def distances(self) -> dict[str, dict[str, float | None]]:
-        """Distances by row and proxy."""
+        """Return the distances by row and proxy."""
         return {name: {cell.proxy: cell.distance for cell in self._row(name)} for name in RowName}
 
     def reasons(self) -> dict[str, str]:
-        """Why rows are missing; empty if none is."""
+        """Return the reason for each missing row."""
         return {cell.row: cell.missing for cell in self.cells if cell.missing}
 
     def as_csv(self) -> str:
-        """The table as text, one line a distance; empty cells were not measured."""
+        """Format the table as CSV, one line per distance; empty cells were not measured."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(EarCell._fields)
@@ -81,7 +82,7 @@ class EarTable(NamedTuple):
         return text.getvalue()
 
     def as_records(self) -> list[dict[str, Any]]:
-        """The table for JSON."""
+        """Convert the table to JSON values."""
         return [cell._asdict() for cell in self.cells]
 
     def _row(self, name: RowName) -> list[EarCell]:
@@ -89,12 +90,12 @@ class EarTable(NamedTuple):
 
 
 def missing_table(reason: str) -> EarTable:
-    """The table where nothing could be heard."""
+    """Build a table in which every row is missing for the same reason."""
     return EarTable(tuple(cell for name in RowName for cell in _missing_row(name, reason)))
 
 
 def compare_by_ear(study: EarStudy, bootstrap: Bootstrap) -> EarTable:
-    """Measure every row; one that cannot be made is missing with its reason, the others stand."""
+    """Measure every row; a row that cannot be made is missing with its reason."""
     rate_hz = study.instrument.codec.sample_rate_hz
     try:
         truth = _describe(study.truth(), rate_hz)

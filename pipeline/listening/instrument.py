@@ -1,4 +1,4 @@
-"""Generation of audio from a trained checkpoint: codes are sampled, then decoded."""
+"""A trained checkpoint with its codec: codes are sampled from the model, then decoded to audio."""
 
 import hashlib
 import re
@@ -27,16 +27,16 @@ from pipeline.experiment.model import Trained, load_trained
 from pipeline.logs import progress_bar
 
 MAX_NAME_CHARS = 40
-"""Most characters of a prompt in a file name."""
+"""Characters of a prompt that a file's name shows."""
 
 
 class Request(NamedTuple):
-    """Text and guidance scale of a clip."""
+    """Text condition of a clip and its guidance scale."""
 
     text: str = ""
-    """Text such as a track's tags; empty for the null condition."""
+    """Words such as a track's tags; empty for unconditional sampling."""
     guidance: float = 1.0
-    """Guidance scale; 1 is plain conditioning."""
+    """Guidance scale; 1 samples from the conditional distribution as learned."""
 
 
 NOTHING = Request()
@@ -51,11 +51,11 @@ class Instrument:
     device: torch.device
 
     def frames_in(self, seconds: float) -> int:
-        """Return the codec frames of a duration, at least one."""
+        """Return the number of codec frames in a duration, at least one."""
         return max(1, round(seconds * self.codec.sample_rate_hz / self.codec.hop))
 
     def check_guidance(self, guidance: float) -> None:
-        """Check that the checkpoint supports a guidance scale; else `SamplingError`."""
+        """Refuse a guidance scale that the checkpoint was not trained for, with `SamplingError`."""
         check_guidance(
             guidance,
             reads_text=self.trained.reads_text,
@@ -63,7 +63,7 @@ class Instrument:
         )
 
     def text_of(self, tags: Iterable[str]) -> str:
-        """Return the text of a track's tags; empty for a model without text encoder."""
+        """Join a track's tags to the model's text condition; empty for a model that reads none."""
         return join_tags(tags, self.trained.model.config.text_bytes).text
 
     def play(
@@ -76,7 +76,7 @@ class Instrument:
         request: Request = NOTHING,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Int[Tensor, "B K T"]:
-        """Generate the codes of one clip per seed, to a text and after a prefix if given."""
+        """Sample the codes of one clip per seed, on the text and after the prefix if given."""
         return generate(
             self._voice(request, len(seeds)),
             self.trained.pattern,
@@ -88,11 +88,12 @@ class Instrument:
         )
 
     def check(self, request: Request) -> None:
-        """Check that the checkpoint supports a request, before anything is generated.
+        """Refuse a request that the checkpoint cannot follow, before anything is sampled.
 
         Raises:
-            SamplingError: If there is a text but no text encoder, no text but no trained null
-                condition, or a guidance scale without text or trained null condition.
+            SamplingError: If there is a text for a model that reads none, no text for a model
+                without a trained null condition, guidance without a text, or a guidance scale that
+                the checkpoint was not trained for.
         """
         if request.text and not self.trained.reads_text:
             raise SamplingError(
@@ -124,7 +125,7 @@ class Instrument:
         )
 
     def decode(self, codes: Int[Tensor, "K T"]) -> Float32[np.ndarray, "C N"]:
-        """Decode the codes of one clip, in the model's order, to mono or stereo audio."""
+        """Decode one clip to mono or to left and right, from codes in the model's column order."""
         channels = self.trained.layout.split_channels(codes.to(self.device))
         return mix_channels({
             channel: self.codec.decode(rows[None])[0].cpu().float().numpy()
@@ -133,7 +134,7 @@ class Instrument:
 
 
 def load_instrument(weights: str, device: torch.device) -> Instrument:
-    """Load the checkpoint of the train stage and its codec; errors as in `build_instrument`."""
+    """Load the checkpoint of the train stage with its codec; errors as in `build_instrument`."""
     return build_instrument(load_trained(device), weights, device)
 
 
@@ -164,7 +165,7 @@ def write_clips(
     settings: SamplingSettings,
     request: Request = NOTHING,
 ) -> list[Path]:
-    """Generate one clip per seed, with or without a text, and write each as FLAC.
+    """Sample one clip per seed, with or without a text, and write each as FLAC.
 
     A request that the checkpoint does not support raises `SamplingError`.
 
@@ -194,7 +195,7 @@ def write_clips(
 
 
 def _name(request: Request) -> str:
-    """Return the beginning of a file name, which differs between prompts."""
+    """Build the start of a file's name; the hash keeps prompts with the same words apart."""
     if not request.text:
         return ""
     words = "-".join(re.findall(r"\w+", request.text.casefold()))[:MAX_NAME_CHARS]

@@ -1,1 +1,1 @@
-"""Execution of work: worker processes, data-parallel processes, stop signals, the device."""
+"""Process management: worker pool, several training processes, stop signals, the device."""

@@ -1,4 +1,4 @@
-"""Device and threads of torch, from the `runtime` section."""
+"""Device and thread count of torch, from the `runtime` section."""
 
 import os
 
@@ -9,10 +9,10 @@ from pipeline.params import RuntimeParams
 
 
 def set_up_torch(runtime: RuntimeParams) -> torch.device:
-    """Set the number of threads and return the device to use.
+    """Set torch's thread count and return the device to use.
 
     Raises:
-        ConfigError: If CUDA is asked for but not available.
+        ConfigError: If CUDA is requested and not available.
     """
     # set by torchrun: processes on one machine share its cores
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,9 +1,10 @@
 """One stage in several processes: started here through torchrun, or joined if torchrun started us.
 
 `runtime.processes` above 1 makes the train stage start itself that many times, so `dvc repro` is
-all a user needs. Under a user's own torchrun, on one machine or several, it joins. Process 0 holds
-the lock, writes, shows and reports; the others only log trouble. The exit code is that of the work,
-as with one process. torch is imported only when needed, since most stages have one process.
+all a user needs. Under a torchrun of the user's own, on one machine or several, it joins that
+process group. Process 0 alone holds the lock, writes files and reports; the others log warnings
+only. The exit code is that of the work, as with one process. torch is imported when it is needed:
+most stages have one process.
 """
 
 import ctypes
@@ -23,27 +24,30 @@ from pipeline.processes.signals import StoppedError
 STAGES = ("train",)
 """Stages that can run in several processes."""
 STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torchrun sets in every process it starts."""
 GRACE_S = 300
 """Seconds after a signal to finish the update and write the checkpoint."""
 TIMEOUT_S = 1800
 """Longest wait for another process in seconds; it may be writing a checkpoint."""
 _PR_SET_PDEATHSIG = 1
+"""Option of Linux's `prctl`: signal this process when its parent dies (linux/prctl.h)."""
 _CPP_LOG = "TORCH_CPP_LOG_LEVEL"
-"""Log level of torch's C++, read when it loads: it warns of host names and intended options."""
+"""Log level of torch's C++ code, which warns about host names and about intended options; read
+once, when torch is loaded."""
 
 log = logging.getLogger("pipeline")
 
 
 def is_launcher(stage: str, runtime: RuntimeParams) -> bool:
-    """Check if this process is to start the stage several times instead of running it."""
+    """Check whether this process should start the stage several times rather than run it."""
     return stage in STAGES and runtime.processes > 1 and os.environ.get(STARTED_BY_TORCHRUN) is None
 
 
 def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
     """Run `program stage` in several processes; return the exit code of the work.
 
-    A signal is passed on to all of them; they get `GRACE_S` to save their state. If one dies, the
-    others are ended. Free ports are chosen.
+    A signal is passed on to all of them; they have `GRACE_S` to save their state. If one dies, the
+    others are stopped. torchrun picks a free port.
     """
     os.environ.setdefault(_CPP_LOG, "ERROR")
     from torch.distributed import run as torchrun
@@ -51,6 +55,7 @@ def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     _hush("torch.distributed.elastic")
+    # torchrun would set 1 and warn about it
     os.environ.setdefault("OMP_NUM_THREADS", str(runtime.threads or 1))
     arguments = [
         "--standalone",
@@ -74,7 +79,7 @@ def run_processes(program: Path, stage: str, runtime: RuntimeParams) -> int:
 def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
     """Join the processes that torchrun started, if it did; yield True in process 0.
 
-    A stage for one process only, or too few devices, raises `ConfigError`.
+    A stage that runs in one process only, or too few devices, is refused with `ConfigError`.
 
     Raises:
         TrainingError: If another process ended, so that this one cannot continue.
@@ -100,14 +105,14 @@ def joined(stage: str, runtime: RuntimeParams) -> Iterator[bool]:
 
 
 def _hush(package: str) -> None:
-    """Silence torchrun's report of failed processes, as each has logged its own error."""
+    """Silence a package's loggers: a failed process logs its own error, torchrun adds a page."""
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(package):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _tell_end(stage: str, rank: int, exit_code: int) -> int:
-    """Return the exit code as a shell would; log a kill, which the process itself could not."""
+    """Convert to a shell's exit code; log the death of a killed process, which could not."""
     if exit_code > 0:
         return exit_code
     log.error(
@@ -130,6 +135,7 @@ def _join(stage: str, runtime: RuntimeParams) -> int:
     backend = "gloo"
     if runtime.device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_device(_own_device(torch.cuda.device_count()))
+        # gloo still carries CPU tensors, such as the stop signal
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_S))
     rank = distributed.get_rank()
@@ -149,7 +155,7 @@ def _own_device(num_devices: int) -> int:
 
 
 def _end_with_the_launcher() -> None:
-    """Request SIGTERM when the launcher dies, so that this process still saves its state."""
+    """Have Linux send SIGTERM if the launcher is killed, which then passes on no signal."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -165,7 +171,7 @@ def _speak_of_trouble_only(rank: int) -> None:
 
 
 def _take_leave() -> None:
-    """Leave together: torchrun takes the first to leave with an error as the end of all."""
+    """Wait for all processes to exit together: torchrun stops the rest at the first error exit."""
     import torch
     from torch import distributed
 
@@ -179,5 +185,5 @@ def _take_leave() -> None:
 def _is_lost_connection(error: RuntimeError) -> bool:
     from torch import distributed
 
-    # gloo has no exception class for it, only the path of its source in every message
+    # gloo raises a plain RuntimeError; its source path is in every message
     return isinstance(error, distributed.DistError) or "gloo" in str(error)

@@ -1,8 +1,8 @@
-"""Stop on request: SIGINT and SIGTERM make the work end at its next safe point, with state saved.
+"""Graceful stop on SIGINT and SIGTERM: the work saves its state at its next safe point and ends.
 
-The first signal only sets a flag; a second one stops at once. Processes that share the work stop at
-the same point, whichever of them got the signal. The exit code is 128 + signal, so that DVC and the
-sender see a stopped run, never a finished one.
+The first signal only sets a flag; a second one stops at once. Several processes that share their
+work stop at the same point, whichever of them got the signal. The exit code is 128 + signal, so
+that DVC and the sender see a stopped run, never a finished one.
 """
 
 import signal
@@ -14,13 +14,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StoppedError(Exception):
-    """Error: the work was asked to stop and has saved its state."""
+    """Stop of the work by a signal; its last saved state is good."""
 
     def __init__(self, signal_number: int, *, is_orderly: bool = False) -> None:
-        """Describe the stop in the message.
+        """Compose the message and the exit code.
 
         Args:
-            signal_number: Number of the signal.
+            signal_number: The signal.
             is_orderly: True if the work reached its safe point, together with all processes.
         """
         kept = "state kept" if is_orderly else "at once, the last state that was kept is good"
@@ -34,20 +34,20 @@ def _alone(signal_number: int) -> int:
 
 
 class StopRequest:
-    """Request to stop the work, set by a signal."""
+    """Flag that a signal sets to request a stop."""
 
     def __init__(self, agree: Callable[[int], int] = _alone) -> None:
         """Start without a request.
 
         Args:
-            agree: Shares a signal number among all processes of the work, 0 for none; all of them
-                must then ask at the same points.
+            agree: Makes a signal number (0 for none) common to all processes of the work. With
+                several, it is a collective call: all must check for a stop at the same points.
         """
         self.signal_number: int | None = None
         self._agree = agree
 
     def __call__(self) -> bool:
-        """Return True if the work must stop."""
+        """Check whether to stop."""
         return bool(self._agree(self.signal_number or 0))
 
     def raise_if_asked(self) -> None:
@@ -61,7 +61,7 @@ class StopRequest:
             raise StoppedError(signal_number, is_orderly=True)
 
     def note(self, signal_number: int, _: FrameType | None) -> None:
-        """Handle a signal: record the first, stop at the second."""
+        """Handle a signal: set the flag, or stop at once if it is set already."""
         if self.signal_number is not None:
             raise StoppedError(signal_number)
         self.signal_number = signal_number
@@ -69,7 +69,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal(agree: Callable[[int], int] = _alone) -> Iterator[StopRequest]:
-    """Collect SIGINT and SIGTERM for a with-block; restore earlier handlers afterwards."""
+    """Collect SIGINT and SIGTERM while the block runs; restores the earlier handlers afterwards."""
     request = StopRequest(agree)
     before = {number: signal.signal(number, request.note) for number in _SIGNALS}
     try:

@@ -1,10 +1,10 @@
-"""Parallel map of one function over many items in worker processes.
+"""A pool of worker processes that applies one function to many items and survives their crashes.
 
-Results come in the order of the items, so nothing depends on the number of workers. A worker that
-dies (a decoder crash, the kernel's out-of-memory killer), takes too long or needs too much memory
-costs its present item and no other. Every worker has its own pipe and is killed alone, which
-neither `concurrent.futures` nor a pool with shared queues can do. Worker processes load this module
-and call `work`, so its imports are light.
+Results come in the order of the items, so nothing depends on how many workers there are. A worker
+that dies (a decoder crash, the kernel's OOM killer), takes too long or needs too much memory
+costs the item it held and no other. Every worker has its own pipe and can be killed alone, which
+neither `concurrent.futures` nor a pool with shared queues allows. `work` runs inside each worker,
+whose process imports this module: imports here stay light.
 """
 
 import itertools
@@ -31,19 +31,19 @@ STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Raised:
-    """Message to the parent: an error."""
+    """Message to the parent: the function raised this error."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """Message to the parent: the memory limit was reached."""
+    """Message to the parent: the item reached the memory limit."""
 
 
 def work(function: Callable[[Any], Any], pipe: Connection, memory_mb: int | None) -> None:
-    """Process each item that comes through the pipe, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+    """Apply `function` to each item that arrives through the pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory_mb is not None:
         _limit_memory(_written_bytes() + (memory_mb << 20))
@@ -57,7 +57,7 @@ def work(function: Callable[[Any], Any], pipe: Connection, memory_mb: int | None
 
 def _answer(function: Callable[[Any], Any], item: object) -> object:
     try:
-        return (function(item),)
+        return (function(item),)  # in a tuple, so that no result can pass for a message
     except MemoryError:
         _limit_memory(None)  # sending the answer needs memory too
         return OutOfMemory()
@@ -74,6 +74,8 @@ def _send(pipe: Connection, answer: object) -> None:
 
 
 def _limit_memory(limit_bytes: int | None) -> None:
+    # RLIMIT_DATA and not RLIMIT_AS, which would count the address space of mapped libraries; it
+    # covers what malloc gets from mmap since Linux 4.7 (setrlimit(2))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = hard if limit_bytes is None else limit_bytes
     if hard != resource.RLIM_INFINITY:
@@ -82,50 +84,51 @@ def _limit_memory(limit_bytes: int | None) -> None:
 
 
 def _written_bytes() -> int:
-    """Return the present size of this process as RLIMIT_DATA counts it."""
+    """Return the bytes of this process that count towards RLIMIT_DATA now."""
     lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     kibibytes = next(line.split()[1] for line in lines if line.startswith("VmData:"))
     return int(kibibytes) << 10
 
 
 def _end_with_parent() -> None:
+    # a killed parent cannot close its workers; the sentinel becomes readable when it is gone
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        os._exit(1)
+        os._exit(1)  # sys.exit would end this thread only, not a decoder in the main thread
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD_PER_WORKER = 16
-"""Results per worker kept while an earlier item is not done: keeps workers busy, bounds memory."""
+"""Results buffered per worker while an earlier item is still running, so that memory is bounded."""
 
 SLOW_IMPORTS = ("av", "soundfile", "pyloudnorm")
-"""Modules imported once in the fork server, since each costs a worker up to a second. None of ours:
-the server would look for them on its own path, not on that of this checkout."""
+"""Packages that take a worker a second to import, preloaded once in the fork server. No module of
+ours: the server would look for it on its own path and not on that of this checkout."""
 
 
 @dataclass(frozen=True)
 class WorkerCrash:
-    """Result of an item that killed its worker."""
+    """Placeholder for the result of an item that killed its worker."""
 
 
 @dataclass(frozen=True)
 class WorkerTimeout:
-    """Result of an item that took too long, so that its worker was killed."""
+    """Placeholder for the result of an item whose worker was killed for taking too long."""
 
 
 @dataclass(frozen=True)
 class WorkerOutOfMemory:
-    """Result of an item that needed more memory than allowed."""
+    """Placeholder for the result of an item that needed more memory than allowed."""
 
 
 WorkerFailure = WorkerCrash | WorkerTimeout | WorkerOutOfMemory
 
 
 def count_workers(asked: int) -> int:
-    """Return `runtime.workers` as a number: 0 means one for each core this process may use."""
+    """Return the number of workers for `runtime.workers`; 0 means one per core we may use."""
     return asked or len(os.sched_getaffinity(0))
 
 
@@ -150,16 +153,16 @@ def map_in_workers(
     timeout_s: float | None = None,
     memory_mb: int | None = None,
 ) -> Iterator[Result | WorkerFailure]:
-    """Yield `function(item)` for every item, in order.
+    """Yield `function(item)` for every item, in the order of the items.
 
-    Errors raised by `function` are raised here.
+    Errors of `function` are raised here.
 
     Args:
-        function: A function of a module, or a `functools.partial` of one.
-        items: Plain data.
+        function: A function of a module, or a `functools.partial` of one, as it is pickled.
+        items: Picklable values.
         workers: Processes, at least 1.
-        timeout_s: Longest time for an item in seconds, counted from when its worker takes it up.
-        memory_mb: Megabytes an item may need on top of what its worker has loaded.
+        timeout_s: Seconds an item may take, counted from when its worker receives it.
+        memory_mb: Mebibytes an item may need on top of what its worker has loaded.
     """
     pool = _Pool(function, items, timeout_s=timeout_s, memory_mb=memory_mb)
     try:
@@ -179,10 +182,10 @@ class _Worker(Generic[Item]):
     process: ForkServerProcess
     pipe: Connection
     task: _Task[Item] | None = None
-    """Present task, or the first one if the worker has not started yet."""
+    """The item it works on, or will as soon as it has started."""
     is_ready: bool = False
     is_used: bool = False
-    """True once it has finished an item, which may have left memory allocated."""
+    """True once it has finished an item, whose memory it may still hold."""
     deadline_s: float = float("inf")
 
 
@@ -206,7 +209,7 @@ class _Pool(Generic[Item, Result]):
             yield self.results.pop(wanted)
 
     def close(self) -> None:
-        """Stop every worker: idle ones by closing their pipe, busy ones by force."""
+        """Stop every worker: idle ones by closing their pipe, busy ones by SIGKILL."""
         for worker in self.workers:
             worker.pipe.close()
             if worker.task is not None:
@@ -233,14 +236,15 @@ class _Pool(Generic[Item, Result]):
 
     def _start(self, task: _Task[Item]) -> None:
         context = multiprocessing.get_context("forkserver")
+        # `__main__` is the default, which this call replaces
         context.set_forkserver_preload(["__main__", *SLOW_IMPORTS])
         ours, theirs = Pipe()
         process = context.Process(
             target=work, args=(self.function, theirs, self.memory_mb), daemon=True
         )
         process.start()
-        theirs.close()
-        # the stubs also think of Windows
+        theirs.close()  # else the pipe would not end with the worker
+        # the stubs also allow for Windows' pipe class
         self.workers.append(_Worker(process, ours, task))  # pyright: ignore[reportArgumentType]
 
     def _give(self, worker: _Worker[Item], task: _Task[Item]) -> None:
@@ -259,7 +263,7 @@ class _Pool(Generic[Item, Result]):
             self._start(task)
 
     def _listen(self) -> None:
-        """Wait until a worker sends a message, ends or exceeds its time."""
+        """Wait until a worker sends a message, ends or passes its deadline."""
         left_s = min(worker.deadline_s for worker in self.workers) - time.monotonic()
         pipes = {worker.pipe: worker for worker in self.workers}
         heard = wait(list(pipes), None if left_s == float("inf") else max(left_s, 0.0))
@@ -296,12 +300,12 @@ class _Pool(Generic[Item, Result]):
         if worker.task is None:
             return
         if isinstance(failure, WorkerOutOfMemory) and worker.is_used:
-            self._start(worker.task)  # again in a fresh worker, without leftovers of earlier items
+            self._start(worker.task)  # a fresh worker: leftovers of earlier items must not decide
         else:
             self.results[worker.task.number] = failure
 
     def _discard(self, worker: _Worker[Item]) -> None:
         self.workers.remove(worker)
-        worker.process.kill()  # SIGKILL, as a decoder in an endless loop ignores other signals
+        worker.process.kill()  # a decoder in an endless loop may ignore any other signal
         worker.process.join()
         worker.pipe.close()

@@ -1,1 +1,1 @@
-"""Source folder of the user: listing, imported codes, verdicts, groups and the catalogue."""
+"""The user's source folder: listings, imported codes, verdicts, groups and the catalogue."""

@@ -1,4 +1,4 @@
-"""Groups and splits of the tracks by their metadata, and the catalogue of imported codes."""
+"""Groups and splits of tracks, their checks, and the catalogue of imported codes."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from pipeline.source.verdicts import Verdict, format_report, format_table
 
 
 def list_keys(path: str, metadata: TrackMetadata, params: IngestParams) -> tuple[str, ...]:
-    """Return the keys that a track shares with related tracks; at least one.
+    """List the group keys of a track; tracks that share a key must be in the same split.
 
     The path without extension is always a key: song.wav and song.mp3 in one folder are one song.
     """
@@ -36,7 +36,7 @@ def list_keys(path: str, metadata: TrackMetadata, params: IngestParams) -> tuple
 def split_tracks(
     durations_s: Mapping[str, float], groups: Mapping[str, Membership], params: IngestParams
 ) -> dict[str, Split]:
-    """Assign each track to a split, by path; errors as in `split_groups`."""
+    """Assign a split to each track, by path; errors as in `split_groups`."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for path, duration_s in durations_s.items():
         seconds[groups[path].group] += duration_s
@@ -55,7 +55,7 @@ def check_catalogue(
     keys: Mapping[str, Sequence[str]],
     near_duplicates: Sequence[NearDuplicate],
 ) -> None:
-    """Check that the final catalogue divides nothing that belongs together; else `LeakError`."""
+    """Check that no group, recording or near duplicate is split apart; else raise `LeakError`."""
     check_leaks(
         [
             Placed(
@@ -68,7 +68,7 @@ def check_catalogue(
 
 
 def format_groups(tracks: Iterable[TrackRecord], groups: Mapping[str, Membership]) -> str:
-    """Format the table `path,group,split,linked_by`."""
+    """Format the CSV table `path,group,split,linked_by`."""
     rows = (
         (track.path, track.group, track.split, "; ".join(groups[track.path].linked_by))
         for track in tracks
@@ -77,14 +77,14 @@ def format_groups(tracks: Iterable[TrackRecord], groups: Mapping[str, Membership
 
 
 DECODER = "codes"
-"""Decoder recorded for a track that came without audio."""
+"""Value of `TrackRecord.decoder` for a track that was imported as codes, without audio."""
 
 
 def catalogue_import(record: ImportRecord, params: IngestParams) -> Outcome:
     """Write the catalogue, the groups and the report of imported codes.
 
     Raises:
-        TokenError: If the tags leave no track.
+        TokenError: If the tag filter leaves no track.
     """
     tag_filter = TagFilter(params.require_tags, params.skip_tags)
     reasons = {track.path: tag_filter.reason_to_skip(_metadata(track)) for track in record.tracks}

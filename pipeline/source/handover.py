@@ -1,7 +1,7 @@
-"""Passage of imported codes through the stages that do not apply to them.
+"""Pass-through of imported codes in the stages that process audio.
 
-`normalize` has no audio to level and hands the store on; `encode` takes it as its own output. Every
-later stage then works as with codes of our own.
+`normalize` has no audio to process and copies the token store on; `encode` copies it to its own
+output. Every later stage runs as on codes that melodac encoded.
 """
 
 import shutil
@@ -15,11 +15,11 @@ from pipeline.records import Outcome, write_normalized
 from pipeline.source.imported import STORE, ImportRecord
 
 HANDED_ON = paths.NORMALIZED / "codes"
-"""Place where normalize leaves the store for encode."""
+"""Folder in which normalize leaves the imported store for encode."""
 
 
 def hand_on(record: ImportRecord, source: Path) -> Outcome:
-    """Run normalize for an import: copy the store, write an empty table of audio.
+    """Do normalize's part for an import: copy the store and write an empty table of audio.
 
     Raises:
         StoreCorruptError: If the store is not the one that was imported.
@@ -39,14 +39,14 @@ def hand_on(record: ImportRecord, source: Path) -> Outcome:
 
 
 def take_over(weights: str, known: Collection[str]) -> Outcome:
-    """Run encode for an import: take the store that normalize handed on.
+    """Do encode's part for an import: copy the store that normalize handed on.
 
     Args:
         weights: `codec.weights`.
-        known: Names of melodac's codecs.
+        known: Names of the codecs that melodac can load.
 
     Raises:
-        ConfigError: If the codes are of another of melodac's codecs.
+        ConfigError: If the codes are of another known codec than `weights`.
     """
     header = open_store(HANDED_ON).header
     if header.codec != weights and header.codec in known:
@@ -75,7 +75,7 @@ def _copy(store: Path, target: Path) -> None:
     for leftover in (partial, target):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    # copies, since DVC's cache may have made links, which a store refuses
+    # bytes, not the links that DVC's cache may have made: a store refuses links
     shutil.copytree(store, partial, copy_function=_copy_bytes)
     partial.rename(target)
 

@@ -1,6 +1,6 @@
-"""Codes from elsewhere as `ingest.source`, as written by `melodac import`.
+"""Format of an import, the folder that `melodac import` writes and `ingest.source` can name.
 
-    import.json   description of the codes, one entry per track; written last, so it marks a whole
+    import.json   store header and one entry per track; written last, so its presence means complete
     tokens/       the token store
     report.csv    one line for every file that was seen
 
@@ -32,12 +32,12 @@ class ImportedTrack(Section):
     group: str
     licence: str
     tags: dict[str, str]
-    """Tags of the track; `imported_...` ones come from the file of codes itself."""
+    """Tags, including `imported_...` for what the file claims about itself."""
     tag_sources: dict[str, str]
 
 
 class ImportRecord(Section):
-    """Content of an import."""
+    """Contents of an import."""
 
     header: StoreHeader
     store_fingerprint: str
@@ -45,10 +45,10 @@ class ImportRecord(Section):
 
 
 def find_import(source: Path) -> ImportRecord | None:
-    """Return the record of an import, or None for a folder of music.
+    """Read the record of an import; None for a folder of music.
 
     Raises:
-        StoreCorruptError: If the record cannot be parsed.
+        StoreCorruptError: If the record is damaged.
     """
     path = source / RECORD
     if not path.is_file():

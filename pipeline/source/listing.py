@@ -1,9 +1,9 @@
-"""Listing: one small file that stands for a folder of music in `ingest.source`.
+"""Listings: one small file that stands for a folder of music in `ingest.source`.
 
-DVC opens every name of a folder it depends on: at a named pipe it waits forever, at a socket, a
-broken link or a name that is not UTF-8 it stops. A listing holds what the scan saw, with the hash
-of everything that is read, so DVC hashes one file and `ingest` handles the rest. If the folder has
-changed since, `ingest` refuses it, because DVC compares only the listing.
+DVC opens every name in a folder it depends on: it hangs at a named pipe, and fails at a socket, a
+broken link or a name that is not UTF-8. A listing holds the names that a scan found and the hashes
+of the files that are read, so DVC hashes one file only and `ingest` deals with odd names. A folder
+that changed since is refused, because DVC would not see the change.
 """
 
 import os
@@ -22,26 +22,27 @@ from pipeline.records import write_text
 
 READ_KINDS = frozenset({"audio", "metadata", "side-car"})
 NAMED = 3
+"""Names that an error message lists."""
 
 
 class ListedFile(Section):
     """Entry of one name of the folder."""
 
     kind: str
-    """Kind that the scan assigned."""
+    """Kind of the entry according to the scan."""
     size_bytes: NonNegativeInt = 0
     sha256: str = ""
     """Hash of a file that is read; empty for others."""
 
 
 class Listing(Section):
-    """Content of a folder when it was scanned."""
+    """Contents of a folder when it was scanned."""
 
     listing_version: int = 1
     folder: str
-    """Absolute path of the folder."""
+    """Absolute path."""
     files: dict[str, ListedFile]
-    """Entries by path relative to the folder."""
+    """Files by path relative to the folder."""
 
 
 def write_listing(folder: Path, output: Path) -> Listing:
@@ -55,7 +56,7 @@ def write_listing(folder: Path, output: Path) -> Listing:
 
 
 def find_folder(source: Path) -> Path:
-    """Return the folder of music of a source: itself, or the one that it lists."""
+    """Return the music folder of a source: the source itself, or the folder that it lists."""
     return Path(_read(source).folder) if source.is_file() else source
 
 
@@ -63,7 +64,7 @@ def check_unchanged(source: Path, entries: list[Entry]) -> None:
     """Compare a fresh scan with the listing, if there is one, by names, kinds and sizes.
 
     Raises:
-        AudioError: If the folder differs from the listing.
+        AudioError: If the folder changed since it was listed.
     """
     if not source.is_file():
         return
@@ -80,7 +81,7 @@ def check_unchanged(source: Path, entries: list[Entry]) -> None:
 
 
 def find_unhashable(folder: Path) -> str:
-    """Return names in a folder at which DVC stops or waits forever, in words; empty if none."""
+    """Name the entries of a folder at which DVC fails or hangs, for a message; empty if none."""
     found = sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in _odd(folder))
     return _name(found) if found else ""
 
@@ -91,6 +92,7 @@ def _odd(folder: Path) -> Iterator[str]:
             path = os.path.join(root, name)  # noqa: PTH118  a name that is not UTF-8 stays as it is
             try:
                 path.encode()
+                # stat follows links, as DVC does: a broken one raises
                 mode = os.stat(path).st_mode  # noqa: PTH116
             except (UnicodeEncodeError, OSError):
                 yield path
@@ -112,7 +114,7 @@ def _describe(folder: Path, entry: Entry, *, with_hash: bool) -> ListedFile:
         size_bytes = path.stat().st_size
         sha256 = hash_file(path) if with_hash else ""
     except OSError as error:
-        # ingest reports it
+        # unreadable: listed without a hash, and rejected in ingest's report
         return ListedFile(kind=f"{entry.kind}: {error.strerror}")
     return ListedFile(kind=entry.kind, size_bytes=size_bytes, sha256=sha256)
 

@@ -1,7 +1,7 @@
-"""Verdicts on every file of the source folder, and their table.
+"""Verdict (accept, reject or ignored) on every file of the source folder, and the CSV report.
 
-One line per file, in the order of paths, with equal bytes whatever the locale, the listing order or
-the number of workers. Reasons are written for musicians; no cell is a spreadsheet formula.
+One line per file, in the order of paths, the same bytes whatever the locale, the listing order or
+the number of workers. Reasons are worded for a musician; a path is never a spreadsheet formula.
 """
 
 import csv
@@ -18,11 +18,12 @@ from melodac.errors import MelodacError
 
 REASONS_NAMED = 3
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""First characters at which spreadsheets evaluate a cell (CSV injection)."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on one file."""
+    """Verdict on one file, with the reason if it was not accepted."""
 
     path: str
     verdict: Literal["accept", "reject", "ignored"]
@@ -30,7 +31,7 @@ class Verdict:
 
     @property
     def category(self) -> str:
-        """Reason without the parts that differ from file to file."""
+        """Reason without the details that differ from file to file, for counting."""
         return self.reason.partition(":")[0].partition(" beside ")[0]
 
 
@@ -39,15 +40,15 @@ def judge(
     examined: Mapping[str, Examination | Rejection],
     reason_to_skip: Callable[[str], str],
 ) -> list[Verdict]:
-    """Return the verdict on every entry, in order; of equal recordings the first is kept.
+    """Give a verdict on every entry, in their order; of equal recordings the first is kept.
 
     Args:
-        entries: All entries, sorted by path.
-        examined: Examination of each audio file.
-        reason_to_skip: Returns, for the path of a usable file, why its tags exclude it; or nothing.
+        entries: Everything the scan found, sorted by path.
+        examined: Result of examining each audio file.
+        reason_to_skip: Takes the path of a usable file and returns why its tags exclude it, or "".
 
     Raises:
-        MelodacError: If a file got no verdict, which is a bug.
+        MelodacError: If a file got no verdict or two, which is a bug.
     """
     verdicts: list[Verdict] = []
     files: dict[str, str] = {}
@@ -79,13 +80,13 @@ def _judge_unheard(entry: Entry) -> Verdict:
 
 
 def format_report(verdicts: Iterable[Verdict]) -> str:
-    """Format the table `path,verdict,reason`."""
+    """Format the CSV table `path,verdict,reason`."""
     rows = ((verdict.path, verdict.verdict, verdict.reason) for verdict in verdicts)
     return format_table(("path", "verdict", "reason"), rows)
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format CSV whose first column is a path."""
+    """Format a CSV table whose first column is a path."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -95,7 +96,7 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def explain_nothing(source: Path, verdicts: Sequence[Verdict]) -> str:
-    """Explain in one line why a folder gives no track."""
+    """Explain in one line why a folder yields no track."""
     if not verdicts:
         return f"{source}: empty folder, put music into it or set ingest.source to another one"
     reasons = Counter(verdict.category for verdict in verdicts)
@@ -105,5 +106,5 @@ def explain_nothing(source: Path, verdicts: Sequence[Verdict]) -> str:
 
 
 def _inert(path: str) -> str:
-    """Return the path spelled so that no spreadsheet takes it for a formula."""
+    """Prefix `./` to a path that a spreadsheet would take for a formula."""
     return f"./{path}" if path.startswith(FORMULA_STARTS) else path

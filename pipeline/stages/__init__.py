@@ -1,1 +1,1 @@
-"""Stages of the DAG, one file each; a stage has a `run` function and imports no other stage."""
+"""Stages of the DAG, one file each, with a `run` function; no stage imports another."""

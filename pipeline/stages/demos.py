@@ -1,9 +1,10 @@
-"""Demos: clips from the recording to the model alone, on one offline page.
+"""Checkpoint + test tracks -> clips on one offline listening page.
 
-Rungs: original, codec round trip, continuation of a real prefix, free run. The sampled ones are at
-every temperature and seed, and to the tags of the shown track if the model reads tags. Temperature
-0 draws nothing, so it has one clip whatever the seeds. The page also shows the run: facts, training
-curve, and cross-entropy by codebook with baselines.
+Rungs, from the recording to the model alone: original, codec round trip, continuation of a real
+prefix, free run. The last two are sampled at every temperature and seed, conditioned on the track's
+tags where the model reads tags. At T = 0 nothing is drawn, so there is one clip whatever the seeds.
+The page also shows facts about the run, the training curve, and the cross-entropy of each codebook
+against its baselines.
 """
 
 import logging
@@ -43,7 +44,7 @@ _SAMPLED_ROWS = ("continuations", "free_runs")
 def build_page(
     rungs: Sequence[Rung], dataset: Dataset, instrument: Instrument, params: Params
 ) -> ListeningPage:
-    """Build the page of one run from the results of the stages."""
+    """Build the content of the page; every number is read from the outputs of earlier stages."""
     evaluation = read_json(paths.EVALUATION)
     return ListeningPage(
         title="melodac",
@@ -152,13 +153,14 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> Outcome:
-    """Render every clip, then the page; the folder appears only when it is complete."""
+    """Write every clip, then the page; the folder gets its name only when it is complete."""
     instrument = load_instrument(params.codec.weights, set_up_torch(params.runtime))
     instrument.check_guidance(params.demos.guidance)
     dataset = read_dataset(instrument.trained.layout)
     records = {record.id: record for record in read_catalogue(paths.CATALOGUE)}
     test = dataset.split("test")
     chosen = _choose_tracks(test, records)[: params.demos.tracks]
+    # refuse what the checkpoint cannot do before minutes of sampling
     for track in chosen:
         record = records[test.track_ids[track]]
         instrument.check(request_of(instrument, record, params.demos))
@@ -208,7 +210,7 @@ def run(params: Params) -> Outcome:
 
 
 def _count_labels(rungs: Iterable[Rung], kinds: Iterable[RungKind]) -> dict[str, int]:
-    """Count the clips of some rungs by label; one clip may have several."""
+    """Count the clips with each detector label on some rungs; one clip may have several labels."""
     chosen = set(kinds)
     counts = Counter(
         label
@@ -221,7 +223,7 @@ def _count_labels(rungs: Iterable[Rung], kinds: Iterable[RungKind]) -> dict[str,
 
 
 def _choose_tracks(test: TokenArray, records: Mapping[str, TrackRecord]) -> list[int]:
-    """Return positions of tracks, longest first; one of every group before a second of any."""
+    """Rank track positions, longest first, one of every group before a second of any."""
     seen: dict[str, int] = {}
     ranked: list[tuple[int, int, int]] = []
     for track in sorted(range(len(test.track_ids)), key=lambda track: -int(test.lengths[track])):

@@ -1,7 +1,7 @@
 """Normalised audio -> codes of the codec, in one sharded token store.
 
-Only tracks that no earlier run has encoded are encoded, and only shards that no earlier run has
-written are written; the store has the same bytes either way, in any order and after any kill.
+Tracks and shards of earlier runs are reused from a cache. The bytes of the store do not depend on
+what was reused, on the order in which tracks finish, or on runs that were killed.
 """
 
 import logging

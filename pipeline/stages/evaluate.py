@@ -1,9 +1,9 @@
-"""Cross-entropy per codebook with n-gram baselines, bits per second, proxies of the ear.
+"""Checkpoint + held-out splits -> cross-entropy per codebook, bits per second, ear proxies.
 
-Cross-entropy is the training loss, each frame counted once; validation chose the checkpoint, so the
-test split is the one to report. A model that reads tags gets those of each track, and is measured
-again without any. Its clips are compared with held-out music by six proxies of the ear; if that is
-impossible, they are missing with a reason.
+Cross-entropy uses the training loss and counts each frame once; n-gram models are the baselines.
+Validation chose the checkpoint, so the test split is the one to report. A model that reads tags is
+given those of each track, and is measured a second time without tags. Sampled clips are compared
+with held-out music by six proxies of the ear; if that fails, they are missing, with the reason.
 """
 
 import csv
@@ -42,7 +42,7 @@ BOOTSTRAP_SEED = 0
 
 
 def run(params: Params) -> Outcome:
-    """Measure both held-out splits."""
+    """Measure both held-out splits and compare sampled clips with test music."""
     trained = load_trained(set_up_torch(params.runtime))
     dataset = read_dataset(trained.layout)
     batches = sum(_num_batches(dataset, split, params.evaluate) for split in HELD_OUT)
@@ -109,7 +109,7 @@ def _hear(trained: Trained, dataset: Dataset, params: Params) -> EarTable:
 
 
 class CodebookRow(NamedTuple):
-    """Cross-entropy of one column in nats per code, with those of the baselines."""
+    """Cross-entropy of the model and of the n-gram baselines on one column, in nats per code."""
 
     codebook: str
     model: float
@@ -120,7 +120,7 @@ class CodebookRow(NamedTuple):
 def _compare(
     likelihood: Likelihood, baselines: Mapping[str, Sequence[float]], dataset: Dataset
 ) -> list[CodebookRow]:
-    # baselines cover every column of the store, a model reads some of them in its own order
+    # baselines cover every column of the store; a model reads some of them, in its own order
     positions = dataset.layout.positions(dataset.header)
     columns = zip(dataset.layout.names(), positions, likelihood.nats_per_codebook, strict=True)
     return [
@@ -139,7 +139,7 @@ def _count_below(rows: Sequence[CodebookRow], baseline: Literal["unigram", "bigr
 
 
 def _compare_test(rows: Sequence[CodebookRow], dataset: Dataset) -> dict[str, float | int]:
-    """Compare the test split with the baselines; codebook 0 is averaged over channels."""
+    """Summarise the baselines on the test split; codebook 0 is the mean over the channels."""
     firsts = [row for row, k in zip(rows, dataset.layout.codebooks, strict=True) if k == 0]
     return {
         "test_unigram_nats": _mean(row.unigram for row in rows),
@@ -167,7 +167,7 @@ def _measure(
     advance: Advance,
 ) -> Likelihood:
     evaluate = params.evaluate
-    # one forward pass per batch, so a hook on it counts batches for the progress bar
+    # one forward pass is one batch, and nothing else calls the model here: the hook is the count
     counting = trained.model.register_forward_hook(lambda *_: advance())
     with counting:
         return measure_likelihood(

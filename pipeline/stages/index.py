@@ -1,8 +1,8 @@
 """Token store + catalogue -> windows of each split, token statistics, n-gram baselines.
 
-Cropping is decided here and nowhere else: which tracks give windows, how long a window is and where
-it may start. The delay pattern and the layout are not known here; a window reads the frames beyond
-its end that a pattern needs, and every column of the store is counted.
+All cropping is decided here: which tracks give windows, how long a window is and where it may
+start. The index does not depend on the delay pattern or the layout: the frames beyond its end that
+a pattern needs are added when a window is read, and every column of the store is counted.
 """
 
 import hashlib
@@ -57,11 +57,11 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 SHORT = "shorter than index.min_track_frames"
 NOT_ENCODED = "not in the token store"
 EPOCHS = 8
-"""Epochs over which the coverage of the training windows is reported."""
+"""Epochs over which the coverage of the training windows is measured."""
 
 
 def run(params: Params) -> Outcome:
-    """Decide the windows and measure the codes they come from.
+    """Decide the windows, count the codes and score the n-gram baselines.
 
     Raises:
         EmptySplitError: If a split has no track that is long enough.
@@ -87,8 +87,8 @@ def run(params: Params) -> Outcome:
         advance("codes read")
         index = _decide(store, splits, arrays, params=params.index, found=found)
         write_json(paths.INDEX, index.model_dump(mode="json"))
-        # not in the catalogue, whose other columns no model reads: renaming a file must not make
-        # the train stage run again
+        # a file of its own, not the catalogue: a change of columns that no model reads, such as
+        # the path, must not make DVC train again
         write_json(paths.INDEX_TAGS, {t.id: tag_texts(t.tags, t.path) for t in eligible})
         advance("windows decided")
         reach = _look_ahead(index, arrays["train"])
@@ -191,7 +191,7 @@ def _windows(index: IndexRecord, split: Split, array: TokenArray, epoch: int = 0
     lengths, frames = _lengths(array), index.window_frames
     if split != "train":
         return evaluation_windows(lengths, frames)
-    # with another seed windows differ, but their number and coverage hardly do
+    # another seed gives other windows; their number and coverage are nearly the same
     return training_windows(lengths, frames, seed=0, epoch=epoch, starts=index.starts("train"))
 
 
@@ -204,7 +204,7 @@ def _lengths(array: TokenArray) -> list[int]:
 
 
 def _look_ahead(index: IndexRecord, train: TokenArray) -> Coverage:
-    """Measure and log the coverage of several epochs, and check it.
+    """Measure the coverage of the first `EPOCHS` epochs, and check it against `index.offsets`.
 
     Raises:
         TokenError: If random windows do not move from epoch to epoch, or frames are lost.
@@ -282,7 +282,7 @@ def _name_columns(header: StoreHeader) -> list[str]:
 
 
 def _columns_read(header: StoreHeader) -> int:
-    """Return the columns of a model: of left, right, mid and side it reads one pair."""
+    """Count the columns a model reads: of left, right, mid and side it reads one pair."""
     return sum(header.codebooks[:2])
 
 

@@ -1,7 +1,7 @@
-"""A folder of music -> the catalogue, one row per track, and a verdict on every file.
+"""A folder of music -> the catalogue, one row per track, and a verdict on every file seen.
 
-Bad input is data: an unusable file gets its line in report.csv and affects nothing else. Nothing is
-written before everything is known, and the music itself is only ever read.
+A file that cannot be used gets its line in report.csv and does not stop the stage. Nothing is
+written before every file is examined, and the music folder is only read.
 """
 
 import logging
@@ -52,7 +52,11 @@ PROBLEMS_LOGGED = 10
 
 
 def run(params: Params) -> Outcome:
-    """Examine the source folder; write the catalogue, the groups and the report."""
+    """Examine the source folder; write the catalogue, the groups and the report.
+
+    Raises:
+        AudioError: If no file can be used.
+    """
     given = paths.resolve_source(params.ingest.source)
     source = find_folder(given)
     imported = find_import(source)
@@ -86,7 +90,7 @@ def run(params: Params) -> Outcome:
 def _examine(
     source: Path, entries: Sequence[Entry], params: Params
 ) -> dict[str, Examination | Rejection]:
-    """Return the examination of each audio file, by path."""
+    """Examine each audio file in worker processes; results by path."""
     names = [entry.path for entry in entries if entry.kind == "audio"]
     limits = DurationLimits(params.ingest.min_duration_s, params.ingest.max_duration_s)
     cache = ExaminationCache.of(paths.scratch("ingest").absolute(), limits)

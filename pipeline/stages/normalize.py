@@ -1,7 +1,7 @@
 """Catalogue -> every track at the codec's rate and one loudness, silent ends cut, and a table.
 
-The folder of audio appears under its name only when it is complete. Results of an earlier run, even
-of a killed one, are taken from the cache: one more track costs one track's work.
+The audio folder gets its name only when it is complete. Results of earlier runs, killed ones too,
+are reused from the cache: adding a track costs the work of one track.
 """
 
 import logging
@@ -34,14 +34,18 @@ from pipeline.source.listing import find_folder
 log = logging.getLogger(__name__)
 
 CODEC_RATE_HZ = 44_100
-"""Sample rate of both codecs."""
+"""Sample rate of both codecs, bundled and 44khz."""
 PARTIAL_AUDIO = paths.NORMALIZED_AUDIO.with_name(".audio.partial")
 DURATION_MARGIN_S = 1.0
-"""Slack on the decoded duration, which equals that of ingest; the cap only stops changed files."""
+"""Margin over the longest duration at ingest; only a file that changed since exceeds it."""
 
 
 def run(params: Params) -> Outcome:
-    """Normalize every track of the catalogue; imported codes are handed on."""
+    """Normalize every track of the catalogue; imported codes are handed on.
+
+    Raises:
+        AudioError: If no track is usable.
+    """
     source = find_folder(paths.resolve_source(params.ingest.source))
     imported = find_import(source)
     if imported is not None:
@@ -63,7 +67,8 @@ def run(params: Params) -> Outcome:
             rows.append(_to_record(track, one.result))
     if not rows:
         raise AudioError(f"no track is left of {len(tracks)}: {_count(skipped)}")
-    # deleted first and written last, so that the table never describes other audio
+    # an old table is removed before the audio and the new one written after it: a table never
+    # describes other audio than is there
     paths.NORMALIZED_TABLE.unlink(missing_ok=True)
     _publish(PARTIAL_AUDIO, paths.NORMALIZED_AUDIO)
     write_normalized(paths.NORMALIZED_TABLE, rows)
@@ -89,7 +94,7 @@ def run(params: Params) -> Outcome:
 
 
 def _check_channels(tracks: Sequence[TrackRecord], params: NormalizeParams) -> None:
-    """Check that kept channels are not mixed, as a token store has one set of channels.
+    """Refuse mixed mono and stereo with `channels: keep`: a token store has one set of channels.
 
     Raises:
         AudioError: If there are mono and stereo tracks.
@@ -123,7 +128,7 @@ def _produce(tracks: Sequence[TrackRecord], params: Params) -> list[Produced]:
 
 
 def _no_crash(track: TrackRecord, produced: Produced | WorkerCrash) -> Produced:
-    """Return the result unless the worker crashed.
+    """Return the result unchanged.
 
     Raises:
         AudioError: If the track killed its worker.

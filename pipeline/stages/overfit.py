@@ -1,7 +1,7 @@
-"""Overfit gate: the real trainer memorises a few windows and must reproduce them in free runs.
+"""Overfit gate: the real trainer memorises a few windows of the data and must generate them again.
 
-If it cannot, nothing downstream could work, and minutes are lost instead of days. The report is
-written in any case; `overfit.action` decides if the pipeline then goes on.
+If it cannot, no later stage could work, and minutes are lost instead of days. The report is written
+in any case; `overfit.action` decides whether the pipeline goes on after a failure.
 """
 
 import logging
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params) -> Outcome:
-    """Run the gate and write its report; `overfit.action` decides the consequence of a failure.
+    """Memorise the windows, generate them, compare; `overfit.action` decides what a failure means.
 
-    Errors of the gate itself are written to the report too.
+    A `TrainingError` of the gate itself is written to the report, then raised again.
 
     Raises:
-        TrainingError: If the gate finds a problem.
+        TrainingError: If the gate finds a problem and `overfit.action` is stop.
     """
     action = params.overfit.action
     if action == "off":
@@ -79,7 +79,7 @@ def run(params: Params) -> Outcome:
 
 
 def memorise(params: Params) -> OverfitReport:
-    """Run the gate on the indexed store and return its report."""
+    """Run the gate on the indexed store and return its report, passed or not."""
     device = set_up_torch(params.runtime)
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
@@ -100,7 +100,7 @@ def memorise(params: Params) -> OverfitReport:
 
 
 def describe(report: OverfitReport) -> dict[str, Any]:
-    """Return the whole report as JSON values."""
+    """Convert the whole report to JSON values."""
     return {
         **asdict(report),
         "is_passed": report.is_passed,
@@ -109,7 +109,7 @@ def describe(report: OverfitReport) -> dict[str, Any]:
 
 
 def summarise(report: OverfitReport) -> dict[str, Any]:
-    """Return the numbers to compare between experiments, and the cause of a failure."""
+    """Select the metrics that are compared between experiments, and the cause of a failure."""
     runs = report.free_runs
     beaten = zip(report.nats_per_codebook, report.constant_nats_per_codebook, strict=True)
     return {
@@ -138,7 +138,7 @@ def play(
     temperature: float,
     condition: Condition | None,
 ) -> Int64[Tensor, "B K T"]:
-    """Generate tracks that end after `num_frames` frames, without top-k or top-p."""
+    """Generate tracks that end after `num_frames` frames, without top-k or top-p truncation."""
     return generate(
         model if condition is None else Guided(model, condition),
         pattern,

@@ -1,7 +1,7 @@
-"""Token windows -> a checkpoint and its curves, by the one trainer; resumes after any stop.
+"""Token windows -> a checkpoint and its curves; resumes after any stop.
 
-The result is the checkpoint of the best validation; the state for resuming stays in the run
-directory until the run is complete.
+The output is the checkpoint with the best validation loss; the state that a resume needs stays in
+the run directory until the run is complete.
 """
 
 import logging
@@ -41,7 +41,7 @@ LOG_NAME = "log.jsonl"
 
 
 def run(params: Params) -> Outcome:
-    """Train, or resume where an earlier run of the same experiment stopped."""
+    """Train, or resume an earlier run of the same experiment."""
     device = set_up_torch(params.runtime)
     dataset = read_dataset(params.train.layout)
     pattern = build_train_pattern(params.train, dataset)
@@ -81,7 +81,7 @@ def run(params: Params) -> Outcome:
 
 
 def _follow(trainer: Trainer, params: Params) -> Outcome:
-    """Train in a process that neither writes nor logs."""
+    """Train in a process other than the first, which alone writes and logs."""
     with stop_on_signal(trainer.ranks.max) as stop:
         trainer.resume()
         announce_run(trainer, params)
@@ -118,7 +118,7 @@ def _resume_and_run(
 
 
 def _audit(trainer: Trainer, watcher: RunWatcher | None = None) -> None:
-    """Audit a fresh model and record the numbers; nothing for a resumed run."""
+    """Audit the untrained model, which raises on a bad start; a resumed run is not audited."""
     if trainer.update:
         return
     numbers = trainer.audit()

@@ -1,1 +1,1 @@
-"""Watching of runs: Prefect, Weights & Biases, and `melodac run`."""
+"""Monitoring of a run: Prefect, Weights & Biases, and `melodac run`."""

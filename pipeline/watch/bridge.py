@@ -1,14 +1,14 @@
-"""Bridge between a stage and Prefect: runs the work exactly once, whatever the watcher does.
+"""Bridge from a running stage to Prefect; the work runs exactly once, with or without a server.
 
-The work runs in plain Python in the main thread, outside of Prefect: signals, stack traces, results
-and exit codes are those of the work. `MELODAC_PREFECT` is `auto` (watch if a server answers), `on`
-(the same, with a warning if none does) or `off`.
+The work runs in plain Python in the main thread, outside Prefect's engine: signals, stack traces,
+results and exit codes are those of the work. `MELODAC_PREFECT` is `auto` (report if a server
+answers), `on` (the same, and warn if none does) or `off`.
 
-A background thread reports the run, so that the work never waits for Prefect. The work leaves log
-lines, progress and events; the thread sends the latest every second. What cannot be sent is dropped
+A background thread talks to the server, so that the work never waits for Prefect. The work queues
+log lines, progress and events; the thread sends them every second. What cannot be sent is dropped
 with one warning. The thread is a daemon and `finish` waits for it a bounded time: a server that
-dies delays the exit by at most `DRAIN_S`, and no `os._exit` is needed because nothing of Prefect's
-own runs in this process.
+dies delays the exit by at most `DRAIN_S`, and no `os._exit` is needed because Prefect itself is
+never imported into this process.
 """
 
 import json
@@ -37,8 +37,11 @@ from pipeline.watch.prefect_api import (
 MODE = "MELODAC_PREFECT"
 MODES = ("auto", "on", "off")
 PARENT = "MELODAC_PARENT_FLOW_RUN"
+"""Environment variable with which `melodac run` gives its stages the id of its flow run."""
 INTERVAL_S = 1.0
+"""Seconds between two batches of calls; an event is sent at once."""
 DRAIN_S = 3.0
+"""Longest wait at the end for what is still to be sent."""
 MAX_LINES_WAITING = 2000
 MAX_LINES_A_CALL = 200
 MAX_LINE_CHARACTERS = 10_000
@@ -50,7 +53,7 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Ending:
-    """End of a run: state, message, and results to show."""
+    """Final state of a run, with its message and result table."""
 
     state: str
     message: str | None = None
@@ -60,14 +63,14 @@ class Ending:
 
 
 class Watcher:
-    """Report of one flow run, from `start` to `finish`."""
+    """Background reporter of one flow run, from `start` to `finish`."""
 
     def __init__(self, server: PrefectServer, open_run: Callable[[], str]) -> None:
-        """Prepare the thread.
+        """Prepare the reporter; nothing is sent before `start`.
 
         Args:
-            server: Server that shows the run.
-            open_run: Creates the flow run and returns its id.
+            server: A server that was found healthy.
+            open_run: Creates the flow run and returns its id; called in the background.
         """
         self._server = server
         self._open_run = open_run
@@ -83,27 +86,27 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="prefect-watcher", daemon=True)
 
     def start(self) -> None:
-        """Create the flow run and report on it in the background."""
+        """Start the thread that creates the flow run and reports the work."""
         self._thread.start()
 
     def add_line(self, message: str, *, level: int = logging.INFO, name: str = "pipeline") -> None:
-        """Queue one log line; the oldest are dropped if too many wait."""
+        """Queue one log line; the oldest are dropped if more than `MAX_LINES_WAITING` wait."""
         now = datetime.now(UTC).isoformat()
         # a file name may hold bytes that are not UTF-8; the server would refuse the whole batch
         message = message[:MAX_LINE_CHARACTERS].encode("utf-8", "replace").decode()
         self._lines.append({"message": message, "level": level, "name": name, "timestamp": now})
 
     def add_event(self, step: Step) -> None:
-        """Queue a call, made in order."""
+        """Queue a call to the server; calls are made in order."""
         self._events.append(step)
         self._wake.set()
 
     def set_progress(self, description: str, done: int, total: int) -> None:
-        """Set the progress of the work; only the latest value is shown."""
+        """Set the progress of the work; only the latest value is sent."""
         self._progress[description] = 100.0 * done / max(total, 1)
 
     def finish(self, ending: Ending) -> None:
-        """Report the end of the run; wait at most `DRAIN_S`."""
+        """Report the final state; waits at most `DRAIN_S`."""
         self._ending = ending
         self._finished.set()
         self._wake.set()
@@ -153,7 +156,7 @@ class Watcher:
         steps = list(ending.before)
         if ending.table:
             steps.append(lambda: self._add_table(ending.table))
-        # the state comes last: once it is set, everything else is there to see
+        # the state comes last: a run shown as finished has its table and its nodes
         steps.append(
             lambda: self._server.set_flow_state(self._run_id, ending.state, ending.message)
         )
@@ -179,15 +182,15 @@ class Watcher:
 
 
 class LogForwarder(logging.Handler):
-    """Handler that passes every log line of the process to a watcher."""
+    """Logging handler that passes every log line of the process to a watcher."""
 
     def __init__(self, watcher: Watcher) -> None:
-        """Take the watcher that shows the lines."""
+        """Forward to `watcher` what is logged at INFO or above."""
         super().__init__(logging.INFO)
         self._watcher = watcher
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass on a line; never raises, as `logging` itself reports what goes wrong here."""
+        """Queue one record with the watcher, without any call to the server."""
         self._watcher.add_line(self.format(record), level=record.levelno, name=record.name)
 
 
@@ -207,6 +210,7 @@ def run_stage(stage: str, work: Callable[[], Outcome]) -> Outcome:
     try:
         outcome = work()
     except BaseException as error:
+        # KeyboardInterrupt and SystemExit are no `Exception`: stopped, not failed
         is_stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
         message = f"{type(error).__name__}: {error}"
         watcher.finish(Ending("Crashed" if is_stopped else "Failed", message))
@@ -219,7 +223,7 @@ def run_stage(stage: str, work: Callable[[], Outcome]) -> Outcome:
 
 
 def find_server() -> PrefectServer | None:
-    """Return the Prefect server, if one is wanted and answers within 0.75 s.
+    """Return the Prefect server to report to, or None if it is off or does not answer in 0.75 s.
 
     Raises:
         ConfigError: If MELODAC_PREFECT is not one of the three modes.
@@ -248,14 +252,14 @@ def _open_run(server: PrefectServer, stage: str) -> str:
 
 
 def _join_parent(server: PrefectServer, stage: str) -> str | None:
-    """Add this stage's node to the graph of `melodac run`, if that started us; return its id."""
+    """Add this stage to the graph of `melodac run`, if that started it; return the node's id."""
     parent_id = os.environ.get(PARENT)
     if not parent_id:
         return None
     try:
         upstream = stage_parents()[stage]
         after = server.list_inputs(parent_id, upstream)
-    except (ValueError, KeyError) as error:  # dvc.yaml without this stage, or a malformed id
+    except (ValueError, KeyError) as error:  # dvc.yaml lacks this stage, or the id is no UUID
         raise PrefectCallError(f"{stage} has no place in the graph: {error}") from error
     task_run_id = task_run_id_of(parent_id, stage)
     server.create_task_run(task_run_id, flow_run_id=parent_id, name=stage, after=after)

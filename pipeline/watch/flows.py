@@ -1,15 +1,15 @@
 """`melodac run`: one `dvc repro` or `dvc exp run`, shown as a flow run whose graph is the DAG.
 
-Wrong parameters and a missing source folder are reported within a second, before DVC starts; each
-stage checks its parameters again.
+Wrong parameters and a missing source folder are reported before DVC starts; each stage checks its
+parameters again.
 
-DVC runs as one child process and its output is read along. A stage that runs adds its own node (in
-the bridge), a cached one is added here. Without a server this is plain DVC; the exit code is always
-DVC's. DVC has no hooks, so its three log lines are the only source. If they change, the graph loses
-its nodes and nothing else: success comes from DVC's exit code.
+DVC runs as one child process and its output is parsed. A stage that runs adds its own node to the
+graph (`bridge`), a cached one is added here. Without a server this is plain DVC; the exit code is
+always DVC's. DVC has no hooks, so its three log lines are the only source of events. Should they
+change, the graph loses its nodes and nothing else: success is read from DVC's exit code.
 
-On a terminal the child gets a pseudo-terminal, so bars and colours stay; else a pipe. Signals to
-this process go to the child's whole process group: DVC alone would leave its stage running.
+On a terminal the child gets a pseudo-terminal, so bars and colours stay; else a pipe. Signals are
+passed on to the child's whole process group: DVC alone would leave its stage running.
 """
 
 import logging
@@ -45,7 +45,7 @@ def check(arguments: Sequence[str]) -> None:
     """Check params.yaml as the `-S` options in `arguments` would change it.
 
     A wrong value or option raises `ConfigError` with one line for each; a source that is no folder,
-    or that DVC cannot hash, raises `UnreadableAudioError`.
+    or one that DVC cannot hash, raises `UnreadableAudioError`.
     """
     for overrides in _expand_sweeps(list(_overrides(arguments))):
         params = _load_changed(overrides)
@@ -67,7 +67,7 @@ def _check_source(given: str) -> None:
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the overrides of params.yaml in `-S` options, in all spellings."""
+    """Yield the overrides of params.yaml that the `-S` options give, in all their spellings."""
     rest = iter(arguments)
     for argument in rest:
         if argument in {"-S", "--set-param"}:
@@ -86,7 +86,7 @@ def _overrides(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _expand_sweeps(overrides: list[str]) -> list[list[str]]:
-    """Expand sweeps: `a=1,2` means two experiments, and each is checked."""
+    """Return one list of overrides for each experiment of a sweep; `a=1,2` is two experiments."""
     if not overrides:
         return [[]]
     from dvc.exceptions import DvcException
@@ -101,8 +101,8 @@ def _expand_sweeps(overrides: list[str]) -> list[list[str]]:
 
 
 def _load_changed(overrides: list[str]) -> Params:
-    """Load params.yaml with overrides, applied by DVC's own code."""
-    read_yaml(paths.PARAMS)  # first, so that malformed YAML gets our own error message
+    """Read params.yaml with overrides, which DVC's own code applies."""
+    read_yaml(paths.PARAMS)  # for our message if it is not YAML, not DVC's
     if not overrides:
         return load_params(paths.PARAMS)
     from dvc.exceptions import DvcException
@@ -127,16 +127,17 @@ def _first_line(error: BaseException) -> str:
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 30.0
+"""Time from the first signal until the child's process group is killed."""
 POLL_S = 0.2
 CHUNK_BYTES = 65_536
 
 
 @dataclass
 class Ended:
-    """End of the child process."""
+    """Exit status of the child."""
 
     code: int
-    """Exit code as a shell would give it: 128 + n after signal n."""
+    """Exit code as a shell reports it: 128 + n after signal n."""
     signals: list[int] = field(default_factory=list)
     """Signals that were passed on, in order."""
 
@@ -146,8 +147,8 @@ def follow(
 ) -> Ended:
     """Run a command to its end, showing its output as it comes.
 
-    After a signal, the rest of the process group has `GRACE_S` to save its state before it is
-    killed. Only the main thread may call this: signals are handled there.
+    After a signal, the process group has `GRACE_S` to save its state and exit before it is killed.
+    Only the main thread may call this: Python allows signal handlers to be set there alone.
     """
     is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     ours, theirs = pty.openpty() if is_terminal else os.pipe()
@@ -160,9 +161,10 @@ def follow(
             stdout=theirs,
             stderr=theirs if is_terminal else None,
             env=dict(environment),
+            # a process group of its own, so that Ctrl-C reaches it once, from `_forwarding`
             start_new_session=True,
         )
-        os.close(theirs)
+        os.close(theirs)  # our copy would keep the output from ever ending
         with _forwarding(child.pid) as signals:
             _pass_output(ours, child, signals, on_output)
             code = child.wait()
@@ -176,7 +178,7 @@ def follow(
 def _pass_output(
     source: int, child: subprocess.Popen[bytes], signals: list[int], on_output: Callable
 ) -> None:
-    """Pass on output until every process that holds the pipe is gone, the last stage included."""
+    """Copy the output until every process that holds it open, the last stage too, has ended."""
     deadline_s = float("inf")
     while True:
         ready, _, _ = select.select([source], [], [], POLL_S)
@@ -199,7 +201,7 @@ def _pass_output(
 def _read(source: int) -> bytes:
     try:
         return os.read(source, CHUNK_BYTES)
-    except OSError:  # a pseudo-terminal raises when its other end is closed
+    except OSError:  # Linux raises EIO once the other end of a pseudo-terminal is closed
         return b""
 
 
@@ -212,7 +214,7 @@ def _copy_look(terminal: int) -> None:
     """Give a terminal the size of ours and no line-end translation, which ours does."""
     termios.tcsetwinsize(terminal, termios.tcgetwinsize(sys.stdout.fileno()))
     attributes = termios.tcgetattr(terminal)
-    attributes[1] &= ~termios.OPOST
+    attributes[1] &= ~termios.OPOST  # index 1 holds the output flags
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
 
 
@@ -252,14 +254,14 @@ MAX_LINE_BYTES = 65_536
 
 
 class StageEvent(NamedTuple):
-    """Event of a stage: it starts to run or is skipped."""
+    """Start of a stage, or the reason why it is skipped."""
 
     stage: str
     what: What
 
 
 def parse_line(line: str) -> StageEvent | None:
-    """Return the event that a line of DVC's output reports, if any.
+    """Return the stage event that a line of DVC's output announces, if any.
 
     >>> parse_line("Stage 'train' didn't change, skipping")
     StageEvent(stage='train', what='unchanged')
@@ -274,11 +276,11 @@ def parse_line(line: str) -> StageEvent | None:
 class LineSplitter:
     r"""Splitter of terminal output into clean lines.
 
-    Of a line overwritten with `\r`, as by progress bars, only the last text counts.
+    Of a line that is redrawn with `\r`, as progress bars do, only the last drawing is kept.
     """
 
     def __init__(self) -> None:
-        """Start without pending text."""
+        """Start with an empty line."""
         self._pending = b""
 
     def feed(self, chunk: bytes) -> Iterator[str]:
@@ -300,13 +302,13 @@ log = logging.getLogger("pipeline")
 
 
 def run_dvc(arguments: Sequence[str]) -> int:
-    """Check the parameters, run DVC with these arguments and show it; return DVC's exit code."""
+    """Check the parameters, run DVC with these arguments, report it; returns DVC's exit code."""
     preflight.check(arguments)
     words = ["exp", "run"] if _is_experiment(arguments) else ["repro"]
     title = shlex.join(["dvc", *words, *arguments])
     command = [sys.executable, "-m", "dvc", *words, *arguments]
     environment = _environment()
-    environment.pop(bridge.PARENT, None)
+    environment.pop(bridge.PARENT, None)  # of an outer run, whose graph is not ours
     picture = _open_picture(title)
     if picture is None:
         return follow(command, environment=environment, on_output=lambda _: None).code
@@ -317,7 +319,7 @@ def run_dvc(arguments: Sequence[str]) -> int:
 
 
 class Picture:
-    """Flow run of one DVC command, with its graph."""
+    """Flow run of one DVC command, whose graph is the DAG."""
 
     def __init__(
         self, server: PrefectServer, run_id: str, parents: Mapping[str, Sequence[str]]
@@ -325,9 +327,9 @@ class Picture:
         """Start to report.
 
         Args:
-            server: Server that shows the run.
-            run_id: Flow run created for the command.
-            parents: Edges of dvc.yaml.
+            server: A server that was found healthy.
+            run_id: The flow run that was created for the command.
+            parents: Upstream stages of each stage, from dvc.yaml.
         """
         self.run_id = run_id
         self._server = server
@@ -338,7 +340,7 @@ class Picture:
         self._watcher.start()
 
     def read(self, chunk: bytes) -> None:
-        """Read a chunk of DVC's output."""
+        """Parse a chunk of DVC's output: log its lines, add the nodes of cached stages."""
         for line in self._splitter.feed(chunk):
             if line:
                 self._watcher.add_line(line, name="dvc")
@@ -354,6 +356,7 @@ class Picture:
             state, message = "Failed", f"dvc ended with exit code {ended.code}"
         else:
             state, message = "Completed", self._summary()
+        # the last stage seen ended as the command did; those before it must have completed
         last = next(reversed(self._seen), "")
         complete = [lambda s=s: self._complete(s, s == last, state) for s in self._ran()]
         self._watcher.finish(Ending(state, message, tuple(self._rows()), tuple(complete)))
@@ -372,7 +375,7 @@ class Picture:
         self._server.set_task_state(node, state, message)
 
     def _complete(self, stage: str, is_last: bool, state: str) -> None:
-        """Add the node of a stage that could not report itself; end one that was killed."""
+        """Add the node of a stage that did not report itself; mark a killed one as crashed."""
         node = task_run_id_of(self.run_id, stage)
         shown = self._server.read_task_state(node)
         if shown is None:
@@ -388,6 +391,7 @@ class Picture:
         return f"{ran} stages ran, {len(self._seen) - ran} cached"
 
     def _rows(self) -> list[Mapping[str, object]]:
+        # DVC announces only the start of a stage: it lasts until the next one starts
         begins_s = [begin_s for _, begin_s in self._seen.values()] + [time.monotonic()]
         return [
             {"stage": stage, "what": what, "seconds": round(begins_s[i + 1] - begins_s[i], 1)}
@@ -416,7 +420,7 @@ def _is_experiment(arguments: Sequence[str]) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment with this Python first on the path, for `cmd: python ...`."""
+    """Return our environment with this Python first on PATH: `cmd: python ...` must find it."""
     here = str(Path(sys.executable).parent)
     known = os.environ | {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
     return known | {"PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)])}

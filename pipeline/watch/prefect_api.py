@@ -1,9 +1,9 @@
-"""Client of a Prefect server with the few calls a watched run needs, and `melodac ui`, a server.
+"""A minimal client of the Prefect server's HTTP API, and `melodac ui`, which starts a server.
 
-It uses plain HTTP: importing Prefect would cost every stage two seconds and 80 MiB, change logging,
-and leave threads that outlive a dead server by minutes. Servers with a login are not supported. The
-server of this checkout runs in the foreground and only watches; its database is in `.prefect` in
-the checkout, and telemetry is off.
+Plain HTTP on purpose: importing Prefect costs every stage two seconds and 80 MiB, changes logging,
+and leaves threads that outlive a dead server by minutes. Servers that ask for a login are not
+supported. The server of this checkout runs in the foreground and starts no work; its database lies
+in `.prefect` in the checkout, and telemetry is off.
 """
 
 import fcntl
@@ -41,7 +41,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class PrefectCallError(Exception):
-    """Error: Prefect did not answer as expected; reported to the user, never fatal."""
+    """Failed or unexpected answer of Prefect; logged, never fatal."""
 
 
 def find_url() -> str:
@@ -50,10 +50,10 @@ def find_url() -> str:
 
 
 def is_healthy(url: str, *, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
-    """Check if a Prefect server answers in time.
+    """Check that a Prefect server answers in time.
 
-    A socket's timeout restarts with every byte and does not cover name look-up, so the request runs
-    in a thread that is abandoned when the time is over.
+    The socket's own timeout restarts with every byte and does not cover name look-up, so the
+    request runs in a daemon thread that is abandoned when the time is over.
     """
     answers: list[bytes] = []
     asking = threading.Thread(target=_ask_health, args=(url, timeout_s, answers), daemon=True)
@@ -63,12 +63,15 @@ def is_healthy(url: str, *, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
 
 
 def task_run_id_of(parent_id: str, stage: str) -> str:
-    """Return the id of a stage's task run in a parent flow run; any process can compute it."""
+    """Derive the task run id of a stage in a parent flow run.
+
+    A name-based UUID: the stage's process and `melodac run` compute the same id on their own.
+    """
     return str(uuid.uuid5(uuid.UUID(parent_id), stage))
 
 
 class PrefectServer:
-    """Prefect server that was found healthy.
+    """Client of a Prefect server that was found healthy.
 
     Every method makes one or two short calls and raises `PrefectCallError` if one fails.
     """
@@ -80,7 +83,7 @@ class PrefectServer:
     def create_flow_run(
         self, flow: str, *, name: str, tags: Sequence[str], parent_task_run_id: str | None = None
     ) -> str:
-        """Register the flow if it is new, and a run of it; return the run's id."""
+        """Register the flow if it is new, and a run of it; returns the run's id."""
         flow_id = self._create("/flows/", {"name": flow})
         body = {"flow_id": flow_id, "name": name, "tags": list(tags)}
         body |= {"state": _state("Pending", None), "parent_task_run_id": parent_task_run_id}
@@ -95,9 +98,9 @@ class PrefectServer:
         self._send("POST", "/task_runs/", body)
 
     def list_inputs(self, parent_id: str, stages: Sequence[str]) -> list[Mapping[str, str]]:
-        """Return edges from earlier stages of a parent run, whether they ran or were cached.
+        """List edges from earlier stages of a parent run, whether they were run or cached.
 
-        The graph identifies a stage that ran by its flow run, a cached one by its task run.
+        The graph refers to a stage that ran by its flow run, to a cached one by its task run.
         """
         ids = [task_run_id_of(parent_id, stage) for stage in stages]
         children = self._list_children(ids)
@@ -113,13 +116,13 @@ class PrefectServer:
         self._set_state("task_runs", task_run_id, name, message)
 
     def read_task_state(self, task_run_id: str) -> str | None:
-        """Return the type of the state, such as `COMPLETED`; None without such a task run."""
+        """Return the state's type, e.g. `COMPLETED`; None if there is no such task run."""
         wanted = {"task_runs": {"id": {"any_": [task_run_id]}}}
         found = self._send("POST", "/task_runs/filter", wanted)
         return found[0]["state_type"] if found else None
 
     def crash_unended(self, task_run_ids: Sequence[str]) -> None:
-        """Mark child flow runs as crashed if their process died before it could report."""
+        """Mark as crashed the child flow runs whose process died before it reported an end."""
         for child in self._list_children(task_run_ids):
             if child["state_type"] not in ENDED:
                 self.set_flow_state(child["id"], "Crashed", "the stage's process was killed")
@@ -134,7 +137,7 @@ class PrefectServer:
         return self._create("/artifacts/", body)
 
     def update_artifact(self, artifact_id: str, data: object) -> None:
-        """Replace the content of an artifact."""
+        """Replace the data of an artifact."""
         self._send("PATCH", f"/artifacts/{artifact_id}", {"data": data})
 
     def _create(self, path: str, body: object) -> str:
@@ -150,6 +153,7 @@ class PrefectServer:
         return self._send("POST", "/flow_runs/filter", wanted)
 
     def _set_state(self, kind: str, run_id: str, name: str, message: str | None) -> None:
+        # forced: the server's orchestration rules could otherwise refuse a change of state
         body = {"state": _state(name, message), "force": True}
         self._send("POST", f"/{kind}/{run_id}/set_state", body)
 
@@ -200,7 +204,7 @@ LOCK = "melodac-ui.lock"
 
 
 def start_server(checkout: Path, port: int) -> None:
-    """Replace this process by the server; return only if one already answers on this port.
+    """Replace this process by the server; returns only if one already answers on this port.
 
     Raises:
         ConfigError: If another program holds the port, or a server of this checkout is running.
@@ -222,12 +226,12 @@ def start_server(checkout: Path, port: int) -> None:
     sys.stdout.flush()
     command = [sys.executable, "-m", "prefect", "server", "start"]
     command += ["--host", HOST, "--port", str(port)]
-    # exec instead of a child: signals reach the server itself, and no process is left behind
+    # not a child process: signals then reach the server itself, and none is left behind
     os.execve(sys.executable, command, _environment(checkout, api))
 
 
 def _hold_lock(home: Path, address: str) -> None:
-    """Take the lock of the database; the server, which this process becomes, keeps it to its end.
+    """Lock the database for one server, until the process that becomes the server ends.
 
     Raises:
         ConfigError: If another server of this checkout runs or is about to.
@@ -244,7 +248,7 @@ def _hold_lock(home: Path, address: str) -> None:
         ) from error
     os.truncate(lock, 0)
     os.write(lock, address.encode())
-    os.set_inheritable(lock, True)
+    os.set_inheritable(lock, True)  # Python closes descriptors on exec unless told otherwise
 
 
 def _environment(checkout: Path, api: str) -> dict[str, str]:
@@ -262,6 +266,7 @@ def _environment(checkout: Path, api: str) -> dict[str, str]:
 
 def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # a port whose last connections are still in TIME_WAIT counts as free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

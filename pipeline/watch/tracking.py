@@ -1,8 +1,8 @@
-"""Tracking of curves, events and demos in Weights & Biases: offline by default, never fatal.
+"""Tracking of curves, events and demos in Weights & Biases: offline unless asked, never fatal.
 
-Any error of W&B becomes one warning and tracking ends there; the work goes on. Nothing that could
-hold a secret or identify a machine is recorded: no arguments, environment, git address, console,
-host, user or path of the music. Stages open a tracker and pass it to the code that has numbers.
+The first error of W&B becomes one warning and ends tracking; the work goes on. Nothing that could
+hold a secret or name a machine is recorded: no arguments, environment, git address, console, host,
+user or path of the music.
 """
 
 import logging
@@ -20,24 +20,25 @@ from pipeline.paths import scratch
 
 log = logging.getLogger(__name__)
 
+# the defaults of W&B lie in the user's home
 _FOLDER_VARIABLES = ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
 _QUIET_S = 300
 """Seconds in which an alert of the same name is not repeated."""
 
 
 class Tracker(Protocol):
-    """Recorder of a run's metrics, events and clips; no call raises."""
+    """Receiver of the metrics, events and clips of a run in progress; no call raises."""
 
     def log(self, metrics: Mapping[str, Any], update: int) -> None:
-        """Record the numbers of one update; text values are left out."""
+        """Record the metrics of one update; values that are not numbers are left out."""
 
     def log_event(self, name: str, reason: str, update: int) -> None:
-        """Count an event and send its reason as an alert."""
+        """Count an event and send an alert with its reason."""
 
     def log_audio(
         self, name: str, samples: Float32[np.ndarray, "C N"], sample_rate_hz: int, caption: str
     ) -> None:
-        """Record a clip under a name."""
+        """Record an audio clip under a name."""
 
 
 class _Recorder:
@@ -66,6 +67,7 @@ class _Recorder:
         def record(run: Any) -> None:  # noqa: ANN401
             from wandb import Audio
 
+            # W&B wants samples by channels
             clip = Audio(samples.T, sample_rate=sample_rate_hz, caption=caption)
             run.log({f"audio/{name}": clip})
 
@@ -92,8 +94,8 @@ def open_tracker(params: Params, *, job: str) -> Iterator[Tracker]:
     WANDB_RUN_GROUP puts a whole sweep into one.
 
     Args:
-        params: Params of the experiment, recorded except for the path of its music.
-        job: Name of the job, such as the stage.
+        params: The experiment; recorded as the run's config, without the path of the music.
+        job: Type of the job, such as the stage.
     """
     recorder = _Recorder(None if params.runtime.wandb == "off" else _start(params, job))
     try:
@@ -145,7 +147,7 @@ def _init(params: Params, job: str) -> Any:  # noqa: ANN401
 
 
 def _as_number(value: object) -> float | int | None:
-    """Return a number, or one that the log spells as a word; None for other words."""
+    """Return a number as it is, `nan` and `inf` parsed from text, and None for anything else."""
     if isinstance(value, str):
         return float(value) if value in {"nan", "inf", "-inf"} else None
     return value if isinstance(value, bool | int | float) else None

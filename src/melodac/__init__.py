@@ -1,6 +1,7 @@
-"""melodac: autoregressive music models over Descript Audio Codec tokens, as a pure library.
+"""melodac: autoregressive music models over the tokens of a neural audio codec, as a pure library.
 
-No DVC, no Prefect, no params.yaml, no printing here; `pipeline/` does all of that.
+Two codecs: the bundled spectral codec, and the Descript Audio Codec (DAC). No DVC, no Prefect, no
+params.yaml, no printing here; `pipeline/` does all of that.
 
 Axis letters, one meaning each in the whole project:
 

@@ -1,1 +1,4 @@
-"""Audio codecs behind one interface: the bundled spectral codec and DAC, coding in exact chunks."""
+"""Audio codecs behind one interface: the bundled spectral codec and the Descript Audio Codec (DAC).
+
+Weights, exact chunked coding and streaming; training is in `codec_training`.
+"""
