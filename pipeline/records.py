@@ -4,7 +4,6 @@ Every file is written whole under a temporary name and then renamed, so a reader
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from melodac.config import Section
-from melodac.errors import OutputError
+from melodac.files import plain_errors, whole_file
 
 Split = Literal["train", "validation", "test"]
 
@@ -80,21 +79,9 @@ class Outcome:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all.
-
-    Raises:
-        OutputError: If the place cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    """Write a small text file whole or not at all; `OutputError` if the place refuses it."""
+    with plain_errors(path), whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -129,13 +116,8 @@ def read_normalized(path: Path) -> list[NormalizedRecord]:
 
 def _write_table(path: Path, rows: Sequence[TrackRecord] | Sequence[NormalizedRecord]) -> None:
     plain = [_flatten(row.model_dump()) for row in rows]
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with plain_errors(path), whole_file(path, is_synced=False) as partial:
         pq.write_table(pa.Table.from_pylist(plain), partial)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

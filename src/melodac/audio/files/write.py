@@ -19,7 +19,7 @@ import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 from jaxtyping import Float32
 
 from melodac.errors import AudioError, OutputError
-from melodac.files import sync
+from melodac.files import plain_errors, sync
 
 BLOCK_SAMPLES = 1 << 16
 """Per channel; what a pass holds at once."""
@@ -29,21 +29,16 @@ class Spool:
     """Samples of one track, written once and read back as often as needed."""
 
     def __init__(self, folder: Path, num_channels: int) -> None:
-        """Open a nameless file.
+        """Open a nameless file; `OutputError` if the folder cannot be written.
 
         Args:
             folder: A folder on the disk to use.
             num_channels: Of every block.
-
-        Raises:
-            OutputError: If the folder cannot be written.
         """
         self._folder = folder
         self.num_channels = num_channels
-        try:
+        with plain_errors(folder):
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  `__exit__` closes it
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> "Spool":
         return self
@@ -52,16 +47,10 @@ class Spool:
         self._file.close()
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
-        """Write the next samples.
-
-        Raises:
-            OutputError: If the disk is full.
-        """
-        try:
+        """Write the next samples; `OutputError` if the disk is full."""
+        with plain_errors(self._folder):
             self._file.write(np.ascontiguousarray(audio.T).data)
             self._file.flush()
-        except OSError as error:
-            raise OutputError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
     def blocks(self, start: int, stop: int) -> Iterator[Float32[np.ndarray, "C N"]]:
         """The samples from `start` until before `stop`, in blocks of bounded size."""
