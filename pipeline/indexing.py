@@ -6,8 +6,6 @@ guessed: a track without a usable tempo has no bars, and the reason is told. The
 each track is like beside the others, and how much the data is for a model of each size.
 """
 
-import csv
-import io
 import logging
 import math
 import re
@@ -163,15 +161,6 @@ def log_outliers(rows: Sequence[TrackRow]) -> int:
     if len(outliers) > OUTLIERS_LOGGED:
         log.warning("and %d more outliers", len(outliers) - OUTLIERS_LOGGED)
     return len(outliers)
-
-
-def as_csv(rows: Sequence[TrackRow]) -> str:
-    """The table as text, the same bytes for the same tracks."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TrackRow._fields)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def describe_sizes(

@@ -3,8 +3,10 @@
 Every file is written whole under a temporary name and then renamed, so a reader never meets half.
 """
 
+import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +84,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file whole or not at all; `OutputError` if the place refuses it."""
     with plain_errors(path), whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def format_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """Format a table as CSV, the same bytes for the same rows; None becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: Path, value: object) -> None:

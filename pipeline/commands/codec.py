@@ -5,7 +5,6 @@ life. Training goes on where it stopped, for as many minutes as it is given; set
 change from one run to the next.
 """
 
-import csv
 import json
 import os
 import sys
@@ -249,14 +248,13 @@ def _use_threads(threads: int) -> None:
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({
-                key: f"{value:.3f}" if isinstance(value, float) else value
-                for key, value in row.items()
-            })
+    from pipeline.records import format_csv, write_text
+
+    cells = (
+        [f"{value:.3f}" if isinstance(value, float) else value for value in row.values()]
+        for row in rows
+    )
+    write_text(path, format_csv(list(rows[0]), cells))
 
 
 if __name__ == "__main__":

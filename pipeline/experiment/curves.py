@@ -5,14 +5,12 @@ and their columns depend on the number of codebooks and layers alone, so that pl
 can be laid over each other. The train stage writes them, nobody reads them here.
 """
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.experiment.train_log import TRAIN, UPDATE, VALIDATION, Line
-from pipeline.records import write_text
+from pipeline.records import format_csv, write_text
 
 MAX_ROWS = 1000
 """Most rows of a table of updates; beyond that a row is the mean of several updates."""
@@ -37,7 +35,8 @@ def write_curves(folder: Path, lines: Sequence[Line]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, (columns, rows) in build_tables(lines).items():
-        write_text(folder / f"{name}.csv", _as_csv(columns, rows))
+        cells = ([row[column] for column in columns] for row in rows)
+        write_text(folder / f"{name}.csv", format_csv(columns, cells))
 
 
 def build_tables(lines: Sequence[Line]) -> dict[str, tuple[list[str], list[Row]]]:
@@ -110,11 +109,3 @@ def _count(lines: Sequence[Line], prefix: str) -> int:
     """How many codebooks or layers the log speaks of."""
     found = {name.removeprefix(prefix) for line in lines for name in line if prefix in name}
     return max((int(number) + 1 for number in found if number.isdecimal()), default=0)
-
-
-def _as_csv(columns: list[str], rows: list[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)  # None becomes an empty cell
-    return text.getvalue()

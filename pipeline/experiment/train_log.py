@@ -5,14 +5,13 @@ finished log reads as if nothing had happened.
 """
 
 import csv
-import io
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.records import write_text
+from pipeline.records import format_csv, write_text
 
 Line = dict[str, Any]
 TRAIN = "train"
@@ -65,13 +64,9 @@ def curve(lines: list[Line]) -> list[dict[str, float]]:
 
 def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
     """Write the curve as the CSV that `dvc plots` reads; what is not known is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [UPDATE, "train_nats", "validation_nats"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: None if math.isnan(value) else value for key, value in row.items()} for row in rows
-    )
-    write_text(path, text.getvalue())
+    columns = (UPDATE, "train_nats", "validation_nats")
+    cells = ([None if math.isnan(row[name]) else row[name] for name in columns] for row in rows)
+    write_text(path, format_csv(columns, cells))
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

@@ -1,7 +1,5 @@
 """The table of the ear: how far every row is from the truth, by every proxy, or why not."""
 
-import csv
-import io
 import logging
 from collections.abc import Iterable
 from statistics import fmean
@@ -11,6 +9,7 @@ from melodac.errors import MelodacError
 from melodac.evaluation.bootstrap import Bootstrap
 from melodac.evaluation.proxies import ClipSet, Proxy, describe_clip, measure_distance
 from pipeline.listening.ear import BROKEN, SAMPLED, EarStudy, RowName, Sound
+from pipeline.records import format_csv
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +67,7 @@ class EarTable(NamedTuple):
 
     def as_csv(self) -> str:
         """The table as text, one line a distance; empty cells were not measured."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(EarCell._fields)
-        writer.writerows(self.cells)
-        return text.getvalue()
+        return format_csv(EarCell._fields, self.cells)
 
     def as_records(self) -> list[dict[str, Any]]:
         """The table for JSON."""
