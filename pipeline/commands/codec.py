@@ -74,9 +74,8 @@ def train(
     from melodac.codec.spectral_codec import SpectralArchitecture
     from melodac.codec.weights import read_weights_folder
     from melodac.codec_training.clips import CropSource
-    from melodac.codec_training.loop import STATE_FILE, train_codec
     from melodac.codec_training.state import begin, read_architecture
-    from melodac.codec_training.trainer import CodecTrainer
+    from melodac.codec_training.trainer import STATE_FILE, CodecTrainer, train_codec
     from pipeline.commands.codec_sources import open_source
     from pipeline.logs import set_up_logging
     from pipeline.processes.signals import stop_on_signal
@@ -125,8 +124,8 @@ def export(
 ) -> None:
     """Write the quantizer and the averaged decoder of the state folder as a codec."""
     from melodac.codec.load import BUNDLED_FOLDER
-    from melodac.codec_training.loop import STATE_FILE
     from melodac.codec_training.state import export_state
+    from melodac.codec_training.trainer import STATE_FILE
 
     target = folder or BUNDLED_FOLDER
     with _clear_errors():

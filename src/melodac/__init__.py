@@ -17,7 +17,7 @@ Axis letters, one meaning each in the whole project:
 
 Import direction, top may import below and never up:
 
-    doctor | evaluation | overfit | report | code_files | store_writer
+    doctor | evaluation | overfit | report
     sampling | training | codec_training
     models
     tokens | codec

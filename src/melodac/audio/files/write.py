@@ -66,8 +66,6 @@ class Spool:
 
 
 Subtype = Literal["PCM_16", "PCM_24"]
-Container = Literal["FLAC", "WAV"]
-"""Per channel; a single large write has crashed libsndfile for some formats."""
 LIBSNDFILE_SYSTEM_ERROR = 2
 """All it says of a write that failed. Source: sndfile.h, SF_ERR_SYSTEM."""
 DISK_FULL = "the disk is full, or the file larger than allowed there"
@@ -103,30 +101,6 @@ def open_flac(
 
     A place that cannot be written is an `OutputError`.
     """
-    with _open(path, rate_hz, num_channels, container="FLAC", subtype=subtype) as writer:
-        yield writer
-
-
-def write_flac(
-    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_24"
-) -> None:
-    """Write FLAC; errors as in `AudioWriter.add`."""
-    with _open(path, rate_hz, audio.shape[0], container="FLAC", subtype=subtype) as writer:
-        writer.add(audio)
-
-
-def write_wav(
-    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_16"
-) -> None:
-    """Write WAV; errors as in `AudioWriter.add`."""
-    with _open(path, rate_hz, audio.shape[0], container="WAV", subtype=subtype) as writer:
-        writer.add(audio)
-
-
-@contextmanager
-def _open(
-    path: Path, rate_hz: int, num_channels: int, *, container: Container, subtype: Subtype
-) -> Generator[AudioWriter]:
     # the process id: two writers of one file must not share a temporary one
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with contextlib.ExitStack() as stack:
@@ -141,7 +115,7 @@ def _open(
                     mode="w",
                     samplerate=rate_hz,
                     channels=num_channels,
-                    format=container,
+                    format="FLAC",
                     subtype=subtype,
                     closefd=False,
                 )
@@ -154,6 +128,14 @@ def _open(
             sync(partial)
             partial.replace(path)
             sync(path.parent)
+
+
+def write_flac(
+    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_24"
+) -> None:
+    """Write FLAC; errors as in `AudioWriter.add`."""
+    with open_flac(path, rate_hz, audio.shape[0], subtype) as writer:
+        writer.add(audio)
 
 
 def _check_end(path: Path, num_samples: int) -> None:

@@ -7,7 +7,7 @@
     vectors.safetensors  what each code sounds like; missing where the codec is unknown
 
 Checked before the first read. Knows nothing of delay patterns or of the order in which a model
-reads columns. `melodac.store_writer` writes it; everything after the encode stage reads it.
+reads columns. `melodac.tokens.store.writer` writes it; everything after the encode stage reads it.
 """
 
 import json

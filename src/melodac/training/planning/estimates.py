@@ -32,11 +32,6 @@ class MemoryEstimate(NamedTuple):
     logit_bytes: int
     """Logits and what the loss makes of them."""
 
-    @property
-    def total_bytes(self) -> int:
-        """All of it, the process itself not counted."""
-        return self.state_bytes + self.activation_bytes + self.logit_bytes
-
 
 def estimate_training_memory(
     config: LanguageModelConfig, *, batch_size: int, num_steps: int, bytes_per_number: int = 4

@@ -29,7 +29,6 @@ from melodac.tokens.store.header import (
     FORMAT_VERSION,
     CodeVectors,
     StoreHeader,
-    TrackCodes,
     write_vectors,
 )
 from melodac.tokens.store.manifest import (
@@ -109,11 +108,6 @@ class WriteReport:
     num_shards: int
     num_written: int
     """Shards that were not in the cache."""
-
-
-def source_of(track: TrackCodes) -> TrackSource:
-    """A track that is already in memory."""
-    return TrackSource(track.id, track.codes.shape[-1], lambda: track.codes)
 
 
 def write_store(
