@@ -22,5 +22,6 @@ Import direction, top may import below and never up:
     models
     tokens | codec
     audio
-    config | errors | files
+    config | files
+    errors
 """

@@ -21,6 +21,7 @@ def music(seed, duration_s, *, rate_hz=RATE_HZ, channels=1):
 
 
 def write_wav(path, audio, rate_hz, subtype="PCM_16"):
+    path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, audio.T, rate_hz, subtype=subtype, format="WAV")
 
 

@@ -1,8 +1,9 @@
-"""`Adversary`: discriminators that learn beside the codec, and what they make the codec pay.
+"""Discriminators of DAC at any width, which learn with the codec, and what they make it pay.
 
-Least-squares adversarial loss and feature matching, as in DAC. On a CPU judging costs more than
-decoding, so each update may be judged by a few discriminators drawn at random: terms then stand for
-all of them on average.
+`dac.model.discriminator` fixes its channels for a GPU; these take a share of them. At a width of 1
+they are DAC's own: names, shapes and outputs, which a test compares. The loss is least squares with
+feature matching, as in DAC. On a CPU judging costs more than decoding, so each update may be judged
+by a few discriminators drawn at random: terms then stand for all of them on average.
 """
 
 import math

@@ -1,6 +1,7 @@
 """What a codec keeps of audio it was not trained on: distances per file, use of each codebook.
 
-`pipeline/commands/codec.py` writes these as tables beside the weights.
+Distances are told for each part of the spectrum, so that dullness is a number; levels are those of
+sines: 0 dB is a full-scale sine. `pipeline/commands/codec.py` writes these as tables.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,9 @@
-"""`CodecTrainer`: a spectral codec in training, one exact update at a time.
+"""Training of a spectral codec: the quantizer's fit, exact updates, and the loop that resumes.
 
-First the quantizer is fitted to music; from then on codes stay and only the decoder learns, so that
-better weights never change a token. The weights that count are a moving average.
+First the quantizer is fitted to music (principal directions of the features, one k-means a codebook
+on what the ones before left over, and the decoder's start by least squares). From then on codes
+stay and only the decoder learns, so that better weights never change a token. The weights that
+count are a moving average.
 """
 
 import json
