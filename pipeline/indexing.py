@@ -6,8 +6,6 @@ track without a usable tempo has no bars, and the reason is reported. The table 
 with the others; codes per parameter compare the amount of data with each model size.
 """
 
-import csv
-import io
 import logging
 import math
 import re
@@ -167,15 +165,6 @@ def log_outliers(rows: Sequence[TrackRow]) -> int:
     if len(outliers) > OUTLIERS_LOGGED:
         log.warning("and %d more outliers", len(outliers) - OUTLIERS_LOGGED)
     return len(outliers)
-
-
-def as_csv(rows: Sequence[TrackRow]) -> str:
-    """Format the table as CSV, the same bytes for the same tracks."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TrackRow._fields)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def describe_sizes(

@@ -3,9 +3,10 @@
 Every file is written under a temporary name and then renamed, so a reader never sees half of it.
 """
 
+import csv
+import io
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from melodac.config import Section
-from melodac.errors import OutputError
+from melodac.files import plain_errors, whole_file
 
 Split = Literal["train", "validation", "test"]
 
@@ -81,21 +82,18 @@ class Outcome:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file atomically.
+    """Write a small text file whole or not at all; `OutputError` if the place refuses it."""
+    with plain_errors(path), whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
 
-    Raises:
-        OutputError: If the path cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut after the rename could leave an empty file
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+def format_csv(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """Format a table as CSV, the same bytes for the same rows; None becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -130,13 +128,8 @@ def read_normalized(path: Path) -> list[NormalizedRecord]:
 
 def _write_table(path: Path, rows: Sequence[TrackRecord] | Sequence[NormalizedRecord]) -> None:
     plain = [_flatten(row.model_dump()) for row in rows]
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with plain_errors(path), whole_file(path, is_synced=False) as partial:
         pq.write_table(pa.Table.from_pylist(plain), partial)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

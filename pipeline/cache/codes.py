@@ -3,7 +3,7 @@
 `.scratch/encode` outlives every run and may be deleted at any time; then all is encoded again.
 
     codes/<aa>/<key>          codes of one signal of one track; key = hash of all that decides them
-    shards/<recipe>.<sha256>  shards of the last store (`melodac.store_writer`)
+    shards/<recipe>.<sha256>  shards of the last store (`melodac.tokens.store.writer`)
     partial/                  files being written
     lock                      held by the one process that uses the folder
 
@@ -13,12 +13,10 @@ holds is found by what it was made from and proven by its bytes. A track is enco
 number of tracks decides the memory.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,10 +34,10 @@ from pydantic import PositiveInt, ValidationError
 from melodac.audio.files.read import open_audio
 from melodac.codec.interface import Codec
 from melodac.config import Section
-from melodac.errors import AudioError, OutputError, TokenError, UnreadableAudioError
-from melodac.files import hash_file, sync
-from melodac.store_writer import TrackSource
+from melodac.errors import AudioError, TokenError, UnreadableAudioError
+from melodac.files import hash_file, lock_alone, plain_errors, remove_folder, sync
 from melodac.tokens.store.header import Channel, StoreHeader
+from melodac.tokens.store.writer import TrackSource
 from pipeline import paths
 from pipeline.params import Params, RuntimeParams
 from pipeline.paths import scratch
@@ -82,22 +80,17 @@ class EncodeScratch:
 def hold_encode_scratch() -> Iterator[EncodeScratch]:
     """Use the scratch folder; waits while another process does, whose codes are then found.
 
-    The lock ends with its process, so a killed run leaves nothing to clean up.
-
-    Raises:
-        OutputError: If the folder cannot be written.
+    The lock ends with its process, so a killed run leaves nothing to clean up. A folder that cannot
+    be written is an `OutputError`.
     """
     folder = scratch("encode")
-    try:
+    with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         _wait_for(lock, folder)
         partial = folder / "partial"
-        if partial.exists():
-            shutil.rmtree(partial)  # of a run that was killed: only the holder of the lock writes
+        remove_folder(partial)  # of a run that was killed: only the holder of the lock writes
         partial.mkdir()
         yield EncodeScratch(CodeCache(folder / "codes", partial), folder / "shards")
     finally:
@@ -145,8 +138,7 @@ class CodeCache:
     def write(self, key: str, codes: UInt16[np.ndarray, "K T"]) -> None:
         """Keep codes, whole or not at all, and for good once this returns.
 
-        Raises:
-            OutputError: If the place cannot be written.
+        A place that cannot be written is an `OutputError`.
         """
         content = np.ascontiguousarray(codes, dtype="<u2").tobytes()
         entry = CachedCodes(
@@ -158,14 +150,12 @@ class CodeCache:
         header = json.dumps(entry.model_dump(), sort_keys=True).encode()
         line = hashlib.sha256(header).hexdigest().encode() + b" " + header + b"\n"
         path, partial = self._path(key), self._partial / key
-        try:
+        with plain_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(line + content)
             sync(partial)
             partial.replace(path)
             sync(path.parent)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / key
@@ -192,14 +182,10 @@ def _parse(line: bytes) -> CachedCodes | None:
 
 
 def _wait_for(lock: int, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode().strip()
+    holder = lock_alone(lock, str(os.getpid()))
+    if holder is not None:
         log.info("%s is in use by process %s: waiting until it is done", folder, holder)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+        lock_alone(lock, str(os.getpid()), waits=True)
 
 
 STEREO: dict[str, tuple[Channel, ...]] = {

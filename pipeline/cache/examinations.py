@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -23,8 +22,7 @@ import soxr
 from melodac import audio
 from melodac.audio.examine import DurationLimits, Examination, Rejection, examine_file
 from melodac.audio.metadata.embedded import EmbeddedTags
-from melodac.errors import OutputError
-from melodac.files import hash_file, sync
+from melodac.files import hash_file, plain_errors, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -123,14 +121,8 @@ def _read(entry: Path, sha256: str) -> Examination | Rejection | None:
 
 def _write(entry: Path, sha256: str, result: Examination | Rejection) -> None:
     body = json.dumps({"of": sha256, **_pack(result)}, sort_keys=True, allow_nan=False).encode()
-    partial = entry.with_name(f".{entry.name}.{os.getpid()}.partial")
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
+    with plain_errors(entry), whole_file(entry, is_shared=True) as partial:
         partial.write_bytes(_seal(body) + b"\n" + body)
-        sync(partial)
-        partial.replace(entry)
-    except OSError as error:
-        raise OutputError(f"{entry}: cannot be written: {error.strerror}") from error
 
 
 def _seal(body: bytes) -> bytes:

@@ -32,8 +32,7 @@ from melodac.audio.level.normalize import (
     Unusable,
     normalize_file,
 )
-from melodac.errors import OutputError
-from melodac.files import hash_file, sync
+from melodac.files import hash_file, link_or_copy, plain_errors, whole_file
 
 RECIPE_VERSION = 2
 """To be raised with every change of `melodac.audio` after which a track is not the same bytes."""
@@ -71,7 +70,7 @@ def open_cache(root: Path, target: NormalizeTarget) -> Generator[Path]:
     A place that cannot be written is an `OutputError`.
     """
     folder = root / hash_recipe(target)
-    with _plain_errors(folder):
+    with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)  # used now
         lock = os.open(folder, os.O_RDONLY)
@@ -95,11 +94,11 @@ def produce(
     result = entry.read() if is_known else None
     if result is not None:
         if isinstance(result, NormalizedFile):
-            with _plain_errors(job.destination):
-                _share(entry.audio, job.destination)
+            with plain_errors(job.destination):
+                link_or_copy(entry.audio, job.destination)
         return Produced(result, "reused")
     result = normalize_file(job, target=target, max_duration_s=max_duration_s)
-    with _plain_errors(entry.audio):
+    with plain_errors(entry.audio):
         entry.write(result, job.destination)
     return Produced(result, "made again" if is_known else "made")
 
@@ -126,33 +125,11 @@ class _Entry:
         for path in (self.record, self.audio):
             path.unlink(missing_ok=True)
         if isinstance(result, NormalizedFile):
-            _share(audio, self.audio)
+            link_or_copy(audio, self.audio)
         plain = _to_json(result)
-        partial = self.record.with_name(f".{self.record.name}.{os.getpid()}.partial")
         # not forced to disk: what a power cut leaves of it is found out by its hash
-        partial.write_text(json.dumps({"result": plain, "sha256": _hash_json(plain)}))
-        partial.replace(self.record)
-
-
-def _share(source: Path, destination: Path) -> None:
-    """Give a file a second name, or a copy where the disk has no hard links."""
-    try:
-        destination.hardlink_to(source)
-    except FileExistsError:  # a run beside this one was first, with the same bytes
-        return
-    except OSError:
-        partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-        shutil.copyfile(source, partial)
-        sync(partial)
-        partial.replace(destination)
-
-
-@contextmanager
-def _plain_errors(path: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        with whole_file(self.record, is_shared=True, is_synced=False) as partial:
+            partial.write_text(json.dumps({"result": plain, "sha256": _hash_json(plain)}))
 
 
 def _remove_old(root: Path, used: Path) -> None:

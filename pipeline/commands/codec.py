@@ -5,7 +5,6 @@ life. Training resumes where it stopped, for the given number of minutes; settin
 change from one run to the next.
 """
 
-import csv
 import json
 import os
 import sys
@@ -75,9 +74,8 @@ def train(
     from melodac.codec.spectral_codec import SpectralArchitecture
     from melodac.codec.weights import read_weights_folder
     from melodac.codec_training.clips import CropSource
-    from melodac.codec_training.loop import STATE_FILE, train_codec
     from melodac.codec_training.state import begin, read_architecture
-    from melodac.codec_training.trainer import CodecTrainer
+    from melodac.codec_training.trainer import STATE_FILE, CodecTrainer, train_codec
     from pipeline.commands.codec_sources import open_source
     from pipeline.logs import set_up_logging
     from pipeline.processes.signals import stop_on_signal
@@ -127,8 +125,8 @@ def export(
 ) -> None:
     """Write the quantizer and the EMA weights of the decoder in the state folder as a codec."""
     from melodac.codec.load import BUNDLED_FOLDER
-    from melodac.codec_training.loop import STATE_FILE
     from melodac.codec_training.state import export_state
+    from melodac.codec_training.trainer import STATE_FILE
 
     target = folder or BUNDLED_FOLDER
     with _clear_errors():
@@ -250,14 +248,13 @@ def _use_threads(threads: int) -> None:
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({
-                key: f"{value:.3f}" if isinstance(value, float) else value
-                for key, value in row.items()
-            })
+    from pipeline.records import format_csv, write_text
+
+    cells = (
+        [f"{value:.3f}" if isinstance(value, float) else value for value in row.values()]
+        for row in rows
+    )
+    write_text(path, format_csv(list(rows[0]), cells))
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ import numpy as np
 from jaxtyping import UInt16
 
 from melodac.audio.metadata.fields import GROUP, LICENCE, clean_fields
-from melodac.code_files import SUFFIXES, NpqTokens, read_code_file
 from melodac.codec.interface import Codec
 from melodac.codec.load import SHA256, WEIGHTS, has_official_weights, load_codec, load_codec_folder
 from melodac.codec.weights import CONFIG_FILE
 from melodac.errors import OutputError, TokenError
 from melodac.files import hash_file
-from melodac.store_writer import TrackSource, write_store
+from melodac.tokens.code_files import SUFFIXES, NpqTokens, read_code_file
 from melodac.tokens.store.header import Channel, StoreHeader
 from melodac.tokens.store.reader import open_store
+from melodac.tokens.store.writer import TrackSource, write_store
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from pipeline.records import write_json, write_text
 from pipeline.source.imported import RECORD, REPORT, STORE, ImportedTrack, ImportRecord

@@ -75,7 +75,7 @@ def _time(
     gradients = GradientAccumulator(model, shape.config, ranks=Ranks(), compute=compute)
     guard = memory_guard(
         lambda: "a trial pass",
-        lambda: say_what_needs_less(shape.model, shape.config, num_steps=shape.num_steps),
+        lambda: say_what_needs_less(shape.memory._replace(world_size=1)),
     )
     with guard, compute.active():
         return time_passes(gradients, model, reader.read(1))

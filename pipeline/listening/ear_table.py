@@ -1,7 +1,5 @@
 """Table of the ear comparison: distance of every row from the truth, by every proxy."""
 
-import csv
-import io
 import logging
 from collections.abc import Iterable, Mapping
 from statistics import fmean
@@ -17,6 +15,7 @@ from melodac.evaluation.proxies import (
     measure_margin,
 )
 from pipeline.listening.ear import BROKEN, SAMPLED, EarStudy, RowName, Sound
+from pipeline.records import format_csv
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +74,7 @@ class EarTable(NamedTuple):
 
     def as_csv(self) -> str:
         """Format the table as CSV, one line per distance; empty cells were not measured."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(EarCell._fields)
-        writer.writerows(self.cells)
-        return text.getvalue()
+        return format_csv(EarCell._fields, self.cells)
 
     def as_records(self) -> list[dict[str, Any]]:
         """Convert the table to JSON values."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from melodac.audio.files.write import write_flac
 from melodac.codec.interface import Codec
 from melodac.codec.load import load_codec
-from melodac.errors import CheckpointMismatchError, OutputError, SamplingError
+from melodac.errors import CheckpointMismatchError, SamplingError
+from melodac.files import plain_errors
 from melodac.models.condition import encode_texts
 from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
@@ -167,17 +168,13 @@ def write_clips(
 ) -> list[Path]:
     """Sample one clip per seed, with or without a text, and write each as FLAC.
 
-    A request that the checkpoint does not support raises `SamplingError`.
-
-    Raises:
-        OutputError: If the folder cannot be made.
+    A request that the checkpoint cannot follow is refused with `SamplingError`, a folder that
+    cannot be made with `OutputError`.
     """
     num_frames = instrument.frames_in(seconds)
     steps = instrument.trained.pattern.num_steps(num_frames)
-    try:
+    with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     with progress_bar(total=steps, unit="step", description="generate") as advance:
         made = instrument.play(
             num_frames=num_frames,

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from melodac.errors import ConfigError, StoreCorruptError
+from melodac.files import publish_folder, remove_folder
 from melodac.tokens.store.reader import open_store
 from pipeline import paths
 from pipeline.records import Outcome, write_normalized
@@ -72,12 +73,10 @@ def take_over(weights: str, known: Collection[str]) -> Outcome:
 
 def _copy(store: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
-    for leftover in (partial, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    # bytes, not the links that DVC's cache may have made: a store refuses links
+    remove_folder(partial)
+    # not the links that DVC's cache may have made: a store refuses them
     shutil.copytree(store, partial, copy_function=_copy_bytes)
-    partial.rename(target)
+    publish_folder(partial, target)
 
 
 def _copy_bytes(source: str, target: str) -> None:

@@ -4,8 +4,6 @@ One line per file, in the order of paths, the same bytes whatever the locale, th
 the number of workers. Reasons are worded for a musician; a path is never a spreadsheet formula.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Literal
 from melodac.audio.examine import Examination, Rejection
 from melodac.audio.scan import Entry
 from melodac.errors import MelodacError
+from pipeline.records import format_csv
 
 REASONS_NAMED = 3
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -86,13 +85,8 @@ def format_report(verdicts: Iterable[Verdict]) -> str:
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a CSV table whose first column is a path."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for path, *cells in rows:
-        writer.writerow((_inert(path), *cells))
-    return text.getvalue()
+    """Format CSV whose first column is a path."""
+    return format_csv(header, ((_inert(path), *cells) for path, *cells in rows))
 
 
 def explain_nothing(source: Path, verdicts: Sequence[Verdict]) -> str:

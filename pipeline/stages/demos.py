@@ -8,11 +8,11 @@ against its baselines.
 """
 
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from melodac.files import publish_folder, remove_folder
 from melodac.models.config import count_parameters
 from melodac.report.listening_page import write_listening_page
 from melodac.report.page_content import (
@@ -165,7 +165,7 @@ def run(params: Params) -> Outcome:
         record = records[test.track_ids[track]]
         instrument.check(request_of(instrument, record, params.demos))
     partial = paths.DEMOS.with_name(".demos.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_folder(partial)
     writer = ClipWriter(partial, instrument)
     num_sampled = _sampled_clips(params.demos)
     # tracks of imported codes have no recording
@@ -195,8 +195,7 @@ def run(params: Params) -> Outcome:
         log.warning("no recordings of the demo tracks: the codes were imported")
     rungs = [Rung(kind=kind, clips=tuple(clips)) for kind, clips in writer.clips.items() if clips]
     write_listening_page(partial / "index.html", build_page(rungs, dataset, instrument, params))
-    shutil.rmtree(paths.DEMOS, ignore_errors=True)
-    partial.rename(paths.DEMOS)
+    publish_folder(partial, paths.DEMOS)
     clips = [clip for rung in rungs for clip in rung.clips]
     log.info("listen: %s", (paths.DEMOS / "index.html").resolve())
     return Outcome(

@@ -6,8 +6,6 @@ given those of each track, and is measured a second time without tags. Sampled c
 with held-out music by six proxies of the ear; if that fails, they are missing, with the reason.
 """
 
-import csv
-import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -29,6 +27,7 @@ from pipeline.processes.devices import set_up_torch
 from pipeline.records import (
     Outcome,
     Split,
+    format_csv,
     read_catalogue,
     read_json,
     read_normalized,
@@ -73,7 +72,7 @@ def run(params: Params) -> Outcome:
             **ear.counts(),
         },
     )
-    write_text(paths.CODEBOOK_TABLE, _as_csv(rows["validation"]))
+    write_text(paths.CODEBOOK_TABLE, format_csv(CodebookRow._fields, rows["validation"]))
     write_text(paths.EAR_TABLE, ear.as_csv())
     return Outcome(
         counts={f"{split} frames": found[split].num_frames for split in HELD_OUT},
@@ -201,11 +200,3 @@ def _summary(likelihood: Likelihood) -> dict[str, Any]:
 def _bounds(name: str, estimate: Estimate) -> dict[str, float | None]:
     named = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return {key: None if value is None else round(value, 5) for key, value in named.items()}
-
-
-def _as_csv(rows: Sequence[CodebookRow]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CodebookRow._fields)
-    writer.writerows(rows)
-    return text.getvalue()

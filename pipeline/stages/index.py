@@ -34,7 +34,7 @@ from pipeline import paths
 from pipeline.experiment.dataset import IndexRecord
 from pipeline.indexing import (
     FoundBars,
-    as_csv,
+    TrackRow,
     describe_sizes,
     find_bars,
     log_outliers,
@@ -46,6 +46,7 @@ from pipeline.records import (
     Outcome,
     Split,
     TrackRecord,
+    format_csv,
     read_catalogue,
     read_normalized,
     write_json,
@@ -95,7 +96,7 @@ def run(params: Params) -> Outcome:
         advance("epochs looked at")
         windows = _windows_per_track(index, arrays)
         rows = tabulate_tracks(encoded, codes, windows)
-        write_text(paths.INDEX_TRACKS, as_csv(rows))
+        write_text(paths.INDEX_TRACKS, format_csv(TrackRow._fields, rows))
         advance("tracks described")
         statistics = measure_statistics(
             arrays["train"], frame_rate_hz=store.header.sample_rate_hz / store.header.hop

@@ -5,16 +5,14 @@ are reused from the cache: adding a track costs the work of one track.
 """
 
 import logging
-import shutil
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from melodac.audio.level.normalize import NormalizedFile, NormalizeJob, NormalizeTarget, Unusable
-from melodac.errors import AudioError, OutputError
-from melodac.files import sync
+from melodac.errors import AudioError
+from melodac.files import plain_errors, publish_folder, remove_folder
 from pipeline import paths
 from pipeline.cache.normalized_audio import Produced, open_cache, produce
 from pipeline.logs import progress
@@ -50,10 +48,12 @@ def run(params: Params) -> Outcome:
     imported = find_import(source)
     if imported is not None:
         return hand_on(imported, source)
-    shutil.rmtree(HANDED_ON, ignore_errors=True)
+    remove_folder(HANDED_ON)
     tracks = read_catalogue(paths.CATALOGUE)
     _check_channels(tracks, params.normalize)
-    _clear(PARTIAL_AUDIO)
+    with plain_errors(PARTIAL_AUDIO):
+        remove_folder(PARTIAL_AUDIO)
+        PARTIAL_AUDIO.mkdir(parents=True)
     produced = _produce(tracks, params)
     rows: list[NormalizedRecord] = []
     skipped: Counter[str] = Counter()
@@ -70,7 +70,8 @@ def run(params: Params) -> Outcome:
     # an old table is removed before the audio and the new one written after it: a table never
     # describes other audio than is there
     paths.NORMALIZED_TABLE.unlink(missing_ok=True)
-    _publish(PARTIAL_AUDIO, paths.NORMALIZED_AUDIO)
+    with plain_errors(paths.NORMALIZED_AUDIO):
+        publish_folder(PARTIAL_AUDIO, paths.NORMALIZED_AUDIO)
     write_normalized(paths.NORMALIZED_TABLE, rows)
     limited = sum(row.is_gain_capped for row in rows)
     hours = sum(row.num_samples for row in rows) / CODEC_RATE_HZ / 3600
@@ -159,32 +160,3 @@ def _to_record(track: TrackRecord, result: NormalizedFile) -> NormalizedRecord:
 
 def _count(skipped: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-
-
-def _clear(folder: Path) -> None:
-    """Create an empty folder.
-
-    Raises:
-        OutputError: If the folder cannot be written.
-    """
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
-
-
-def _publish(partial_folder: Path, folder: Path) -> None:
-    """Rename a finished folder to its final name.
-
-    Raises:
-        OutputError: If the folder cannot be written.
-    """
-    try:
-        sync(partial_folder)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial_folder.rename(folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error

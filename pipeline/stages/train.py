@@ -15,11 +15,17 @@ from melodac.training.distributed import Ranks
 from melodac.training.events import Event
 from melodac.training.trainer import Callbacks, Trainer, TrainResult
 from pipeline import paths
-from pipeline.experiment.curves import write_curves
 from pipeline.experiment.dataset import read_dataset
 from pipeline.experiment.doctor import leave_report
 from pipeline.experiment.model import build_model, build_train_pattern, describe_run
-from pipeline.experiment.train_log import TRAIN, TrainLog, curve, read_log, write_curve
+from pipeline.experiment.train_log import (
+    TRAIN,
+    TrainLog,
+    curve,
+    read_log,
+    write_curve,
+    write_curves,
+)
 from pipeline.experiment.training_run import (
     RunWatcher,
     announce_run,

@@ -6,7 +6,6 @@ supported. The server of this checkout runs in the foreground and starts no work
 in `.prefect` in the checkout, and telemetry is off.
 """
 
-import fcntl
 import http.client
 import json
 import os
@@ -23,6 +22,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from melodac.errors import ConfigError
+from melodac.files import lock_alone
 from pipeline.paths import project_root
 
 DEFAULT_URL = "http://127.0.0.1:4200/api"
@@ -238,17 +238,13 @@ def _hold_lock(home: Path, address: str) -> None:
     """
     home.mkdir(exist_ok=True)
     lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        known = os.read(lock, 100).decode()
+    known = lock_alone(lock, address)
+    if known is not None:
         os.close(lock)
         raise ConfigError(
             f"a server of this checkout runs or is about to: {known}, use it or stop it first"
-        ) from error
-    os.truncate(lock, 0)
-    os.write(lock, address.encode())
-    os.set_inheritable(lock, True)  # Python closes descriptors on exec unless told otherwise
+        )
+    os.set_inheritable(lock, True)
 
 
 def _environment(checkout: Path, api: str) -> dict[str, str]:

@@ -18,10 +18,11 @@ Axis letters, one meaning each in the whole project:
 
 Import direction, top may import below and never up:
 
-    doctor | evaluation | overfit | report | code_files | store_writer
+    doctor | evaluation | overfit | report
     sampling | training | codec_training
     models
     tokens | codec
     audio
-    config | errors | files
+    config | files
+    errors
 """

@@ -1,6 +1,7 @@
 """Sounds that are made up, for tests of what measures and changes sound."""
 
 import numpy as np
+import soundfile
 
 RATE_HZ = 44_100
 
@@ -17,6 +18,11 @@ def music(seed, duration_s, *, rate_hz=RATE_HZ, channels=1):
     sound = np.reshape(notes, (channels, 6, -1)).sum(axis=1)
     sound += 0.01 * rng.standard_normal(sound.shape)
     return (0.9 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+def write_wav(path, audio, rate_hz, subtype="PCM_16"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio.T, rate_hz, subtype=subtype, format="WAV")
 
 
 def cut(audio, lengths):

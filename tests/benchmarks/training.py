@@ -24,7 +24,7 @@ from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.training.data import Prefetcher, TrainingData
 from melodac.training.planning.estimates import count_training_flops
-from melodac.training.planning.memory import estimate_memory
+from melodac.training.planning.memory import MemoryShape, estimate_memory
 from melodac.training.trainer import Trainer
 from pipeline.params import load_params
 
@@ -114,7 +114,7 @@ def measure_memory(size, name):
     taker.ahead.close()
     trainer = taker.trainer
     steps = trainer.pattern.num_steps(FRAMES)
-    need = estimate_memory(trainer.state.model.config, trainer.config, num_steps=steps)
+    need = estimate_memory(MemoryShape(trainer.state.model.config, trainer.config, steps))
     sys.stdout.write(json.dumps([peak_mb() - before, need.peak_bytes / 1e6]))
 
 

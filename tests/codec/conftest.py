@@ -17,9 +17,8 @@ from melodac.codec.front_end import HALO, FrontEndShape
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralCodec, SpectralModel
 from melodac.codec_training.clips import CropSource, load_clips
 from melodac.codec_training.config import CodecTrainingConfig
-from melodac.codec_training.fit import fit_quantizer
 from melodac.codec_training.state import export_state, save_state
-from melodac.codec_training.trainer import CodecTrainer
+from melodac.codec_training.trainer import CodecTrainer, fit_quantizer
 from tests.reference.official_codec import build_spread
 
 RATE_HZ = 44_100

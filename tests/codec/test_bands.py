@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from melodac.codec_training.bands import EDGES_HZ, measure_bands
+from melodac.codec_training.measure import EDGES_HZ, measure_bands
 
 RATE_HZ = 44_100
 

@@ -10,7 +10,6 @@ from melodac.codec.load import load_codec_folder
 from melodac.codec.weights import read_weights_folder
 from melodac.codec_training.clips import CropSource, load_clips
 from melodac.codec_training.config import AdversarialConfig, CodecTrainingConfig, DiscriminatorShape
-from melodac.codec_training.loop import STATE_FILE, train_codec
 from melodac.codec_training.measure import measure_codec
 from melodac.codec_training.state import (
     begin,
@@ -19,7 +18,7 @@ from melodac.codec_training.state import (
     read_architecture,
     save_state,
 )
-from melodac.codec_training.trainer import CodecTrainer, learning_rate
+from melodac.codec_training.trainer import STATE_FILE, CodecTrainer, learning_rate, train_codec
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
 from tests.codec.conftest import SPECTRAL, compose
 

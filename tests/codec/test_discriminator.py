@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from melodac.codec.architecture import dac_model_class
-from melodac.codec_training.adversary import Adversary
+from melodac.codec_training.adversary import Adversary, Discriminator
 from melodac.codec_training.config import AdversarialConfig, DiscriminatorShape
-from melodac.codec_training.discriminator import Discriminator
 
 SMALL = DiscriminatorShape(periods=(2, 3), windows=(256,), width=0.05)
 ALL = [0, 1, 2]

@@ -6,7 +6,7 @@ import torch
 
 from melodac.codec.frame_decoder import FrameDecoder, FrameDecoderShape
 from melodac.codec.front_end import FrontEndShape, ResidualQuantizer, nearest
-from melodac.codec_training.fit import cluster, fit_outline, fit_quantizer
+from melodac.codec_training.trainer import cluster, fit_outline, fit_quantizer
 
 SHAPE = FrontEndShape(
     num_bands=8, num_slice_bands=2, num_directions=8, num_codebooks=4, codebook_size=16

@@ -16,8 +16,8 @@ from melodac.doctor.limits import CHECKS
 from melodac.errors import CheckpointCorruptError, ConfigError
 from tests.doctor.runs import findings_of, healthy, make_lines, write_run
 
-FLOOR = Check("c", "q", warning=2.0, failure=1.0, reason="r", advice="a", is_floor=True)
-CEILING = Check("c", "q", warning=1.0, failure=2.0, reason="r", advice="a")
+FLOOR = Check("c", "q", warning=2.0, failure=1.0, advice="a", is_floor=True)
+CEILING = Check("c", "q", warning=1.0, failure=2.0, advice="a")
 
 
 def test_checkpoints_are_ordered_by_their_update_whatever_the_listing_or_the_times(tmp_path):
@@ -69,13 +69,12 @@ def test_of_two_checkpoints_of_one_update_the_one_with_moments_is_read(tmp_path)
         assert [bool(shot.moments) for shot in snapshots] == [True, True]
 
 
-def test_every_check_of_the_table_has_its_reason_its_advice_and_is_made(tmp_path):
+def test_every_check_of_the_table_has_its_advice_and_is_made(tmp_path):
     patient = healthy(tmp_path)
     made = findings_of(patient, unigram=[6.9, 6.9], present=Present("x", "y"), other=patient)
     assert set(made) == set(CHECKS)
     for name, check in CHECKS.items():
         assert name == check.name
-        assert check.reason
         assert check.advice
         assert check.question
         assert check.warning is not None or check.failure is not None

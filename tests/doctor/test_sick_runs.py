@@ -175,6 +175,27 @@ def test_a_rate_that_was_cut_after_a_rollback_is_no_fault(tmp_path):
     assert findings_of(patient)["reach"].severity == "note"
 
 
+@pytest.mark.parametrize(
+    ("check", "section", "limits"),
+    [
+        ("clips", "stability", {"clip_frac_alarm": 1.0}),
+        ("rollbacks", "stability", {"max_rollbacks": 9}),
+        ("skips", "stability", {"max_skip_frac": 0.9}),
+        ("spikes", "stability", {"sigma": 1e9}),
+        ("usage", "collapse", {"min_usage_ratio": 0.01}),
+        ("entropy", "collapse", {"min_entropy_ratio": 0.01}),
+        ("attention", "collapse", {"max_attention_change": 0.9}),
+    ],
+)
+def test_limits_that_training_has_too_are_the_run_s_own(tmp_path, check, section, limits):
+    lines, severity = SICK_LOGS[check]
+    train = {section: CONFIG["train"].get(section, {}) | limits}
+    config = CONFIG | {"train": CONFIG["train"] | train}
+    found = findings_of(Patient(write_run(tmp_path, config=config), (), lines))[check]
+    better = ("ok",) if severity == "warning" else ("ok", "warning")
+    assert found.severity in better, found
+
+
 def test_an_audit_that_passed_is_no_alarm(tmp_path):
     patient = Patient(write_run(tmp_path), (), [event("audit", 0), *make_lines()])
     assert findings_of(patient)["alarms"].severity == "ok"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from melodac.audio.files.write import write_flac, write_wav
+from melodac.audio.files.write import write_flac
 from pipeline.params import load_params
+from tests.audio.sounds import write_wav
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE_HZ = 22_050

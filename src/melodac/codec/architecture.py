@@ -36,10 +36,6 @@ class DacQuantizerStage(Protocol):
     out_proj: nn.Module
     codebook: nn.Embedding
 
-    def decode_latents(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the nearest codebook vectors and their indices."""
-        ...
-
 
 @runtime_checkable
 class DacQuantizer(Protocol):

@@ -7,7 +7,6 @@ ours), and the `.pth` of the official release (a DAC's state dict with its const
 
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from melodac.codec.architecture import DacArchitecture, build_model
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.config import Section
 from melodac.errors import CodecWeightsError
-from melodac.files import hash_file
+from melodac.files import hash_file, whole_file
 
 CONFIG_FILE = "config.json"
 QUANTIZER_FILE = "quantizer.safetensors"
@@ -78,7 +77,6 @@ def write_weights_folder(
     training: dict[str, str | int | float],
 ) -> WeightsConfig:
     """Write a quantizer in fp32, a decoder in fp16, and the config that pins both, written last."""
-    folder.mkdir(parents=True, exist_ok=True)
     quantizer = _dump(model.quantizer.state_dict(), torch.float32)
     decoder = _dump(model.decoder.state_dict(), torch.float16)
     config = WeightsConfig(
@@ -88,9 +86,14 @@ def write_weights_folder(
         architecture=architecture,
         training=training,
     )
-    _replace(folder / QUANTIZER_FILE, quantizer)
-    _replace(folder / DECODER_FILE, decoder)
-    _replace(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+    pinned = (config.model_dump_json(indent=2) + "\n").encode()
+    for file, content in (
+        (QUANTIZER_FILE, quantizer),
+        (DECODER_FILE, decoder),
+        (CONFIG_FILE, pinned),
+    ):
+        with whole_file(folder / file) as partial:
+            partial.write_bytes(content)
     return config
 
 
@@ -181,12 +184,3 @@ def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> No
         model.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CodecWeightsError(f"{path} does not fit its own architecture: {error}") from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

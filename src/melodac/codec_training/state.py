@@ -4,7 +4,6 @@ A run starts from such a state, from the weights of a codec, or fresh; its expor
 """
 
 import logging
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.codec.weights import WeightsConfig, write_weights_folder
 from melodac.codec_training.adversary import Adversary
 from melodac.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError
-from melodac.files import sync
+from melodac.files import sync, whole_file
 
 FRESH = "fresh"
 """Origin of a run that started without weights."""
@@ -45,8 +44,6 @@ class TrainingState:
 
 def save_state(path: Path, state: TrainingState, architecture: SpectralArchitecture) -> None:
     """Write the state to a temporary file and rename it, so that `path` is always complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
     content = {
         "architecture": architecture.model_dump_json(),
         "model": state.model.state_dict(),
@@ -59,11 +56,8 @@ def save_state(path: Path, state: TrainingState, architecture: SpectralArchitect
         "update": state.update,
         "seconds": state.seconds,
     }
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        torch.save(content, partial)
     sync(path.parent)
 
 

@@ -1,33 +1,40 @@
-"""`CodecTrainer`: training of a spectral codec, update by update.
+"""Training of a spectral codec: the quantizer's fit, exact updates, and the loop that resumes.
 
-First the quantizer is fitted to music. Afterwards codes are fixed and only the decoder trains, so
-better weights never change a token. EMA weights are the ones exported.
+First the quantizer is fitted to music (principal directions of the features, one k-means a codebook
+on what the ones before left over, and the decoder's start by least squares). From then on codes
+stay and only the decoder learns, so that better weights never change a token. The weights that
+count are a moving average.
 """
 
+import json
 import logging
 import math
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from melodac.codec.frame_decoder import (
     NUM_BINS,
     WINDOW,
+    FrameDecoder,
     Spectra,
     sound_noise,
     sound_tonal,
     turn_phases,
 )
-from melodac.codec.front_end import HALO
+from melodac.codec.front_end import HALO, ResidualQuantizer
 from melodac.codec.spectral_codec import SpectralArchitecture, SpectralModel
 from melodac.codec_training.adversary import Adversary
 from melodac.codec_training.clips import CropSource
 from melodac.codec_training.config import CodecTrainingConfig
-from melodac.codec_training.fit import fit_outline, fit_quantizer
 from melodac.codec_training.spectral import spectral_terms
-from melodac.codec_training.state import TrainingState
+from melodac.codec_training.state import TrainingState, load_state, save_state
 
 _BETAS = (0.8, 0.99)  # source: DAC's 44.1 kHz configuration
 _WARMUP_UPDATES = 200
@@ -178,3 +185,124 @@ def learning_rate(config: CodecTrainingConfig, update: int) -> float:
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     share = config.final_rate_share + (1 - config.final_rate_share) * cosine
     return config.learning_rate * share * min((update + 1) / _WARMUP_UPDATES, 1.0)
+
+
+MIN_SHARE = 0.1
+"""Share of the mean cluster size below which a cluster moves to the worst described points."""
+
+_PIECE = 1024
+
+
+@torch.no_grad()
+def fit_quantizer(
+    quantizer: ResidualQuantizer,
+    features: Float[Tensor, "T _"],
+    generator: torch.Generator,
+    rounds: int,
+) -> None:
+    """Fill `quantizer` from features of frames, drawn as they occur in music."""
+    mean = features.double().mean(0)
+    centred = features.double() - mean
+    covariance = centred.T @ centred / len(centred)
+    # untyped in torch
+    _, vectors = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(covariance))  # pyright: ignore[reportUnknownMemberType]
+    directions = vectors.flip(1)
+    quantizer.mean.copy_(mean)
+    quantizer.directions.copy_(directions[:, : quantizer.directions.shape[0]].T)
+    residual = quantizer.project(features).float()
+    for vectors in tqdm(quantizer.vectors, desc="codebooks", unit="codebook", leave=False):
+        vectors.copy_(cluster(residual, len(vectors), generator, rounds))
+        residual = residual - vectors[_nearest(residual, vectors)]
+
+
+@torch.no_grad()
+def fit_outline(
+    decoder: FrameDecoder, points: Float[Tensor, "T _"], log_magnitudes: Float[Tensor, "T F"]
+) -> None:
+    """Set the decoder's linear estimate by ridge regression."""
+    inputs = torch.cat([points.double(), torch.ones(len(points), 1, dtype=torch.float64)], 1)
+    gram = inputs.T @ inputs
+    gram += torch.eye(len(gram), dtype=torch.float64) * (1e-4 * gram.diagonal().mean())
+    targets = inputs.T @ log_magnitudes.double()
+    solution = cast("Tensor", torch.linalg.solve(gram, targets))  # pyright: ignore[reportUnknownMemberType]  untyped
+    decoder.outline.weight.copy_(solution[:-1].T)
+    decoder.outline.bias.copy_(solution[-1])
+
+
+def cluster(
+    points: Float[Tensor, "T _"], num_clusters: int, generator: torch.Generator, rounds: int
+) -> Float[Tensor, "U _"]:
+    """Run k-means from random points; nearly empty clusters move to badly described points."""
+    first = torch.randperm(len(points), generator=generator)[:num_clusters]
+    centres = points[first].clone()
+    for turn in range(rounds):
+        chosen = _nearest(points, centres)
+        counts = torch.bincount(chosen, minlength=num_clusters).float()
+        sums = torch.zeros_like(centres).index_add_(0, chosen, points)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+        small = (counts < MIN_SHARE * len(points) / num_clusters).nonzero()[:, 0]
+        if len(small) and turn < rounds - 3:  # the last rounds only settle
+            # above 0, as where every point is described fully there is no worst one to draw
+            errors = (points - centres[chosen]).square().sum(1).clamp(min=1e-12)
+            worst = torch.multinomial(errors, len(small), generator=generator)
+            centres[small] = points[worst]
+    return centres
+
+
+def _nearest(points: Float[Tensor, "T _"], vectors: Float[Tensor, "U _"]) -> Int64[Tensor, " T"]:
+    """Find the nearest vectors in float32, in pieces whose scores stay in the CPU cache."""
+    half = vectors.square().sum(1) / -2
+    pieces = range(0, len(points), _PIECE)
+    return torch.cat([
+        torch.addmm(half, points[start : start + _PIECE], vectors.T).argmax(1) for start in pieces
+    ])
+
+
+STATE_FILE = "state.pt"
+LOG_FILE = "log.jsonl"
+_SAVE_EVERY_S = 120.0
+_LOG_EVERY = 50
+
+
+def _never() -> bool:
+    return False
+
+
+def train_codec(
+    trainer: CodecTrainer, folder: Path, minutes: float, should_stop: Callable[[], bool] = _never
+) -> None:
+    """Train for a budget of wall-clock minutes, resuming from `folder` and saving there.
+
+    Args:
+        trainer: The codec.
+        folder: Folder of the state and the log.
+        minutes: Budget of this run.
+        should_stop: Called before each update; True ends the run. The state is saved in any case.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / STATE_FILE
+    if path.exists():
+        load_state(path, trainer.state, trainer.architecture)
+    if not trainer.state.is_fitted:
+        trainer.fit()
+        save_state(path, trainer.state, trainer.architecture)
+    start = saved = last = time.monotonic()
+    with (
+        (folder / LOG_FILE).open("a", encoding="utf-8") as log,
+        tqdm(initial=trainer.state.update, unit="update", mininterval=5.0) as bar,
+    ):
+        while time.monotonic() - start < minutes * 60 and not should_stop():
+            terms = trainer.update()
+            now = time.monotonic()
+            trainer.state.seconds += now - last
+            last = now
+            bar.update()
+            if trainer.state.update % _LOG_EVERY == 0:
+                bar.set_postfix_str(f"loss {sum(terms.values()) - terms['gradient_norm']:.2f}")
+                record = {"update": trainer.state.update, "seconds": trainer.state.seconds} | terms
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+            if now - saved > _SAVE_EVERY_S:
+                save_state(path, trainer.state, trainer.architecture)
+                saved = now
+    save_state(path, trainer.state, trainer.architecture)

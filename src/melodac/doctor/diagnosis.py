@@ -12,7 +12,7 @@ from melodac.doctor.differences import (
     differing_factors,
 )
 from melodac.doctor.findings import Finding, Measurement, judge, list_first, worst_first
-from melodac.doctor.limits import CHECKS
+from melodac.doctor.limits import limits_of
 from melodac.doctor.parameters import Snapshot, check_weights, measure
 from melodac.doctor.run_curves import Curve, Line, check_curve, check_rates, read_run, trace
 from melodac.errors import CheckpointCorruptError
@@ -99,7 +99,8 @@ def examine(
         yield check_difference(factors)
 
     found = {one.check: one for one in measured()}
-    unknown = (Measurement(name, None, "nothing to measure it by") for name in CHECKS)
+    checks = limits_of(newest.config.get("train", {}))
+    unknown = (Measurement(name, None, "nothing to measure it by") for name in checks)
     return Report(
         update=newest.update,
         learning_rate=log.train[-1]["learning_rate"] if log.train else None,
@@ -110,7 +111,7 @@ def examine(
         factors=None if factors is None else tuple(factors),
         other_curve=_trace_other(other, factors),
         findings=worst_first(
-            judge(CHECKS[one.check], found.get(one.check, one)) for one in unknown
+            judge(checks[one.check], found.get(one.check, one)) for one in unknown
         ),
     )
 

@@ -24,14 +24,12 @@ class Check(NamedTuple):
     name: str
     question: str
     """What is measured, with its unit."""
-    warning: float | None
-    """Beyond this it is a warning; None: never."""
-    failure: float | None
-    """Beyond this it is a failure; None: never."""
-    reason: str
-    """Where the limits come from."""
     advice: str
     """What it means in plain words, and the next thing to try."""
+    warning: float | None = None
+    """Beyond this it is a warning; None: never."""
+    failure: float | None = None
+    """Beyond this it is a failure; None: never."""
     is_floor: bool = False
     """True where less is worse."""
 
@@ -47,7 +45,7 @@ class Measurement(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A measured check beside its limits."""
+    """A measured check with its limits."""
 
     check: str
     severity: Severity

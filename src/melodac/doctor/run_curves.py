@@ -68,7 +68,7 @@ MIN_UPDATES = 40
 """Fewer updates have no shape."""
 FIRST_UPDATES = 3
 SPIKE_SIGMA = 8.0
-"""Robust standard deviations, as `train.stability.sigma`."""
+"""Robust standard deviations where `train.stability.sigma` names none."""
 _SPIKE_WINDOW = 31
 _BINS = 100
 _SIGMA_PER_MAD = 1.4826
@@ -125,7 +125,7 @@ def check_curve(log: RunLog, config: Mapping[str, Any]) -> Iterator[Measurement]
     curve = trace(log, config)
     yield _initial(curve)
     yield from _shape(curve, config)
-    yield _spikes(losses)
+    yield _spikes(losses, spike_sigma(config.get("train", {})))
     yield from _validation(log, curve)
 
 
@@ -178,13 +178,18 @@ def _validation(log: RunLog, curve: Curve) -> Iterator[Measurement]:
         yield Measurement("stale_best", stale, f"best at update {curve.best_update} of {last}")
 
 
-def _spikes(losses: Losses) -> Measurement:
+def spike_sigma(train: Mapping[str, Any]) -> float:
+    """Robust standard deviations from which a loss is a spike: the run's own, if it judges any."""
+    return train.get("stability", {}).get("sigma") or SPIKE_SIGMA
+
+
+def _spikes(losses: Losses, max_sigma: float) -> Measurement:
     finite = losses[np.isfinite(losses)]
     if len(finite) < MIN_UPDATES:
         return Measurement("spikes", None, f"{len(finite)} updates, it takes {MIN_UPDATES}")
     rest = finite - _neighbours(finite)
     sigma = _SIGMA_PER_MAD * float(np.median(np.abs(rest)))
-    count = int((rest > SPIKE_SIGMA * sigma).sum()) if sigma else 0
+    count = int((rest > max_sigma * sigma).sum()) if sigma else 0
     return Measurement("spikes", count / len(finite), f"{count} of {len(finite)} updates")
 
 

@@ -5,6 +5,8 @@ each pair of channels is rotated by an angle that grows with the step, so the do
 rotated query and a rotated key depends on their distance only.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -94,3 +96,14 @@ class FeedForward(nn.Module):
         """Return the sublayer's contribution to the residual stream."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(functional.silu(gate) * up)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Generator[None]:
+    """Switch dropout off in a with-block; afterwards the model is in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

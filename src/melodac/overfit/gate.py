@@ -19,6 +19,7 @@ from torch import Tensor
 from melodac.errors import DivergenceError, TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
+from melodac.models.layers import evaluation_mode
 from melodac.overfit.free_runs import GenerateRuns, Memorised, measure_free_runs
 from melodac.overfit.report import (
     Findings,
@@ -277,10 +278,8 @@ class _Watch:
 
     @torch.inference_mode()
     def _logits(self) -> Tensor:
-        was_training = self._model.training
-        logits = self._model.eval()(self._targets.sequence, self.condition)
-        self._model.train(was_training)
-        return logits
+        with evaluation_mode(self._model):
+            return self._model(self._targets.sequence, self.condition)
 
 
 def _curve(losses: list[float]) -> tuple[tuple[int, float], ...]:

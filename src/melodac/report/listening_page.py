@@ -20,6 +20,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from melodac.errors import OutputError
+from melodac.files import whole_file
 from melodac.report.page_content import CodebookEntropy, CurvePoint, ListeningPage
 
 WIDTH = 460.0
@@ -222,12 +223,10 @@ def write_listening_page(path: Path, page: ListeningPage) -> None:
     """
     _check_files(path.parent, page)
     text = render_listening_page(page)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
+        with whole_file(path, is_synced=False) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write the listening page {path}: {error.strerror or error}; "
             "check that the folder exists, can be written and has space"

@@ -4,8 +4,7 @@ The layout fixes which cells are given (a prefix, special tokens) and which are 
 first step; the loop only fills gaps. So length and given codes are right for every delay pattern.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from melodac.errors import SamplingError
 from melodac.models.language_model import LanguageModel
+from melodac.models.layers import evaluation_mode
 from melodac.sampling.guidance import Guided, Stepper
 from melodac.sampling.logits import SamplingSettings, sample_codes
 from melodac.tokens.delay import DelayPattern, apply_delay, cell_frames, is_code, undo_delay
@@ -66,7 +66,7 @@ def generate(
         )
     layout = lay_out(prefix, pattern, num_frames=num_frames, ends=ends)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    with torch.inference_mode(), _without_dropout(alone):
+    with torch.inference_mode(), evaluation_mode(alone):
         sequence = _fill(model, layout, settings=settings, generators=generators, on_step=on_step)
     return undo_delay(sequence, pattern)
 
@@ -123,16 +123,6 @@ def _fill(
         if on_step is not None:
             on_step(step + 1 - first, S - first)
     return sequence
-
-
-@contextmanager
-def _without_dropout(model: LanguageModel) -> Generator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _check_request(

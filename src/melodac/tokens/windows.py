@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64, Integer
+from jaxtyping import Float64, Int32, Int64, Integer
 
 from melodac.errors import EmptySplitError, TokenError
 
@@ -169,7 +169,7 @@ def coverage(
     )
     counted = np.concatenate([table.num_frames for table in tables] or [ends[:0]])
     return Coverage(
-        num_frames_seen=int(_union(firsts, counted, int(ends[-1])).sum()),
+        num_frames_seen=count_union(firsts, counted),
         num_frames=int(ends[-1]),
         num_distinct=len(np.unique(firsts)),
         num_possible=int((grid.last + 1).sum()),
@@ -241,13 +241,12 @@ def _check_bars(
     return [(0.0, 1.0) if bar is None else (bar.first, bar.length) for bar in bars]
 
 
-def _union(
-    firsts: Int64[np.ndarray, " B"], counted: Integer[np.ndarray, " B"], num_frames: int
-) -> Bool[np.ndarray, " T"]:
-    # a window adds 1 at its first frame and takes it back after its last counted one
-    opened = np.bincount(firsts, minlength=num_frames + 1)
-    closed = np.bincount(firsts + counted, minlength=num_frames + 1)
-    return np.cumsum(opened - closed)[:num_frames] > 0
+def count_union(firsts: Int64[np.ndarray, " B"], sizes: Integer[np.ndarray, " B"]) -> int:
+    """Count frames in at least one window; the work grows with the windows, not the frames."""
+    order = np.argsort(firsts)
+    ends = np.maximum.accumulate((firsts + sizes)[order])
+    covered = np.concatenate([[0], ends[:-1]])
+    return int(np.maximum(ends - np.maximum(firsts[order], covered), 0).sum())
 
 
 def _tile(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from melodac.errors import CheckpointMismatchError
+from melodac.models.layers import evaluation_mode
 from melodac.tokens.delay import is_code
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.training.config import CorruptionConfig
@@ -159,8 +160,5 @@ def _choose(
 
 @torch.no_grad()
 def _predict(model: nn.Module, part: ReadPart) -> Tensor:
-    was_training = model.training
-    model.eval()
-    logits: Tensor = model(part.sequence, part.condition)
-    model.train(was_training)
-    return logits
+    with evaluation_mode(model):
+        return model(part.sequence, part.condition)

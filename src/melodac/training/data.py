@@ -18,7 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from melodac.errors import TrainingError
@@ -30,6 +30,7 @@ from melodac.tokens.windows import (
     ANYWHERE,
     Starts,
     WindowTable,
+    count_union,
     num_training_windows,
     training_windows,
 )
@@ -123,7 +124,7 @@ class WindowOrder:
         return WindowCoverage(
             end - begin,
             len(np.unique(firsts)),
-            _count_union(firsts, table.num_frames) / int(offsets[-1]),
+            count_union(firsts, table.num_frames) / int(offsets[-1]),
         )
 
     def _build_stage(self, first: int, frames: int, seed: int) -> _Stage:
@@ -167,14 +168,6 @@ def _join(parts: Iterator[WindowTable]) -> WindowTable:
         np.concatenate([table.starts for table in tables]),
         np.concatenate([table.num_frames for table in tables]),
     )
-
-
-def _count_union(firsts: Int64[np.ndarray, " B"], sizes: Int32[np.ndarray, " B"]) -> int:
-    """Count the frames in at least one window, in time that grows with windows, not with frames."""
-    order = np.argsort(firsts)
-    ends = np.maximum.accumulate((firsts + sizes)[order])
-    covered = np.concatenate([[0], ends[:-1]])
-    return int(np.maximum(ends - np.maximum(firsts[order], covered), 0).sum())
 
 
 Read = TypeVar("Read")

@@ -17,6 +17,7 @@ from torch.nn import functional
 from melodac.errors import TrainingError
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
+from melodac.models.layers import evaluation_mode
 from melodac.tokens.array import TokenArray
 from melodac.tokens.batches import Batch, counted_cells, read_batch, to_sequence
 from melodac.tokens.delay import DelayPattern
@@ -137,22 +138,19 @@ def score_windows(
         tags: Tags of each track, for a model that reads them; empty for the null condition.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     nats = [torch.zeros(0, pattern.num_codebooks, dtype=torch.float64)]
     counts = [torch.zeros(0, pattern.num_codebooks, dtype=torch.int64)]
-    for first in range(0, len(windows), windows_per_batch):
-        rows = windows.take(slice(first, first + windows_per_batch))
-        batch = read_batch(array, rows, frames, pattern.max_delay)
-        sequence, counted = build_targets(batch, pattern, device)
-        logits = model(sequence, conditions_of(model, tags, rows, device))
-        # window by window, so that no sum depends on the size of a batch
-        for item in range(len(rows)):
-            one = slice(item, item + 1)
-            item_nats, item_counts = per_codebook_loss(logits[one], sequence[one], counted[one])
-            nats.append(item_nats.double().cpu()[None])
-            counts.append(item_counts.cpu()[None])
-    model.train(was_training)
+    with evaluation_mode(model):
+        for first in range(0, len(windows), windows_per_batch):
+            rows = windows.take(slice(first, first + windows_per_batch))
+            batch = read_batch(array, rows, frames, pattern.max_delay)
+            sequence, counted = build_targets(batch, pattern, device)
+            logits = model(sequence, conditions_of(model, tags, rows, device))
+            for item in range(len(rows)):
+                one = slice(item, item + 1)
+                item_nats, item_counts = per_codebook_loss(logits[one], sequence[one], counted[one])
+                nats.append(item_nats.double().cpu()[None])
+                counts.append(item_counts.cpu()[None])
     return WindowScores(torch.cat(nats), torch.cat(counts))
 
 

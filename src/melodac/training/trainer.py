@@ -25,7 +25,7 @@ from melodac.training.guards.start import audit_start
 from melodac.training.guards.variety import GenerateCodes
 from melodac.training.optimizer import ExponentialAverage
 from melodac.training.planning.cost import PassTimes, time_passes
-from melodac.training.planning.memory import memory_guard, say_what_needs_less
+from melodac.training.planning.memory import MemoryShape, memory_guard, say_what_needs_less
 from melodac.training.state import (
     Best,
     TrainState,
@@ -230,12 +230,10 @@ class Trainer:
         return TrainResult(self.update, self.state.best, self._is_complete)
 
     def _say_what_needs_less(self) -> str:
+        num_steps = self.pattern.num_steps(self.data.window_frames)
+        model, ranks = self.state.model.config, self.ranks
         return say_what_needs_less(
-            self.state.model.config,
-            self.config,
-            num_steps=self.pattern.num_steps(self.data.window_frames),
-            world_size=self.ranks.world_size,
-            sharding=self.ranks.sharding,
+            MemoryShape(model, self.config, num_steps, ranks.world_size, ranks.sharding)
         )
 
     @property

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melodac.audio.files import read, write
-from melodac.audio.files.read import open_audio, probe_audio, read_audio
-from melodac.audio.files.write import write_flac, write_wav
+from melodac.audio.files.read import open_audio, read_audio
+from melodac.audio.files.write import write_flac
 from melodac.errors import AudioError, AudioTooLongError, OutputError, UnreadableAudioError
+from tests.audio.sounds import write_wav
 
 RATE_HZ = 44_100
 FORMATS = [
@@ -34,21 +35,22 @@ def test_every_format_is_read_to_its_end(tmp_path, extension, subtype):
     soundfile.write(path, noise(50_000, 2).T, RATE_HZ, subtype=subtype)
     audio, rate_hz = read_audio(path, 10.0)
     assert (audio.shape, rate_hz, audio.dtype) == ((2, 50_000), RATE_HZ, np.float32)
-    assert probe_audio(path).num_channels == 2
+    with open_audio(path) as file:
+        assert file.info.num_channels == 2
 
 
 @given(
     channels=st.integers(1, 3), num_samples=st.integers(1, 3000), block=st.integers(1, 2000),
-    subtype=st.sampled_from(["PCM_16", "PCM_24"]), writer=st.sampled_from([write_flac, write_wav]),
+    subtype=st.sampled_from(["PCM_16", "PCM_24"]),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_reading_inverts_writing(tmp_path_factory, channels, num_samples, block, subtype, writer):
+def test_reading_inverts_writing(tmp_path_factory, channels, num_samples, block, subtype):
     path = tmp_path_factory.mktemp("roundtrip") / "sound"
     audio = noise(num_samples, channels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(read, "BLOCK_VALUES", block)
         patch.setattr(write, "BLOCK_SAMPLES", block)
-        writer(path, audio, RATE_HZ, subtype)
+        write_flac(path, audio, RATE_HZ, subtype)
         result, rate_hz = read_audio(path, 10.0)
     assert rate_hz == RATE_HZ
     half_step = 1.0 / 2 ** (15 if subtype == "PCM_16" else 23)
@@ -185,8 +187,8 @@ def test_writing_is_whole_or_nothing(tmp_path, monkeypatch):
 
 def test_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file/sound\.wav: cannot be written: "):
-        write_wav(tmp_path / "file" / "sound.wav", noise(10), RATE_HZ)
+    with pytest.raises(OutputError, match=r"file/sound\.flac: cannot be written: "):
+        write_flac(tmp_path / "file" / "sound.flac", noise(10), RATE_HZ)
 
 
 def test_non_finite_audio_is_not_written(tmp_path):

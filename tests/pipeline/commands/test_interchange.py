@@ -7,8 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from melodac.code_files import encode_npq, make_npq, read_code_file, read_npq, write_code_file
 from melodac.errors import ConfigError, OutputError, StoreCorruptError, TokenError
+from melodac.tokens.code_files import (
+    encode_npq,
+    make_npq,
+    read_code_file,
+    read_npq,
+    write_code_file,
+)
 from melodac.tokens.store.reader import open_store
 from pipeline import paths
 from pipeline.commands.export_codes import export_codes

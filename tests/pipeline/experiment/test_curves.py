@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.experiment.curves import MAX_ROWS, build_tables, write_curves
-from pipeline.experiment.train_log import EVENT, TRAIN, VALIDATION
+from pipeline.experiment.train_log import (
+    EVENT,
+    MAX_ROWS,
+    TRAIN,
+    VALIDATION,
+    build_tables,
+    write_curves,
+)
 
 FILES = {
     "updates.csv",

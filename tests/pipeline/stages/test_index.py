@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from melodac.errors import EmptySplitError
-from melodac.store_writer import source_of, write_store
 from melodac.tokens.store.header import TrackCodes
+from melodac.tokens.store.writer import write_store
 from melodac.tokens.windows import Bars
 from pipeline import paths
 from pipeline.experiment.dataset import read_dataset
@@ -18,6 +18,7 @@ from pipeline.records import write_catalogue
 from pipeline.stages import index
 from tests.pipeline.music_folder import params_for
 from tests.pipeline.token_workplace import lay_out, make_header, make_record
+from tests.tokens.store.stores import source_of
 
 FRAME_RATE_HZ = 44100 / 512
 

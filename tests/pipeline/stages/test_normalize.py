@@ -7,13 +7,13 @@ import pytest
 import soundfile
 
 from melodac.audio.files.read import read_audio
-from melodac.audio.files.write import write_wav
 from melodac.audio.level.loudness import measure_loudness
 from melodac.errors import AudioError, OutputError
 from melodac.files import hash_file
 from pipeline import paths
 from pipeline.records import read_catalogue, read_normalized
 from pipeline.stages import normalize
+from tests.audio.sounds import write_wav
 from tests.pipeline.catalogued import catalogue
 from tests.pipeline.music_folder import fingerprint_folder, params_for, tone, write_track
 

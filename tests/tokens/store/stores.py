@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from melodac.store_writer import source_of
 from melodac.tokens.store.header import StoreHeader, TrackCodes
+from melodac.tokens.store.writer import TrackSource
 
 NUM_CODEBOOKS = 3
 CHANNELS = {1: ("mono",), 2: ("left", "right"), 4: ("left", "right", "mid", "side")}
@@ -31,6 +31,10 @@ def make_tracks(lengths, num_channels=1, seed=0):
         )
         for position, length in enumerate(lengths)
     ]
+
+
+def source_of(track):
+    return TrackSource(track.id, track.codes.shape[-1], lambda: track.codes)
 
 
 def make_sources(lengths, num_channels=1, seed=0):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from melodac.errors import StoreCorruptError, StoreVersionError
-from melodac.store_writer import source_of, write_store
 from melodac.tokens.store.header import FORMAT_VERSION
 from melodac.tokens.store.manifest import find_damage, read_manifest
 from melodac.tokens.store.reader import open_store
-from tests.tokens.store.stores import files_of, make_header, make_tracks
+from melodac.tokens.store.writer import write_store
+from tests.tokens.store.stores import files_of, make_header, make_tracks, source_of
 
 TRACKS = make_tracks([40, 130, 20, 20, 15, 60])
 HELD = ["3 4", "1", "1", "1", "0 2", "5"]

@@ -10,6 +10,7 @@ from melodac.errors import OutOfMemoryError
 from melodac.models.config import build_config
 from melodac.training.checkpoint import latest_checkpoint
 from melodac.training.planning.memory import (
+    MemoryShape,
     available_bytes,
     estimate_memory,
     format_bytes,
@@ -21,13 +22,8 @@ from tests.tiny import change_config
 
 def need(config, size="micro", steps=264, world_size=1, sharding="ddp", **changes):
     model = build_config(size, num_codebooks=9, dropout=0.1)
-    return estimate_memory(
-        model,
-        change_config(config, changes),
-        num_steps=steps,
-        world_size=world_size,
-        sharding=sharding,
-    )
+    changed = change_config(config, changes)
+    return estimate_memory(MemoryShape(model, changed, steps, world_size, sharding))
 
 
 @pytest.mark.parametrize(
@@ -66,10 +62,9 @@ def test_longer_windows_and_larger_parts_need_more(train_config):
 def test_advice_names_what_to_change_and_what_it_then_needs(train_config):
     model = build_config("small", num_codebooks=9, dropout=0.1)
     config = change_config(train_config, {"windows_per_update": 8, "micro_batch": 8})
-    words = say_what_needs_less(model, config, num_steps=1032)
-    halved = estimate_memory(
-        model, config.model_copy(update={"micro_batch": 4}), num_steps=1032
-    ).peak_bytes
+    words = say_what_needs_less(MemoryShape(model, config, 1032))
+    smaller = config.model_copy(update={"micro_batch": 4})
+    halved = estimate_memory(MemoryShape(model, smaller, 1032)).peak_bytes
     assert f"train.micro_batch 8 -> 4 ({format_bytes(halved)})" in words
     assert "train.compute.recompute: true (" in words
     assert "train.compute.precision: bf16 (" in words
@@ -79,13 +74,13 @@ def test_advice_names_what_to_change_and_what_it_then_needs(train_config):
 def test_advice_never_names_a_micro_batch_that_the_config_refuses(train_config):
     model = build_config("nano", num_codebooks=9, dropout=0.1)
     config = change_config(train_config, {"windows_per_update": 9, "micro_batch": 9})
-    words = say_what_needs_less(model, config, num_steps=1032)
+    words = say_what_needs_less(MemoryShape(model, config, 1032))
     assert "train.micro_batch 9 -> 1 (" in words
     small = change_config(
         train_config,
         {"micro_batch": 1, "compute": {"recompute": True, "precision": "bf16"}},
     )
-    assert "smaller train.size" in say_what_needs_less(model, small, num_steps=1032)
+    assert "smaller train.size" in say_what_needs_less(MemoryShape(model, small, 1032))
 
 
 def exhaust_cpu():

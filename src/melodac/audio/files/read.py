@@ -146,12 +146,6 @@ def read_audio(path: Path, max_duration_s: float) -> tuple[Float32[np.ndarray, "
         return np.concatenate(blocks, axis=1), file.info.sample_rate_hz
 
 
-def probe_audio(path: Path) -> AudioInfo:
-    """Read the header of a file, without decoding; errors as in `open_audio`."""
-    with open_audio(path) as file:
-        return file.info
-
-
 @dataclass(frozen=True)
 class _Opened:
     decoder: Decoder

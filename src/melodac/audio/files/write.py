@@ -19,7 +19,7 @@ import soundfile  # pyright: ignore[reportMissingTypeStubs]  it has none
 from jaxtyping import Float32
 
 from melodac.errors import AudioError, OutputError
-from melodac.files import sync
+from melodac.files import plain_errors, sync
 
 BLOCK_SAMPLES = 1 << 16
 """Samples per channel that are held at once; also the most in one write, since a single large write
@@ -30,21 +30,16 @@ class Spool:
     """Samples of one track on disk, written once and read back as often as needed."""
 
     def __init__(self, folder: Path, num_channels: int) -> None:
-        """Open a file without a name.
+        """Open a nameless file; `OutputError` if the folder cannot be written.
 
         Args:
-            folder: Folder on the disk to use.
-            num_channels: Channels of every block.
-
-        Raises:
-            OutputError: If the folder cannot be written.
+            folder: A folder on the disk to use.
+            num_channels: Of every block.
         """
         self._folder = folder
         self.num_channels = num_channels
-        try:
+        with plain_errors(folder):
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  `__exit__` closes it
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> "Spool":
         return self
@@ -53,16 +48,10 @@ class Spool:
         self._file.close()
 
     def add(self, audio: Float32[np.ndarray, "C N"]) -> None:
-        """Write the next samples.
-
-        Raises:
-            OutputError: If the disk is full.
-        """
-        try:
+        """Write the next samples; `OutputError` if the disk is full."""
+        with plain_errors(self._folder):
             self._file.write(np.ascontiguousarray(audio.T).data)
             self._file.flush()
-        except OSError as error:
-            raise OutputError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
     def blocks(self, start: int, stop: int) -> Iterator[Float32[np.ndarray, "C N"]]:
         """Yield the samples from `start` until before `stop`, in blocks of bounded size."""
@@ -78,8 +67,6 @@ class Spool:
 
 
 Subtype = Literal["PCM_16", "PCM_24"]
-Container = Literal["FLAC", "WAV"]
-"""Containers that can be written."""
 LIBSNDFILE_SYSTEM_ERROR = 2
 """libsndfile's only error code for a failed write. Source: sndfile.h, SF_ERR_SYSTEM."""
 DISK_FULL = "the disk is full, or the file larger than allowed there"
@@ -115,31 +102,7 @@ def open_flac(
 
     A place that cannot be written raises `OutputError`.
     """
-    with _open(path, rate_hz, num_channels, container="FLAC", subtype=subtype) as writer:
-        yield writer
-
-
-def write_flac(
-    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_24"
-) -> None:
-    """Write a FLAC file; errors as in `AudioWriter.add`."""
-    with _open(path, rate_hz, audio.shape[0], container="FLAC", subtype=subtype) as writer:
-        writer.add(audio)
-
-
-def write_wav(
-    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_16"
-) -> None:
-    """Write a WAV file; errors as in `AudioWriter.add`."""
-    with _open(path, rate_hz, audio.shape[0], container="WAV", subtype=subtype) as writer:
-        writer.add(audio)
-
-
-@contextmanager
-def _open(
-    path: Path, rate_hz: int, num_channels: int, *, container: Container, subtype: Subtype
-) -> Generator[AudioWriter]:
-    # with the process id, so that two writers of one file never share a temporary one
+    # the process id: two writers of one file must not share a temporary one
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with contextlib.ExitStack() as stack:
         stack.callback(_remove, partial)
@@ -153,7 +116,7 @@ def _open(
                     mode="w",
                     samplerate=rate_hz,
                     channels=num_channels,
-                    format=container,
+                    format="FLAC",
                     subtype=subtype,
                     closefd=False,
                 )
@@ -166,6 +129,14 @@ def _open(
             sync(partial)
             partial.replace(path)
             sync(path.parent)
+
+
+def write_flac(
+    path: Path, audio: Float32[np.ndarray, "C N"], rate_hz: int, subtype: Subtype = "PCM_24"
+) -> None:
+    """Write a FLAC file; errors as in `AudioWriter.add`."""
+    with open_flac(path, rate_hz, audio.shape[0], subtype) as writer:
+        writer.add(audio)
 
 
 def _check_end(path: Path, num_samples: int) -> None:

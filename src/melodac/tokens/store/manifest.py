@@ -10,7 +10,6 @@ Opening a store refuses any damage; verifying and repairing need to know the dam
 
 import hashlib
 import json
-import shutil
 import stat
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from melodac.config import Section
 from melodac.errors import OutputError, StoreCorruptError, StoreVersionError
-from melodac.files import hash_file, sync
+from melodac.files import hash_file, remove_folder, sync
 from melodac.tokens.store.header import FORMAT_VERSION
 from melodac.tokens.store.shards import MAX_FRAMES_PER_SHARD, METADATA, shard_name
 
@@ -68,8 +67,9 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
     partial = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
     if replaced.exists() and not path.exists():
-        replaced.rename(path)  # killed between the two renames: restores the old folder
-    _remove(partial, replaced)
+        replaced.rename(path)  # killed between two renames: the old folder gets its name back
+    remove_folder(partial)
+    remove_folder(replaced)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -81,8 +81,9 @@ def whole_folder(path: Path, format_version: int) -> Generator[Path, None, None]
         sync(path.parent)
     finally:
         if replaced.exists() and not path.exists():
-            replaced.rename(path)  # the second rename failed: restores the old folder
-        _remove(partial, replaced)
+            replaced.rename(path)  # the new folder did not get its name: the old one keeps it
+        remove_folder(partial)
+        remove_folder(replaced)
 
 
 def read_manifest(folder: Path, format_version: int) -> tuple[Manifest, str]:
@@ -164,12 +165,6 @@ def _is_replaceable(path: Path) -> bool:
     if path.is_dir():
         return (path / MANIFEST).is_file() or not any(path.iterdir())
     return not path.exists()
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        if folder.exists():
-            shutil.rmtree(folder)
 
 
 def _write_manifest(folder: Path, format_version: int) -> None:

@@ -6,8 +6,8 @@
     codes/c/<n>/0        shard n: tracks whose hashed ids share a prefix, from its first row on
     vectors.safetensors  code vectors; absent if the codec is unknown
 
-Every byte is checked before the first read. Delay patterns and the order in which a model reads
-columns are decided elsewhere. `melodac.store_writer` writes it; all later stages read it.
+Checked before the first read. Knows nothing of delay patterns or of the order in which a model
+reads columns. `melodac.tokens.store.writer` writes it; everything after the encode stage reads it.
 """
 
 import json

@@ -42,11 +42,6 @@ def norms_by_module(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: math.sqrt(square) for name, square in squares.items()}
 
 
-def weight_norms(model: nn.Module) -> dict[str, float]:
-    """Return the norm of each module's weights."""
-    return norms_by_module(dict(model.named_parameters()))
-
-
 def gradient_norms(model: nn.Module) -> dict[str, float]:
     """Return the norm of each module's gradients; a missing gradient counts as zero."""
     return norms_by_module({

@@ -21,6 +21,7 @@ from melodac.models.condition import Condition, encode_texts, no_texts
 from melodac.models.config import count_parameters
 from melodac.models.initialization import initial_std
 from melodac.models.language_model import LanguageModel, shift_right
+from melodac.models.layers import evaluation_mode
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.vocabulary import CODEBOOK_SIZE, VOCABULARY_SIZE
 from melodac.training.data import Part
@@ -271,16 +272,14 @@ def audit_start(
     if misfits:  # a forward pass would end in an error that says less
         return AuditReport({}, describe_model(model, ForwardRecord()), misfits)
     part = _cut(parts[0], pattern)
-    was_training = model.training
-    model.eval()
-    model.zero_grad()
-    seen, losses = _run_through(model, part)
-    numbers = _numbers(seen, losses)
-    numbers |= {f"gradient_norm.{name}": norm for name, norm in gradient_norms(model).items()}
-    silent = find_silent_parameters(model, part)
-    model.zero_grad()
-    numbers["item_difference"] = _item_difference(model, part)
-    model.train(was_training)
+    with evaluation_mode(model):
+        model.zero_grad()
+        seen, losses = _run_through(model, part)
+        numbers = _numbers(seen, losses)
+        numbers |= {f"gradient_norm.{name}": norm for name, norm in gradient_norms(model).items()}
+        silent = find_silent_parameters(model, part)
+        model.zero_grad()
+        numbers["item_difference"] = _item_difference(model, part)
     problems = (
         *find_structural_faults(model),
         *_judge_attention(seen, limits),

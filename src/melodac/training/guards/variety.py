@@ -26,7 +26,7 @@ from melodac.models.attention import Attention
 from melodac.models.block import Block
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
-from melodac.models.layers import RotaryTable
+from melodac.models.layers import RotaryTable, evaluation_mode
 from melodac.tokens.batches import Batch
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.statistics import repeated_ngram_share
@@ -281,13 +281,11 @@ def probe_model(
         condition: Texts of the windows.
     """
     sequence, counted = build_targets(probe, pattern, next(model.parameters()).device)
-    was_training = model.training
-    model.eval()
-    with watched_attention(model) as attention:
-        logits = model(sequence, condition)
-    predictions = measure_predictions(logits, sequence, counted)
-    codes = generate_codes(model, *probe.counted.shape).cpu()
-    model.train(was_training)
+    with evaluation_mode(model):
+        with watched_attention(model) as attention:
+            logits = model(sequence, condition)
+        predictions = measure_predictions(logits, sequence, counted)
+        codes = generate_codes(model, *probe.counted.shape).cpu()
     frames = probe.counted
     return CollapseMetrics(
         predictions=predictions,

@@ -22,6 +22,7 @@ from melodac.training.data import UpdateInput
 from melodac.training.distributed import Sharding
 from melodac.training.planning.estimates import codes_per_parameter, count_training_flops
 from melodac.training.planning.memory import (
+    MemoryShape,
     available_bytes,
     estimate_memory,
     format_bytes,
@@ -71,6 +72,11 @@ class RunShape(NamedTuple):
     def num_steps(self) -> int:
         """Steps of the longest windows that are trained or validated on."""
         return self.pattern.num_steps(max(self.longest_frames, self.window_frames))
+
+    @property
+    def memory(self) -> MemoryShape:
+        """What of it decides the memory."""
+        return MemoryShape(self.model, self.config, self.num_steps, self.world_size, self.sharding)
 
 
 class RunForecast(NamedTuple):
@@ -214,13 +220,7 @@ def _describe_windows(shape: RunShape) -> str:
 
 
 def _describe_memory(shape: RunShape, device: torch.device) -> tuple[str, list[str]]:
-    need = estimate_memory(
-        shape.model,
-        shape.config,
-        num_steps=shape.num_steps,
-        world_size=shape.world_size,
-        sharding=shape.sharding,
-    )
+    need = estimate_memory(shape.memory)
     free = available_bytes(device)
     there = "" if free is None else f", {format_bytes(free)} available on {device.type}"
     line = (
@@ -230,13 +230,7 @@ def _describe_memory(shape: RunShape, device: torch.device) -> tuple[str, list[s
     )
     if free is None or need.peak_bytes <= free:
         return line, []
-    advice = say_what_needs_less(
-        shape.model,
-        shape.config,
-        num_steps=shape.num_steps,
-        world_size=shape.world_size,
-        sharding=shape.sharding,
-    )
+    advice = say_what_needs_less(shape.memory)
     return line, [f"the run may not fit into {format_bytes(free)} of memory: {advice}"]
 
 

@@ -31,11 +31,6 @@ class MemoryEstimate(NamedTuple):
     logit_bytes: int
     """Logits and the results of the loss."""
 
-    @property
-    def total_bytes(self) -> int:
-        """Sum of all causes, without the process itself."""
-        return self.state_bytes + self.activation_bytes + self.logit_bytes
-
 
 def estimate_training_memory(
     config: LanguageModelConfig, *, batch_size: int, num_steps: int, bytes_per_number: int = 4

@@ -58,28 +58,26 @@ class MemoryNeed(NamedTuple):
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes held at once, without the process itself."""
+        """The most that is held at once, the process itself not counted."""
         passing = self.gathered_bytes + self.activation_bytes + self.logit_bytes
         return int(_ALLOCATOR_SHARE * (self.state_bytes + max(passing, self.measuring_bytes)))
 
 
-def estimate_memory(
-    model: LanguageModelConfig,
-    config: TrainConfig,
-    *,
-    num_steps: int,
-    world_size: int = 1,
-    sharding: Sharding = "ddp",
-) -> MemoryNeed:
-    """Estimate the memory of one process of a run.
+class MemoryShape(NamedTuple):
+    """Everything about a run that decides what memory it needs."""
 
-    Args:
-        model: Shape of the model.
-        config: Config of the run.
-        num_steps: Steps of its longest windows.
-        world_size: Processes that share an update.
-        sharding: Kind of data parallelism.
-    """
+    model: LanguageModelConfig
+    config: TrainConfig
+    num_steps: int
+    """Steps of its longest windows."""
+    world_size: int = 1
+    """Processes that share an update."""
+    sharding: Sharding = "ddp"
+
+
+def estimate_memory(shape: MemoryShape) -> MemoryNeed:
+    """Estimate the memory of one process of a run."""
+    model, config, num_steps, world_size, sharding = shape
     count = count_parameters(model)
     by_muon = count.blocks if config.optimizer == "muon" else 0
     is_cut = sharding == "fsdp" and world_size > 1
@@ -139,31 +137,13 @@ def available_bytes(device: torch.device) -> int | None:
     return int(sizes["MemAvailable"].split()[0]) * 1024
 
 
-def say_what_needs_less(
-    model: LanguageModelConfig,
-    config: TrainConfig,
-    *,
-    num_steps: int,
-    world_size: int = 1,
-    sharding: Sharding = "ddp",
-) -> str:
-    """Return changes of params that need less memory, each with its need, as half a sentence.
-
-    Args:
-        model: Shape of the model.
-        config: Config of the run.
-        num_steps: Steps of its longest windows.
-        world_size: Processes that share an update.
-        sharding: Kind of data parallelism.
-    """
-
-    def need(changed: TrainConfig) -> int:
-        return estimate_memory(
-            model, changed, num_steps=num_steps, world_size=world_size, sharding=sharding
-        ).peak_bytes
-
-    now = need(config)
-    changes = [(words, need(changed)) for words, changed in _thriftier(config, world_size)]
+def say_what_needs_less(shape: MemoryShape) -> str:
+    """Name the changes of params that need less memory, each with what it needs, in half a line."""
+    now = estimate_memory(shape).peak_bytes
+    changes = [
+        (words, estimate_memory(shape._replace(config=changed)).peak_bytes)
+        for words, changed in _thriftier(shape.config, shape.world_size)
+    ]
     words = [f"{words} ({format_bytes(size)})" for words, size in changes if size < 0.9 * now]
     return f"about {format_bytes(now)} are needed; less: " + (
         ", or ".join(words) or "a smaller train.size or shorter windows"

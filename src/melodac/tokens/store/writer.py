@@ -15,8 +15,6 @@ tracks are whole and the codes of the tracks in those shards can be had again.
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,12 +24,11 @@ import numpy as np
 from jaxtyping import UInt16
 
 from melodac.errors import StoreCorruptError, StoreVersionError, TokenError
-from melodac.files import hash_file, sync
+from melodac.files import hash_file, link_or_copy, remove_folder, sync
 from melodac.tokens.store.header import (
     FORMAT_VERSION,
     CodeVectors,
     StoreHeader,
-    TrackCodes,
     write_vectors,
 )
 from melodac.tokens.store.manifest import (
@@ -70,7 +67,8 @@ class ShardCache:
             file.unlink()  # damaged: what is written in its place must not meet it
             return False
         self._used.add(file.name)
-        _link(file, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(file, target)
         return True
 
     def keep(self, recipe: str, shard: Path) -> None:
@@ -78,24 +76,13 @@ class ShardCache:
         name = f"{recipe}.{hash_file(shard)}"
         self._used.add(name)
         if not (self._folder / name).exists():
-            _link(shard, self._folder / name)
+            link_or_copy(shard, self._folder / name)
 
     def drop_unused(self) -> None:
         """Remove every shard that was neither fetched nor kept since this cache was opened."""
         for file in self._folder.iterdir():
             if file.name not in self._used:
                 file.unlink()
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or a copy where the file system has no second names."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
 
 
 FRAMES_PER_SHARD = 2**20
@@ -121,11 +108,6 @@ class WriteReport:
     num_shards: int
     num_written: int
     """Shards that were not in the cache."""
-
-
-def source_of(track: TrackCodes) -> TrackSource:
-    """A track that is already in memory."""
-    return TrackSource(track.id, track.codes.shape[-1], lambda: track.codes)
 
 
 def write_store(
@@ -326,7 +308,7 @@ def rewrite_shards(
     """
     damaged = files.damaged_shards()
     partial = files.path.with_name(f".{files.path.name}.repair")
-    _remove(partial)
+    remove_folder(partial)
     try:
         writer = _write(files, header, sources, partial)
         for shard, name in damaged.items():
@@ -336,7 +318,7 @@ def rewrite_shards(
         for shard, name in damaged.items():
             _move(writer.path(shard), files.path / name)
     finally:
-        _remove(partial)
+        remove_folder(partial)
 
 
 def _write(
@@ -379,8 +361,3 @@ def _move(shard: Path, target: Path) -> None:
     sync(shard)
     shard.replace(target)
     sync(target.parent)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
