@@ -3,7 +3,7 @@
 `.scratch/encode` outlives every run and may be deleted at any time; then all is encoded again.
 
     codes/<aa>/<key>          codes of one signal of one track; key = hash of all that decides them
-    shards/<recipe>.<sha256>  shards of the last store (`melodac.tokens.store.writer`)
+    shards/<recipe>.<sha256>  shards of the last store (`melodac.token_files.store_writer`)
     partial/                  files being written
     lock                      held by the one process that uses the folder
 
@@ -36,8 +36,8 @@ from melodac.codec.interface import Codec
 from melodac.config import Section
 from melodac.errors import AudioError, TokenError, UnreadableAudioError
 from melodac.files import hash_file, lock_alone, plain_errors, remove_folder, sync
+from melodac.token_files.store_writer import TrackSource
 from melodac.tokens.store.header import Channel, StoreHeader
-from melodac.tokens.store.writer import TrackSource
 from pipeline import paths
 from pipeline.params import Params, RuntimeParams
 from pipeline.paths import scratch

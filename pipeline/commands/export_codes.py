@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt16
 
 from melodac.errors import ConfigError, OutputError
-from melodac.tokens.code_files import NpqTokens, encode_npq, make_npq, write_code_file
+from melodac.token_files.code_files import NpqTokens, encode_npq, make_npq, write_code_file
 from melodac.tokens.store.header import Channel, StoreHeader
 from melodac.tokens.store.reader import TokenStore, open_store
 from pipeline import paths

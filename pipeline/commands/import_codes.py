@@ -24,10 +24,10 @@ from melodac.codec.load import SHA256, WEIGHTS, has_official_weights, load_codec
 from melodac.codec.weights import CONFIG_FILE
 from melodac.errors import OutputError, TokenError
 from melodac.files import hash_file
-from melodac.tokens.code_files import SUFFIXES, NpqTokens, read_code_file
+from melodac.token_files.code_files import SUFFIXES, NpqTokens, read_code_file
+from melodac.token_files.store_writer import TrackSource, write_store
 from melodac.tokens.store.header import Channel, StoreHeader
 from melodac.tokens.store.reader import open_store
-from melodac.tokens.store.writer import TrackSource, write_store
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from pipeline.records import write_json, write_text
 from pipeline.source.imported import RECORD, REPORT, STORE, ImportedTrack, ImportRecord

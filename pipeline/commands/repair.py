@@ -21,6 +21,7 @@ from melodac.errors import (
     UnreadableAudioError,
 )
 from melodac.files import hash_file
+from melodac.token_files.store_writer import can_repair, rewrite_shards, tracks_to_repair
 from melodac.tokens.store.header import StoreHeader
 from melodac.tokens.store.manifest import (
     ARRAY,
@@ -31,7 +32,6 @@ from melodac.tokens.store.manifest import (
     inspect_store,
 )
 from melodac.tokens.store.reader import open_store, read_header
-from melodac.tokens.store.writer import can_repair, rewrite_shards, tracks_to_repair
 from melodac.training.checkpoint import open_checkpoint
 from pipeline import paths
 from pipeline.cache.codes import TrackEncoder, choose_threads, hold_encode_scratch

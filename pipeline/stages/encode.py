@@ -9,7 +9,7 @@ import logging
 from melodac.codec.dac import DacCodec
 from melodac.codec.exact import PAYS_FROM_S, can_compile
 from melodac.codec.load import WEIGHTS, load_codec
-from melodac.tokens.store.writer import ShardCache, write_store
+from melodac.token_files.store_writer import ShardCache, write_store
 from pipeline import paths
 from pipeline.cache.codes import TrackEncoder, build_header, choose_threads, hold_encode_scratch
 from pipeline.logs import progress

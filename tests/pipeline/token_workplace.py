@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from melodac.token_files.store_writer import write_store
 from melodac.tokens.store.header import StoreHeader, TrackCodes
-from melodac.tokens.store.writer import write_store
 from pipeline import paths
 from pipeline.records import NormalizedRecord, TrackRecord, write_catalogue, write_normalized
 from tests.tokens.store.stores import source_of

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melodac.errors import TokenError
-from melodac.tokens.code_files import encode_npq, make_npq, read_code_file, write_code_file
+from melodac.token_files.code_files import encode_npq, make_npq, read_code_file, write_code_file
 
 
 @given(suffix=st.sampled_from(["npy", "pt"]), num_frames=st.integers(1, 9), seed=st.integers(0, 99))

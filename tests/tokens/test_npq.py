@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melodac.errors import TokenError
-from melodac.tokens.code_files import NpqTokens, encode_npq, make_npq, read_npq
+from melodac.token_files.code_files import NpqTokens, encode_npq, make_npq, read_npq
 
 
 def header(

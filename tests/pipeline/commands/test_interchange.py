@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from melodac.errors import ConfigError, OutputError, StoreCorruptError, TokenError
-from melodac.tokens.code_files import (
+from melodac.token_files.code_files import (
     encode_npq,
     make_npq,
     read_code_file,

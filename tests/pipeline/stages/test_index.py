@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from melodac.errors import EmptySplitError
+from melodac.token_files.store_writer import write_store
 from melodac.tokens.store.header import TrackCodes
-from melodac.tokens.store.writer import write_store
 from melodac.tokens.windows import Bars
 from pipeline import paths
 from pipeline.experiment.dataset import read_dataset

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from melodac.token_files.store_writer import TrackSource
 from melodac.tokens.store.header import StoreHeader, TrackCodes
-from melodac.tokens.store.writer import TrackSource
 
 NUM_CODEBOOKS = 3
 CHANNELS = {1: ("mono",), 2: ("left", "right"), 4: ("left", "right", "mid", "side")}

@@ -5,9 +5,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from melodac.errors import StoreCorruptError, TokenError
+from melodac.token_files.store_writer import write_store
 from melodac.tokens.store.manifest import whole_folder
 from melodac.tokens.store.reader import open_store
-from melodac.tokens.store.writer import write_store
 from tests.tokens.store.stores import files_of, make_header, make_sources
 
 NAME = "vectors.safetensors"

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melodac.errors import TokenError
+from melodac.token_files.store_writer import ShardCache, write_store
 from melodac.tokens.store.reader import open_store
-from melodac.tokens.store.writer import ShardCache, write_store
 from tests.tokens.store.stores import files_of, make_header, make_sources
 
 SOURCES = [

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melodac.errors import OutputError, StoreVersionError, TokenError
+from melodac.token_files.store_writer import TrackSource, write_store
 from melodac.tokens.store.header import StoreHeader, TrackCodes
 from melodac.tokens.store.reader import open_store
-from melodac.tokens.store.writer import TrackSource, write_store
 from tests.tokens.store.stores import files_of, make_header, make_sources, make_tracks, source_of
 
 
@@ -170,7 +170,7 @@ KILLED_WRITER = """
 import os, sys
 from pathlib import Path
 from stores import make_header, make_sources
-from melodac.tokens.store.writer import TrackSource, write_store
+from melodac.token_files.store_writer import TrackSource, write_store
 killed = TrackSource("z", 40, lambda: os._exit(137))
 sources = [*make_sources([40, 40]), killed]
 write_store(Path(sys.argv[1]), make_header(), sources, frames_per_shard=16)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from melodac.errors import StoreCorruptError, StoreVersionError
+from melodac.token_files.store_writer import write_store
 from melodac.tokens.store.header import FORMAT_VERSION
 from melodac.tokens.store.manifest import find_damage, read_manifest
 from melodac.tokens.store.reader import open_store
-from melodac.tokens.store.writer import write_store
 from tests.tokens.store.stores import files_of, make_header, make_tracks, source_of
 
 TRACKS = make_tracks([40, 130, 20, 20, 15, 60])

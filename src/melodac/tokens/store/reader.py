@@ -7,7 +7,8 @@
     vectors.safetensors  code vectors; absent if the codec is unknown
 
 Checked before the first read. Knows nothing of delay patterns or of the order in which a model
-reads columns. `melodac.tokens.store.writer` writes it; everything after the encode stage reads it.
+reads columns. `melodac.token_files.store_writer` writes it; everything after the encode stage
+reads it.
 """
 
 import json
