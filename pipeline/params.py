@@ -266,7 +266,8 @@ def hash_params(params: Params) -> str:
 
 def _explain(details: ErrorDetails) -> str:
     # pydantic adds the branch of a union, here of `Delay`, to the path of the key
-    where = tuple(part for part in details["loc"] if part not in {"str", "list[NonNegativeInt]"})
+    branches = ("str", "list[")
+    where = tuple(part for part in details["loc"] if not str(part).startswith(branches))
     key = ".".join(str(part) for part in where)
     if details["type"] == "extra_forbidden":
         known = _keys_beside(where)

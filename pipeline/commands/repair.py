@@ -38,6 +38,7 @@ from pipeline.cache.codes import TrackEncoder, choose_threads, hold_encode_scrat
 from pipeline.params import Params
 from pipeline.processes.devices import set_up_torch
 from pipeline.records import NormalizedRecord, read_normalized
+from pipeline.source.handover import HANDED_ON
 from pipeline.stages import encode
 
 Found = tuple[str, list[str]]
@@ -47,7 +48,8 @@ Found = tuple[str, list[str]]
 def verify() -> tuple[list[str], list[str]]:
     """Check normalised audio, token store and checkpoints; return whole and damaged, a line each.
 
-    Normalised audio is checked only if its table exists: the stages after `encode` do without.
+    Normalised audio is checked only if its table exists, as the stages after `encode` do without,
+    and not after an import, which has none.
     """
     whole: list[str] = []
     damaged: list[str] = []
@@ -55,7 +57,7 @@ def verify() -> tuple[list[str], list[str]]:
         ("token store", paths.TOKENS, _check_store),
         ("checkpoints", paths.CHECKPOINT, _check_checkpoints),
     ]
-    if paths.NORMALIZED_TABLE.exists():
+    if paths.NORMALIZED_TABLE.exists() and not HANDED_ON.exists():
         checks.insert(0, ("normalised audio", paths.NORMALIZED_AUDIO, _check_audio))
     for name, path, check in checks:
         if not path.exists():

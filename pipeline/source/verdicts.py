@@ -31,7 +31,7 @@ class Verdict:
     @property
     def category(self) -> str:
         """Reason without the details that differ from file to file, for counting."""
-        return self.reason.partition(":")[0].partition(" beside ")[0]
+        return self.reason.partition(":")[0]
 
 
 def judge(

@@ -36,12 +36,11 @@ from pipeline.dag import stage_parents
 from pipeline.params import Params, load_params, read_yaml
 from pipeline.source.listing import find_folder, find_unhashable
 from pipeline.watch import bridge
-from pipeline.watch import flows as preflight
 from pipeline.watch.bridge import Ending, Watcher
 from pipeline.watch.prefect_api import ENDED, PrefectCallError, PrefectServer, task_run_id_of
 
 
-def check(arguments: Sequence[str]) -> None:
+def check_request(arguments: Sequence[str]) -> None:
     """Check params.yaml as the `-S` options in `arguments` would change it.
 
     A wrong value or option raises `ConfigError` with one line for each; a source that is no folder,
@@ -303,7 +302,7 @@ log = logging.getLogger("pipeline")
 
 def run_dvc(arguments: Sequence[str]) -> int:
     """Check the parameters, run DVC with these arguments, report it; returns DVC's exit code."""
-    preflight.check(arguments)
+    check_request(arguments)
     words = ["exp", "run"] if _is_experiment(arguments) else ["repro"]
     title = shlex.join(["dvc", *words, *arguments])
     command = [sys.executable, "-m", "dvc", *words, *arguments]
@@ -414,7 +413,7 @@ def _open_picture(title: str) -> Picture | None:
 
 def _is_experiment(arguments: Sequence[str]) -> bool:
     return any(
-        argument.partition("=")[0] in EXPERIMENT_OPTIONS or argument.startswith("-S")
+        argument.partition("=")[0] in EXPERIMENT_OPTIONS or argument.startswith(("-S", "-n"))
         for argument in arguments
     )
 

@@ -42,7 +42,7 @@ def test_the_repository_s_params_are_valid(write):
         ("  micro_batch: 4 ", "  micro_batch: 3 ", r"micro_batch \(3\) must divide windows_per"),
         ("  dropout: 0.1 ", "  # ropout: 0.1 ", r"train\.dropout: missing"),
         ("  weights: bundled", "  weights: 24khz", r"codec\.weights = '24khz': .*'bundled' or '44khz'"),
-        ("  delay: musicgen", "  delay: [0, -1]", r"train\.delay.* = -1: .*greater than or equal to 0"),
+        ("  delay: musicgen", "  delay: [0, -1]", r"train\.delay\.1 = -1: .*greater than or equal to 0"),
         ("  validation_frac: 0.1", "  validation_frac: 1.1", r"validation_frac = 1\.1: .*less than"),
         ("  seeds: [0, 1]", "  seeds: []", r"demos\.seeds"),
         ("  window_frames: 520", "  window_frames: 256", r"a stage of 520 frames, index\.window_fr"),

@@ -22,7 +22,6 @@ from melodac.training.seeding import build_generator
 
 
 @runtime_checkable
-@runtime_checkable
 class ReadPart(Protocol):
     """Part of a micro-batch that corruption reads; `training.data.Part` is one."""
 

@@ -23,7 +23,8 @@ def params(tmp_path, monkeypatch):
     params = load_params(PARAMS)
     window = {"window_frames": 32, "min_track_frames": 16}
     params = change_config(
-        params, {"index": window, "train": {"context": (), "updates": 1000}, "runtime": {"threads": 1}}
+        params,
+        {"index": window, "train": {"context": (), "updates": 1000}, "runtime": {"threads": 1}},
     )
     index.run(params)
     return params

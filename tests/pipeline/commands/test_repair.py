@@ -10,6 +10,8 @@ from pipeline import paths
 from pipeline.commands import repair as repairing
 from pipeline.commands.repair import repair, verify
 from pipeline.params import load_params
+from pipeline.records import write_normalized
+from pipeline.source.handover import HANDED_ON
 from pipeline.stages import encode
 from tests.pipeline.encode_workplace import EncodeWorkplace, build_codec, track_id
 from tests.tokens.store.stores import files_of
@@ -197,6 +199,13 @@ def test_verify_names_damaged_and_missing_audio(place):
     assert any(f"{track_id(0)}.flac has other bytes than were written" in d for d in damaged)
     assert any(f"{track_id(1)}.flac is missing" in d for d in damaged)
     shutil.rmtree(paths.NORMALIZED)
+    assert not any("normalised" in line for lines in verify() for line in lines)
+
+
+def test_verify_asks_an_import_for_no_audio(place):
+    shutil.rmtree(paths.NORMALIZED)
+    HANDED_ON.mkdir(parents=True)
+    write_normalized(paths.NORMALIZED_TABLE, [])
     assert not any("normalised" in line for lines in verify() for line in lines)
 
 

@@ -8,7 +8,7 @@ import pytest
 from melodac.audio.scan import scan_folder
 from melodac.errors import AudioError, UnreadableAudioError
 from pipeline.source.listing import check_unchanged, find_folder, find_unhashable, write_listing
-from pipeline.watch import flows as preflight
+from pipeline.watch.flows import check_request
 from tests.pipeline.watch.test_check_request import params_only  # noqa: F401  a fixture
 
 
@@ -84,6 +84,6 @@ def test_what_dvc_cannot_hash_is_named_before_dvc_starts(params_only, monkeypatc
     spoil(source, kind)
     monkeypatch.chdir(params_only)
     with pytest.raises(UnreadableAudioError, match=r"DVC cannot read.*melodac scan data/sample"):
-        preflight.check([])
+        check_request([])
     write_listing(source, params_only / "music.json")
-    preflight.check(["-S", "ingest.source=music.json"])
+    check_request(["-S", "ingest.source=music.json"])

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from melodac.errors import ConfigError, UnreadableAudioError
-from pipeline.watch import flows as preflight
+from pipeline.watch.flows import check_request
 from tests.pipeline.real_prefect import ROOT, melodac
 
 
@@ -20,8 +20,8 @@ def params_only(tmp_path, monkeypatch):
 
 
 def test_options_are_applied_before_the_check(params_only):
-    preflight.check(["-S", "train.seed=7", "--set-param=train.delay=dia", "train"])
-    preflight.check(["-Sparams.yaml:train.delay=[0,1,2,3,4,5,6,7,8]", "-S", "other.yaml:a.b=1"])
+    check_request(["-S", "train.seed=7", "--set-param=train.delay=dia", "train"])
+    check_request(["-Sparams.yaml:train.delay=[0,1,2,3,4,5,6,7,8]", "-S", "other.yaml:a.b=1"])
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_options_are_applied_before_the_check(params_only):
 )
 def test_wrong_options_are_told_by_key(params_only, arguments, message):
     with pytest.raises(ConfigError) as caught:
-        preflight.check(arguments)
+        check_request(arguments)
     assert message in str(caught.value)
     assert "/tmp" not in str(caught.value)
 
 
 def test_a_missing_source_folder_is_told(params_only):
     with pytest.raises(UnreadableAudioError, match=r"ingest\.source = 'no/such': no such folder"):
-        preflight.check(["-S", "ingest.source=no/such"])
+        check_request(["-S", "ingest.source=no/such"])
 
 
 def test_wrong_params_and_missing_music_have_their_exit_codes(params_only):

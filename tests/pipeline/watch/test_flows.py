@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from pipeline.watch import flows
 from pipeline.watch.flows import Ended, LineSplitter, Picture, StageEvent, follow, parse_line
 from pipeline.watch.prefect_api import PrefectServer
 from tests.pipeline.fake_prefect import fake_prefect
@@ -31,6 +32,12 @@ from tests.pipeline.real_prefect import environment
 )
 def test_only_dvc_s_own_lines_are_events(line, event):
     assert parse_line(line) == event
+
+
+@pytest.mark.parametrize("option", ["-Strain.delay=dia", "-nfirst", "--name=first", "--queue"])
+def test_an_option_of_an_experiment_is_known_however_it_is_spelt(option):
+    assert flows._is_experiment(["train", option])
+    assert not flows._is_experiment(["train", "--force"])
 
 
 def test_lines_are_whole_and_clean_however_they_arrive():
