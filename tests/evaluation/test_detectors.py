@@ -146,6 +146,14 @@ def test_a_held_tone_with_moving_codes_is_not_looping():
     assert "looping" not in found.labels
 
 
+def test_a_held_note_is_no_loop():
+    """Its first code stays for seconds, as in real music; what moves is in the codebooks after."""
+    codes = random_codes(344)
+    codes[:, 0] = codes[:, 0, ::86].repeat_interleave(86, dim=1)[:, :344]
+    assert repeated_ngram_share(codes) > 0.8
+    assert "looping" not in examine(band(), codes=codes).labels
+
+
 def test_a_stereo_clip_loops_only_if_both_channels_do():
     codes = random_codes(172, num_channels=2)
     codes[0] = codes[0, :, :10].repeat(1, 18)[:, :172]
