@@ -176,8 +176,8 @@ def test_a_save_cut_off_leaves_the_last_state(make_fitted, tmp_path, monkeypatch
     before = path.read_bytes()
     trainer.update()
 
-    def cut_off(content, file) -> None:
-        file.write(b"half a file")
+    def cut_off(content, path) -> None:
+        path.write_bytes(b"half a file")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", cut_off)
