@@ -6,7 +6,6 @@ done, 1 failed with one line of explanation, 2 wrong parameters, 130/143 stopped
 """
 
 import logging
-import os
 import sys
 import time
 from importlib import import_module
@@ -14,12 +13,10 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
-os.environ.setdefault("DO_NOT_TRACK", "1")  # before any import that could send telemetry
-# Threads that wait must sleep, not spin: on two shared cores spinning made an update of the nano
-# model 13 times slower (1.15 s instead of 0.09 s). OpenMP reads this once, when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# on import matplotlib creates a folder in the user's home; this keeps it in the checkout
-os.environ.setdefault("MPLCONFIGDIR", str(CHECKOUT / ".scratch" / "matplotlib"))
+
+from pipeline.processes.environment import set_up_environment  # noqa: E402  needs the path above
+
+set_up_environment()  # before anything that imports torch or sends telemetry
 
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  needs the path above
 from pipeline import logs, paths  # noqa: E402

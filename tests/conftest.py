@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from pipeline.processes.environment import set_up_environment
 
-import pytest
-import torch
-from hypothesis import settings
+set_up_environment()
+
+import pytest  # noqa: E402  after the environment is set
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("melodac", deadline=None, derandomize=True)

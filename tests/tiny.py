@@ -103,26 +103,42 @@ def train_config():
     )
 
 
+def tiny_model(dropout=0.1, seed=0, embedding="learned", vectors=None, text_bytes=0, **changes):
+    """A model of one narrow block; it reads texts of up to `text_bytes` bytes."""
+    config = LanguageModelConfig(
+        num_codebooks=NUM_CODEBOOKS,
+        dim=16,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        ff_dim=32,
+        dropout=dropout,
+        rope_base=10_000.0,
+        embedding=embedding,
+        vector_dim=0 if vectors is None else vectors.shape[-1],
+        memory_dim=8 if text_bytes else 0,
+        text_bytes=text_bytes,
+        text_layers=1 if text_bytes else 0,
+    ).model_copy(update=changes)
+    with seeded(seed, "initialisation"):
+        return LanguageModel(config, vectors)
+
+
 @pytest.fixture
 def build_model():
-    def build(dropout=0.1, seed=0, embedding="learned", vectors=None):
-        config = LanguageModelConfig(
-            num_codebooks=NUM_CODEBOOKS,
-            dim=16,
-            num_layers=1,
-            num_heads=2,
-            num_kv_heads=1,
-            head_dim=8,
-            ff_dim=32,
-            dropout=dropout,
-            rope_base=10_000.0,
-            embedding=embedding,
-            vector_dim=0 if vectors is None else vectors.shape[-1],
-        )
-        with seeded(seed, "initialisation"):
-            return LanguageModel(config, vectors)
+    return tiny_model
 
-    return build
+
+class TinyTrainer(Trainer):
+    """A trainer that keeps its callbacks until `run`, so that a test may change them."""
+
+    def __init__(self, *args, callbacks=None, **named):
+        super().__init__(*args, **named)
+        self.callbacks = callbacks or Callbacks()
+
+    def run(self):
+        return super().run(self.callbacks)
 
 
 @pytest.fixture
@@ -153,7 +169,7 @@ def build_trainer(build_model, data, train_config):
     ):
         config = change_config(train_config, changes)
         updates, validations, events = [], [], []
-        trainer = Trainer(
+        trainer = TinyTrainer(
             build_model(config.dropout, **dict(shape)),
             build_pattern(delay, NUM_CODEBOOKS),
             data._replace(starts=starts),

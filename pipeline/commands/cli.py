@@ -253,8 +253,9 @@ def enter_checkout() -> None:
 
 def main() -> None:
     """Run the command; an error prints one line and exits 2 for wrong parameters, else 1."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see run.py
+    from pipeline.processes.environment import set_up_environment
+
+    set_up_environment()
     from melodac.errors import ConfigError, MelodacError
 
     try:

@@ -6,7 +6,6 @@ change from one run to the next.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,11 @@ import typer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "src")]
-os.environ.setdefault("DO_NOT_TRACK", "1")
 
 from melodac.errors import ConfigError, MelodacError  # noqa: E402  found through the line above
+from pipeline.processes.environment import set_up_environment  # noqa: E402
+
+set_up_environment()
 
 if TYPE_CHECKING:
     from melodac.codec_training.config import CodecTrainingConfig

@@ -3,12 +3,7 @@
 The schedules are those of the trainer; the time is measured on real windows of the index.
 """
 
-import torch
-
-from melodac.models.language_model import LanguageModel
 from melodac.tokens.store.header import StoreHeader
-from melodac.training.compute import Compute
-from melodac.training.data import UpdateReader
 from melodac.training.distributed import Ranks
 from melodac.training.planning.cost import PassTimes, RunShape, forecast_run, time_passes
 from melodac.training.planning.memory import memory_guard, say_what_needs_less
@@ -43,17 +38,17 @@ def plan(params: Params) -> list[str]:
         seed=params.train.seed,
     ).to(device)
     shape = describe_shape(model.config, pattern, data, params)
-    reader = UpdateReader(
-        data, pattern, config, text_bytes=model.config.text_bytes, ranks=Ranks(), device=device
-    )
+    # this one process forecasts a run of any number of processes
+    gradients = GradientAccumulator(model, pattern, data, config, ranks=Ranks())
     experiment = {**describe_run(model, dataset), "train": params.train.model_dump(mode="json")}
     found = forecast_run(
         shape,
         device=device,
         directory=name_run_directory("train", experiment),
-        times=_time(model, shape, reader, device),
+        times=_time(gradients, shape),
     )
-    table = schedule_table(config, data.window_frames, epoch_after=reader.order.epoch_after)
+    epoch_after = gradients.reader.order.epoch_after
+    table = schedule_table(config, data.window_frames, epoch_after=epoch_after)
     warnings = (
         *schedule_warnings(config),
         *found.warnings,
@@ -67,18 +62,14 @@ def plan(params: Params) -> list[str]:
     ]
 
 
-def _time(
-    model: LanguageModel, shape: RunShape, reader: UpdateReader, device: torch.device
-) -> PassTimes:
+def _time(gradients: GradientAccumulator, shape: RunShape) -> PassTimes:
     """Time passes in this one process; running out of memory raises the same error as training."""
-    compute = Compute(shape.config.compute, device)
-    gradients = GradientAccumulator(model, shape.config, ranks=Ranks(), compute=compute)
     guard = memory_guard(
         lambda: "a trial pass",
         lambda: say_what_needs_less(shape.memory._replace(world_size=1)),
     )
-    with guard, compute.active():
-        return time_passes(gradients, model, reader.read(1))
+    with guard, gradients.compute.active():
+        return time_passes(gradients)
 
 
 def _demo_warnings(params: Params, header: StoreHeader) -> list[str]:

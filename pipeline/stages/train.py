@@ -92,10 +92,7 @@ def _follow(trainer: Trainer, params: Params) -> Outcome:
         trainer.resume()
         announce_run(trainer, params)
         _audit(trainer)
-        trainer.callbacks = Callbacks(
-            should_stop=stop, generate_codes=probe_generator(trainer.pattern)
-        )
-        trainer.run()
+        trainer.run(Callbacks(should_stop=stop, generate_codes=probe_generator(trainer.pattern)))
         stop.raise_if_asked()
     return Outcome(counts={})
 
@@ -113,14 +110,15 @@ def _resume_and_run(
     ) as advance:
         watcher = RunWatcher(TrainLog(log_path, trainer.update), tracker, advance)
         _audit(trainer, watcher)
-        trainer.callbacks = Callbacks(
-            watcher.on_update,
-            watcher.on_validation,
-            stop,
-            watcher.on_event,
-            probe_generator(trainer.pattern),
+        return trainer.run(
+            Callbacks(
+                on_update=watcher.on_update,
+                on_validation=watcher.on_validation,
+                should_stop=stop,
+                on_event=watcher.on_event,
+                generate_codes=probe_generator(trainer.pattern),
+            )
         )
-        return trainer.run()
 
 
 def _audit(trainer: Trainer, watcher: RunWatcher | None = None) -> None:

@@ -106,11 +106,10 @@ def train(mode, seed, dataset, params):
         config=run.model_copy(update={"seed": seed}),
         directory=None,
         identity={},
-        callbacks=Callbacks(on_validation=validations.append),
     )
     if ":" not in mode:  # with LEASH=0, say, learned rows receive no gradient on purpose
         trainer.audit()
-    trainer.run()
+    trainer.run(Callbacks(on_validation=validations.append))
     best = min(validations, key=lambda found: found["loss"])
     return Run(
         mode,

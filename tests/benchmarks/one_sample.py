@@ -94,7 +94,6 @@ class Study:
             config=config,
             directory=None,
             identity={},
-            callbacks=Callbacks(on_update=self.hear, should_stop=self.look),
         )
 
     def hear(self, metrics):
@@ -188,7 +187,7 @@ def main():
             (THEIR_RATE, 0),
         ):
             study = Study(read_window(), build_study_config(rate, warmup))
-            study.trainer.run()
+            study.trainer.run(Callbacks(on_update=study.hear, should_stop=study.look))
             rows += study.rows
             write_table(rows)
     table = read_table()

@@ -25,7 +25,7 @@ from melodac.tokens.delay import build_pattern
 from melodac.training.data import Prefetcher, TrainingData
 from melodac.training.planning.estimates import count_training_flops
 from melodac.training.planning.memory import MemoryShape, estimate_memory
-from melodac.training.trainer import Trainer
+from melodac.training.trainer import Callbacks, Trainer
 from pipeline.params import load_params
 
 FRAMES, WINDOWS, CODEBOOKS = 256, 4, 9
@@ -83,13 +83,13 @@ class Taker:
 
     def __init__(self, size, name):
         self.trainer = build_trainer(size, name)
-        read = self.trainer.reader.read
+        read = self.trainer.gradients.reader.read
         depth = 1 if name == "prefetch" else 0
         self.ahead = Prefetcher(read, 1, self.trainer.config.updates, depth=depth)
 
     def take(self):
         started = time.process_time()
-        self.trainer._take_update(self.ahead.take(self.trainer.update + 1))
+        self.trainer._take_update(self.ahead.take(self.trainer.update + 1), Callbacks())
         return time.process_time() - started
 
 

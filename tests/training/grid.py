@@ -4,13 +4,11 @@ import shutil
 
 import numpy as np
 
-from melodac.models.config import LanguageModelConfig
-from melodac.models.language_model import LanguageModel
 from melodac.tokens.array import array_of_tracks
 from melodac.tokens.delay import build_pattern
 from melodac.training.data import TrainingData
-from melodac.training.seeding import seeded
-from melodac.training.trainer import Callbacks, Trainer
+from melodac.training.trainer import Callbacks
+from tests.tiny import TinyTrainer, tiny_model
 
 PLAIN = {}
 EVERYTHING_DRAWN = {
@@ -59,25 +57,8 @@ def build_data():
 
 def build_run(config, directory, **callbacks):
     """A fresh trainer of a config in a folder, on a model that reads texts if the config does."""
-    reads_text = config.condition == "tags"
-    shape = LanguageModelConfig(
-        num_codebooks=2,
-        dim=16,
-        num_layers=1,
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=8,
-        ff_dim=32,
-        dropout=config.dropout,
-        rope_base=10_000.0,
-        memory_dim=8 if reads_text else 0,
-        text_bytes=32 if reads_text else 0,
-        text_layers=1 if reads_text else 0,
-    )
-    with seeded(0, "initialisation"):
-        model = LanguageModel(shape)
-    return Trainer(
-        model,
+    return TinyTrainer(
+        tiny_model(config.dropout, text_bytes=32 if config.condition == "tags" else 0),
         build_pattern((0, 1), 2),
         build_data(),
         config=config,

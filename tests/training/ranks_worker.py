@@ -119,15 +119,16 @@ def train(task: Task, rank: int, heard: Heard) -> None:
         directory=directory,
         identity=task.identities.get(rank, identity),
         ranks=Ranks.current(task.sharding),
-        callbacks=Callbacks(
+    )
+    trainer.resume()
+    trainer.run(
+        Callbacks(
             on_update=heard.updates.append,
             on_validation=heard.validations.append,
             on_event=heard.events.append,
             should_stop=should_stop,
-        ),
+        )
     )
-    trainer.resume()
-    trainer.run()
 
 
 def answer_all(ranks: Ranks, answers: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def test_gradients_in_parts_are_those_of_one_large_batch(build_trainer, changes)
     for update in (1, 5, 10):
         for trainer in (whole, cut):
             trainer.state.optimizer.zero_grad()
-            trainer._taker._gradients.take(update, trainer.reader.read(update))
+            trainer.gradients.take(update, trainer.gradients.reader.read(update))
         for (name, one), other in zip(
             whole.state.model.named_parameters(), cut.state.model.parameters(), strict=True
         ):
@@ -70,7 +70,9 @@ def test_gradients_in_parts_are_those_of_one_large_batch(build_trainer, changes)
 def test_parts_of_an_update_do_hold_unequal_numbers_of_cells(build_trainer):
     trainer = build_trainer(micro_batch=1)
     counted = [
-        int(part.counted.sum()) for u in range(1, 13) for part in trainer.reader.read(u).parts
+        int(part.counted.sum())
+        for u in range(1, 13)
+        for part in trainer.gradients.reader.read(u).parts
     ]
     assert len(set(counted)) > 1
 
@@ -134,10 +136,10 @@ def test_each_stage_trains_on_windows_of_its_length(build_trainer):
     trainer = build_trainer(context=STAGES, delay=(0, 3))
     frames = 0
     for update in range(1, 13):
-        read = trainer.reader.read(update)
+        read = trainer.gradients.reader.read(update)
         expected = context_frames_at(update, trainer.config, 8)
         assert {part.sequence.shape[-1] for part in read.parts} == {expected + 3}
-        frames += int(trainer.reader.order.take(update).table.num_frames.sum())
+        frames += int(trainer.gradients.reader.order.take(update).table.num_frames.sum())
     trainer.run()
     assert trainer.updates[-1]["num_frames"] == frames
 

@@ -127,9 +127,9 @@ def test_a_collapse_stops_own_codes_for_good(build, tmp_path):
     assert len(said) == 1
     assert "none of its own codes" in said[0]
     resumed = build(tmp_path, plays=monotonous, **changes)
-    assert resumed.corruption.reads_own_codes
+    assert resumed.gradients.corruption.reads_own_codes
     resumed.resume()
-    assert not resumed.corruption.reads_own_codes
+    assert not resumed.gradients.corruption.reads_own_codes
 
 
 def test_too_few_held_out_cells_are_said_and_not_judged(build):

@@ -143,14 +143,14 @@ def test_a_run_of_20_updates_ends_at_the_same_loss(build_trainer, compute, bound
 
 def test_overflow_of_fp16_is_skipped_and_never_rolls_back(build_trainer):
     trainer = build_trainer(updates=UPDATES, compute={"precision": "fp16"})
-    trainer.compute._scale.scale = 2.0**28
+    trainer.gradients.compute._scale.scale = 2.0**28
     trainer.run()
     skipped = [line["update"] for line in trainer.updates if line["is_skipped"]]
     assert len(skipped) > trainer.config.stability.max_skips_in_a_row
     assert skipped[:4] == [1, 2, 3, 4]
     assert {event.name for event in trainer.events} == {"skip"}
     assert all("overflows at loss scale" in event.reason for event in trainer.events)
-    assert trainer.compute.loss_scale == 2.0 ** (28 - len(skipped))
+    assert trainer.gradients.compute.loss_scale == 2.0 ** (28 - len(skipped))
     assert len(skipped) < UPDATES
 
 
@@ -158,13 +158,13 @@ def test_the_loss_scale_is_resumed_to_the_bit(build_trainer, tmp_path):
     straight = build_trainer(compute={"precision": "fp16"})
     stopped = build_trainer(tmp_path, stop_at=5, compute={"precision": "fp16"})
     for trainer in (straight, stopped):
-        trainer.compute._scale.scale = 2.0**36
+        trainer.gradients.compute._scale.scale = 2.0**36
         trainer.run()
     resumed = build_trainer(tmp_path, compute={"precision": "fp16"})
     resumed.resume()
-    assert resumed.compute.state() == stopped.compute.state()
+    assert resumed.gradients.compute.state() == stopped.gradients.compute.state()
     resumed.run()
-    assert resumed.compute.state() == straight.compute.state()
+    assert resumed.gradients.compute.state() == straight.gradients.compute.state()
     for one, other in zip(
         straight.state.model.parameters(), resumed.state.model.parameters(), strict=True
     ):

@@ -5,8 +5,6 @@ import pytest
 import torch
 
 from melodac.models.condition import encode_texts
-from melodac.models.config import LanguageModelConfig
-from melodac.models.language_model import LanguageModel
 from melodac.sampling.generate import generate
 from melodac.sampling.guidance import Guided
 from melodac.sampling.logits import SamplingSettings
@@ -15,9 +13,8 @@ from melodac.tokens.delay import build_pattern
 from melodac.tokens.windows import evaluation_windows
 from melodac.training.data import TrainingData
 from melodac.training.loss import score_windows, total_loss
-from melodac.training.seeding import seeded
-from melodac.training.trainer import Callbacks, Trainer
-from tests.tiny import FRAMES, NUM_CODEBOOKS, change_config
+from melodac.training.trainer import Callbacks
+from tests.tiny import FRAMES, NUM_CODEBOOKS, TinyTrainer, change_config, tiny_model
 
 PATTERN = build_pattern((0, 1), NUM_CODEBOOKS)
 TAGS = (("low", "soft"), ("high", "loud"), ("low", "soft"), ("high", "loud"))
@@ -48,24 +45,11 @@ def build_reader(train_config):
             "tag_dropout": 0.2, "dropout": 0.0, "schedule": "constant",
         }  # fmt: skip
         config = change_config(train_config, given | changes)
-        shape = LanguageModelConfig(
-            num_codebooks=NUM_CODEBOOKS,
-            dim=16,
-            num_layers=1,
-            num_heads=2,
-            num_kv_heads=1,
-            head_dim=8,
-            ff_dim=32,
-            dropout=config.dropout,
-            rope_base=10_000.0,
-            **({"memory_dim": 8, "text_layers": 1, "text_bytes": text_bytes} if text_bytes else {}),
-        )
-        with seeded(0, "initialisation"):
-            model = LanguageModel(shape)
+        model = tiny_model(config.dropout, text_bytes=text_bytes)
         data = TrainingData(
             tracks_of(TAGS, 1), tracks_of(TAGS, 2), FRAMES, train_tags=tags, validation_tags=tags
         )
-        trainer = Trainer(
+        trainer = TinyTrainer(
             model, PATTERN, data, config=config, directory=directory, identity={"data": "x"}
         )
         if stop_at is not None:
@@ -130,7 +114,7 @@ def test_accumulation_reads_the_same_tags(build_reader):
     found = []
     for micro_batch in (4, 1):
         trainer = build_reader(micro_batch=micro_batch, updates=3)
-        texts = [part.condition.text for part in trainer.reader.read(2).parts]
+        texts = [part.condition.text for part in trainer.gradients.reader.read(2).parts]
         width = max(text.shape[1] for text in texts)
         padded = [
             torch.nn.functional.pad(text, (0, width - text.shape[1]), value=256) for text in texts

@@ -186,10 +186,10 @@ def test_a_run_that_keeps_nothing_cannot_go_back_and_says_so(build_trainer, monk
 def test_an_overflow_of_float16_only_halves_the_scale(build_trainer, monkeypatch):
     install(monkeypatch, {4: "one inf", 5: "one inf", 6: "one inf", 7: "one inf"})
     trainer = build_trainer(compute={"precision": "fp16"}, dropout=0.0)
-    before = trainer.compute.loss_scale
+    before = trainer.gradients.compute.loss_scale
     trainer.run()
     assert refused(trainer) == [4, 5, 6, 7]
-    assert trainer.compute.loss_scale == before / 16
+    assert trainer.gradients.compute.loss_scale == before / 16
     assert trainer.stability.rollbacks == 0
     assert trainer.stability.skip_frac == 0.0
 

@@ -57,7 +57,7 @@ def test_training_and_evaluation_count_the_same_cells(build_trainer, data):
         trainer.state.model,
         trainer.pattern,
         data.train,
-        trainer.reader.order.take(1).table,
+        trainer.gradients.reader.order.take(1).table,
         frames=data.window_frames,
         windows_per_batch=3,
     )

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from melodac.training.checkpoint import latest_checkpoint
+from melodac.training.trainer import Callbacks
 from pipeline.experiment.train_log import TrainLog, read_log
 from tests.tiny import change_config
 from tests.training.grid import CONFIGS, build_run, disturb, essence, last_bytes
@@ -24,7 +25,7 @@ def run_in_child(config, directory, log_path):
     trainer = build_run(config, directory)
     trainer.resume()
     log = TrainLog(log_path, trainer.update)
-    trainer.callbacks = trainer.callbacks.__class__(
+    trainer.callbacks = Callbacks(
         on_update=lambda line: log.write("train", line),
         on_validation=lambda line: log.write("validation", line),
         on_event=lambda event: log.write("event", event.line()),

@@ -60,7 +60,9 @@ def test_accumulation_equals_one_large_batch(build_trainer, micro_batch):
 
 def test_parts_of_an_update_do_hold_unequal_numbers_of_cells(build_trainer):
     trainer = build_trainer()
-    parts = [part for update in range(1, 13) for part in trainer.reader.read(update).parts]
+    parts = [
+        part for update in range(1, 13) for part in trainer.gradients.reader.read(update).parts
+    ]
     counted = {int(part.counted.sum()) for part in parts}
     assert len(counted) > 1
 
@@ -68,7 +70,7 @@ def test_parts_of_an_update_do_hold_unequal_numbers_of_cells(build_trainer):
 def test_logged_loss_is_the_loss_of_the_update(build_trainer):
     trainer = build_trainer(stop_at=1, dropout=0.0)
     sums, counts = 0.0, 0
-    for part in trainer.reader.read(trainer.update + 1).parts:
+    for part in trainer.gradients.reader.read(trainer.update + 1).parts:
         nats, cells = per_codebook_loss(
             trainer.state.model(part.sequence), part.sequence, part.counted
         )
@@ -85,7 +87,7 @@ def test_logged_loss_is_the_loss_of_the_update(build_trainer):
 def test_special_tokens_are_never_targets(build_trainer):
     trainer = build_trainer(delay=(0, 3))
     for trainer.state.update in range(12):
-        for part in trainer.reader.read(trainer.update + 1).parts:
+        for part in trainer.gradients.reader.read(trainer.update + 1).parts:
             assert (part.sequence[~part.counted] >= 1024).any()
             assert (part.sequence[part.counted] < 1024).all()
 

@@ -176,17 +176,15 @@ def run_overfit(
         config=train,
         directory=None,
         identity={},
-        callbacks=Callbacks(
-            on_update=hear, should_stop=watch.is_memorised, on_event=refusals.append
-        ),
     )
+    callbacks = Callbacks(on_update=hear, should_stop=watch.is_memorised, on_event=refusals.append)
     audit = trainer.audit()
     # drawn with the gate's seed, so that it does not depend on that of the run
     real_config = real.config.model_copy(update={"seed": config.seed})
     first_real = take_first_gradients(model, pattern, real.data, real_config)
     first_gate = take_first_gradients(model, pattern, windows, train)
     try:
-        trainer.run()
+        trainer.run(callbacks)
         stopped = None
     except DivergenceError:
         stopped = refusals[-1]  # refused updates change no weight, so the rest can be measured

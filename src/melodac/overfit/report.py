@@ -18,7 +18,6 @@ from torch import nn
 from melodac.models.language_model import LanguageModel
 from melodac.overfit.free_runs import Departure, FreeRuns
 from melodac.tokens.delay import DelayPattern
-from melodac.training.compute import Compute
 from melodac.training.config import OverfitConfig, TrainConfig
 from melodac.training.data import TrainingData, UpdateInput, UpdateReader
 from melodac.training.distributed import Ranks
@@ -74,17 +73,12 @@ def take_first_gradients(
         data: Data of the run.
         config: Config of the run whose update it is, its dropout included.
     """
-    device = next(model.parameters()).device
-    ranks, compute = Ranks.current(), Compute(config.compute, device)
-    text_bytes = model.config.text_bytes
-    reader = UpdateReader(data, pattern, config, text_bytes=text_bytes, ranks=ranks, device=device)
-    taker = GradientAccumulator(model, config, ranks=ranks, compute=compute)
-    update, read = _choose_update(
-        reader, min(config.updates, _UPDATES_SEARCHED if text_bytes else 1)
-    )
+    gradients = GradientAccumulator(model, pattern, data, config, ranks=Ranks.current())
+    searched = _UPDATES_SEARCHED if model.config.text_bytes else 1
+    update, read = _choose_update(gradients.reader, min(config.updates, searched))
     model.zero_grad()
-    with compute.active(), _dropout(model, config.dropout):
-        taker.take(update, read)
+    with gradients.compute.active(), _dropout(model, config.dropout):
+        gradients.take(update, read)
     norms = gradient_norms(model)
     model.zero_grad()
     return FirstGradients(norms, _has_text(read))

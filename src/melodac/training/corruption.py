@@ -91,7 +91,7 @@ class Corruption:
         """
         if "are_own_codes_stopped" not in state:
             raise CheckpointMismatchError(
-                "the checkpoint's memory of corruption lacks are_own_codes_stopped: another "
+                "the corruption state of the checkpoint lacks are_own_codes_stopped: another "
                 "version wrote it, start the run anew"
             )
         self._are_own_codes_stopped = bool(state["are_own_codes_stopped"])

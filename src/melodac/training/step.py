@@ -20,10 +20,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from melodac.models.language_model import LanguageModel
+from melodac.tokens.delay import DelayPattern
 from melodac.training.compute import Compute
 from melodac.training.config import TrainConfig
 from melodac.training.corruption import Corruption
-from melodac.training.data import UpdateInput, UpdateReader
+from melodac.training.data import TrainingData, UpdateInput, UpdateReader
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event, Metrics, spell_finite
 from melodac.training.guards.stability import Judgement, StabilityController
@@ -42,51 +43,70 @@ class LossSums(NamedTuple):
 
 
 class GradientAccumulator:
-    """Gradient accumulation: forward and backward passes over the parts of an update."""
+    """Gradient accumulation: reads an update and runs its parts forward and backward.
+
+    The trainer, the forecast of a run and the gate's comparison of gradients all use this assembly
+    of windows, corruption, model, objective and precision.
+    """
 
     def __init__(
-        self, model: LanguageModel, config: TrainConfig, *, ranks: Ranks, compute: Compute
+        self,
+        model: LanguageModel,
+        pattern: DelayPattern,
+        data: TrainingData,
+        config: TrainConfig,
+        *,
+        ranks: Ranks,
     ) -> None:
         """Wrap the model for the processes and the compute settings of a run.
 
         Args:
             model: Model in training; fsdp shards it in place.
+            pattern: Delay pattern of the codes.
+            data: Data of the run.
             config: Config of the run.
             ranks: Processes that share an update.
-            compute: Precision and execution of the passes.
         """
-        self._model = model
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.compute = Compute(config.compute, self.device)
+        self.corruption = Corruption(config.corruption, config.seed)
+        self.reader = UpdateReader(
+            data,
+            pattern,
+            config,
+            text_bytes=model.config.text_bytes,
+            ranks=ranks,
+            device=self.device,
+        )
         self._config = config
         self._ranks = ranks
-        self._compute = compute
-        self._device = next(model.parameters()).device
-        self._wrapped: nn.Module = ranks.wrap(model)
-        self._forward = compute.prepare(self._wrapped)
         self._objective = Objective(config.objective, model.config.num_codebooks)
-        self.corruption = Corruption(config.corruption, config.seed)
+        self._wrapped: nn.Module = ranks.wrap(model)
+        self._forward = self.compute.prepare(self._wrapped)
 
     def take(self, update: int, data: UpdateInput) -> LossSums:
         """Accumulate the gradients of an update; the weights must have none before."""
         nats: list[Tensor] = []
         counts: list[Tensor] = []
         normaliser = self._objective.normaliser(data.num_frames)
-        self._model.train()
+        self.model.train()
         for part in data.parts:
             is_last = part is data.parts[-1]
-            with self._compute.autocast():
-                read = self.corruption.inputs(self._model, part, update=update)
+            with self.compute.autocast():
+                read = self.corruption.inputs(self.model, part, update=update)
             with (
-                seeded(self._config.seed, "dropout", update, part.index, device=self._device),
+                seeded(self._config.seed, "dropout", update, part.index, device=self.device),
                 self._ranks.accumulating(self._wrapped, is_last=is_last),
             ):
                 # logits have no name here, so they are freed as soon as the backward pass allows
                 measured = self._objective.measure(
                     self._forward(read, part.condition), part.sequence, part.counted, update=update
                 )
-                self._compute.backward(measured.objective / normaliser)
+                self.compute.backward(measured.objective / normaliser)
             nats.append(measured.nats.detach())
             counts.append(measured.counts)
-        self._compute.unscale(self._model)
+        self.compute.unscale(self.model)
         return LossSums(
             self._ranks.sum(torch.stack(nats).sum(dim=0)),
             self._ranks.sum(torch.stack(counts).sum(dim=0)),
@@ -103,7 +123,7 @@ class GradientAccumulator:
 
     def _gradients(self) -> list[tuple[Tensor, Tensor]]:
         return [
-            (weight, weight.grad) for weight in self._model.parameters() if weight.grad is not None
+            (weight, weight.grad) for weight in self.model.parameters() if weight.grad is not None
         ]
 
 
@@ -131,19 +151,16 @@ class UpdateStep:
     def __init__(
         self,
         state: TrainState,
-        reader: UpdateReader,
         gradients: GradientAccumulator,
-        *,
         stability: StabilityController,
-        compute: Compute,
         config: TrainConfig,
     ) -> None:
         """Assemble the parts of an update; all of them belong to the trainer."""
         self._state = state
-        self._reader = reader
         self._gradients = gradients
+        self._reader = gradients.reader
+        self._compute = gradients.compute
         self._stability = stability
-        self._compute = compute
         self._config = config
 
     def take(self, update: int, read: UpdateInput) -> UpdateResult:

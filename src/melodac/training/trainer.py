@@ -14,13 +14,12 @@ from melodac.errors import AuditError, ConfigError
 from melodac.models.language_model import LanguageModel
 from melodac.tokens.delay import DelayPattern
 from melodac.training.checkpoint import check_identity, latest_checkpoint
-from melodac.training.compute import Compute
 from melodac.training.config import TrainConfig
-from melodac.training.data import Prefetcher, TrainingData, UpdateInput, UpdateReader
+from melodac.training.data import Prefetcher, TrainingData, UpdateInput
 from melodac.training.distributed import Ranks
 from melodac.training.events import Event, Metrics
 from melodac.training.guards.collapse import CollapseMonitor
-from melodac.training.guards.stability import StabilityController, divergence
+from melodac.training.guards.stability import Judgement, StabilityController, divergence
 from melodac.training.guards.start import audit_start
 from melodac.training.guards.variety import GenerateCodes
 from melodac.training.optimizer import ExponentialAverage
@@ -33,7 +32,7 @@ from melodac.training.state import (
     describe_identity,
     hash_identity,
 )
-from melodac.training.step import GradientAccumulator, UpdateResult, UpdateStep
+from melodac.training.step import GradientAccumulator, UpdateStep
 from melodac.training.validation import Validator
 
 
@@ -71,7 +70,6 @@ class Trainer:
         config: TrainConfig,
         directory: Path | None,
         identity: Mapping[str, Any],
-        callbacks: Callbacks = Callbacks(),
         ranks: Ranks | None = None,
     ) -> None:
         """Set up update 0; `resume` then continues from the newest checkpoint.
@@ -84,7 +82,6 @@ class Trainer:
             directory: Folder of the run's state: `checkpoints/` and `best/`; None keeps nothing.
             identity: Further fields that must match to resume a checkpoint, as JSON values: codec,
                 fingerprint of the data, code version. Model, delay and config are added here.
-            callbacks: Functions of the caller.
             ranks: Processes that share each update; by default those of `torch.distributed`, each
                 with a whole model.
 
@@ -100,24 +97,13 @@ class Trainer:
         self.data = data
         self.config = config
         self.directory = directory
-        self.callbacks = callbacks
         self.identity = describe_identity(identity, model, pattern, data=data, config=config)
-        device = next(model.parameters()).device
         self.ranks = ranks or Ranks.current()
-        self.compute = Compute(config.compute, device)
         self.stability = StabilityController(config.stability, clip_norm=config.clip_norm)
         self.monitor = CollapseMonitor(config.collapse)
-        self.reader = UpdateReader(
-            data,
-            pattern,
-            config,
-            text_bytes=model.config.text_bytes,
-            ranks=self.ranks,
-            device=device,
-        )
         # copied before fsdp shards the model, then sharded in the same way
         average = ExponentialAverage(model, config.ema_decay)
-        self._gradients = GradientAccumulator(model, config, ranks=self.ranks, compute=self.compute)
+        self.gradients = GradientAccumulator(model, pattern, data, config, ranks=self.ranks)
         self.ranks.wrap(average.model)
         self.state = TrainState(
             model,
@@ -126,20 +112,12 @@ class Trainer:
             memories={
                 "stability": self.stability,
                 "collapse": self.monitor,
-                "corruption": self._gradients.corruption,
-                "compute": self.compute,
+                "corruption": self.gradients.corruption,
+                "compute": self.gradients.compute,
             },
             ranks=self.ranks,
         )
-        self.corruption = self._gradients.corruption
-        self._taker = UpdateStep(
-            self.state,
-            self.reader,
-            self._gradients,
-            stability=self.stability,
-            compute=self.compute,
-            config=config,
-        )
+        self._step = UpdateStep(self.state, self.gradients, self.stability, config)
 
     @property
     def update(self) -> int:
@@ -149,7 +127,7 @@ class Trainer:
     @property
     def epoch(self) -> float:
         """Passes over the training windows done so far."""
-        return self.reader.order.epoch_after(self.update)
+        return self.gradients.reader.order.epoch_after(self.update)
 
     def resume(self) -> tuple[str, ...]:
         """Continue from the newest valid checkpoint, if there is one.
@@ -177,7 +155,7 @@ class Trainer:
             AuditError: If anything is wrong with the start, which training would only hide.
         """
         with self.ranks.whole(self.state.model) as model:
-            parts = self.reader.read(1).parts
+            parts = self.gradients.reader.read(1).parts
             report = self.ranks.from_first(lambda: audit_start(model, parts, self.pattern))
         if report.problems:
             raise AuditError(
@@ -190,39 +168,41 @@ class Trainer:
         """Time the passes of an update; no weight changes."""
         with (
             memory_guard(lambda: "a trial pass", self._say_what_needs_less),
-            self.compute.active(),
+            self.gradients.compute.active(),
         ):
-            return time_passes(self._gradients, self.state.model, self.reader.read(1))
+            return time_passes(self.gradients)
 
-    def run(self) -> TrainResult:
+    def run(self, callbacks: Callbacks = Callbacks()) -> TrainResult:
         """Train up to the last update, or until the caller stops the run.
 
         Updates with an unsound loss or gradient are refused before they change a weight. A run that
         cannot recover raises `DivergenceError`, one with output collapse `CollapseError`.
         """
+        reader = self.gradients.reader
         validator = Validator(
             self.data,
             self.pattern,
             windows_per_batch=self.config.micro_batch,
-            monitor=self.monitor,
-            corruption=self.corruption,
-            generate_codes=self.callbacks.generate_codes,
+            probe_windows=self.config.collapse.probe_windows,
+            generate_codes=callbacks.generate_codes,
             ranks=self.ranks,
         )
         with (
             memory_guard(lambda: f"update {self.update + 1}", self._say_what_needs_less),
-            self.compute.active(),
-            Prefetcher(self.reader.read, self.update + 1, self.config.updates) as ahead,
+            self.gradients.compute.active(),
+            Prefetcher(reader.read, self.update + 1, self.config.updates) as ahead,
         ):
             # a run resumed from a checkpoint after output collapse ends here
             self.monitor.refuse(is_last=self._is_complete)
             if self.update == 0:
-                validator.begin(self.state.average.model)
+                start = validator.probe(self.state.average.model)
+                if start is not None:
+                    self.monitor.remember_start(start)
                 self._save()
-            while self._goes_on():
-                self._take_update(ahead.take(self.update + 1))
+            while not self.ranks.any(self._is_complete or callbacks.should_stop()):
+                self._take_update(ahead.take(self.update + 1), callbacks)
                 if self._is_complete or self.update % self.config.validate_every == 0:
-                    self._validate(validator)
+                    self._validate(validator, callbacks)
                 # broken weights are not saved: the next loss shows them and the run rolls back
                 if self.update % self.config.checkpoint_every == 0 and self.state.is_finite:
                     self._save()
@@ -240,39 +220,42 @@ class Trainer:
     def _is_complete(self) -> bool:
         return self.update == self.config.updates
 
-    def _goes_on(self) -> bool:
-        return not self.ranks.any(self._is_complete or self.callbacks.should_stop())
+    def _take_update(self, read: UpdateInput, callbacks: Callbacks) -> None:
+        result = self._step.take(self.update + 1, read)
+        callbacks.on_update(result.metrics)
+        for event in result.events:
+            callbacks.on_event(event)
+        if result.judgement.verdict in {"roll_back", "stop"}:
+            callbacks.on_event(self._roll_back(result.judgement))
 
-    def _take_update(self, read: UpdateInput) -> None:
-        taken = self._taker.take(self.update + 1, read)
-        self.callbacks.on_update(taken.metrics)
-        for event in taken.events:
-            self.callbacks.on_event(event)
-        if taken.judgement.verdict in {"roll_back", "stop"}:
-            self._go_back(taken)
-
-    def _go_back(self, taken: UpdateResult) -> None:
-        if taken.judgement.verdict == "stop" or self.directory is None:
-            raise divergence(
-                self.update, taken.judgement.reason, rollbacks=self.stability.rollbacks
-            )
+    def _roll_back(self, judgement: Judgement) -> Event:
+        if judgement.verdict == "stop" or self.directory is None:
+            raise divergence(self.update, judgement.reason, rollbacks=self.stability.rollbacks)
         checkpoint = choose_rollback(
             self.directory / "checkpoints", below=self.stability.rollback_below
         )
         self.state.restore_weights(checkpoint)
-        self.callbacks.on_event(self.stability.rolled_back(self.update, to=checkpoint.update))
+        return self.stability.rolled_back(self.update, to=checkpoint.update)
 
-    def _validate(self, validator: Validator) -> None:
+    def _validate(self, validator: Validator, callbacks: Callbacks) -> None:
         found = validator.validate(self.state.average.model, self.update)
         is_best = self.state.best is None or found.loss < self.state.best.loss
         if is_best:
             self.state.best = Best(self.update, found.loss)
             if self.directory is not None:
                 self.state.save_best(self.directory / "best", self.identity)
-        seen = self.reader.order.coverage_after(self.update)._asdict()
-        self.callbacks.on_validation({**found.metrics, **seen, "is_best": is_best})
-        for event in found.events:
-            self.callbacks.on_event(event)
+        metrics, events = found.metrics, []
+        if found.probe is not None:
+            report = self.monitor.judge(found.probe)
+            metrics |= report.line
+            events = [finding.event(self.update) for finding in report.findings]
+        corruption = self.gradients.corruption
+        if events and corruption.reads_own_codes:
+            events.append(corruption.stop_own_codes(self.update))
+        coverage = self.gradients.reader.order.coverage_after(self.update)
+        callbacks.on_validation({**metrics, **coverage._asdict(), "is_best": is_best})
+        for event in events:
+            callbacks.on_event(event)
         if self.monitor.failure(is_last=self._is_complete) is not None:
             self._save()
             self.monitor.refuse(is_last=self._is_complete)

@@ -15,22 +15,27 @@ from melodac.models.language_model import LanguageModel
 from melodac.tokens.batches import read_batch
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.windows import evaluation_windows
-from melodac.training.corruption import Corruption
 from melodac.training.data import TrainingData
 from melodac.training.distributed import Ranks
-from melodac.training.events import Event, Metrics
-from melodac.training.guards.collapse import CollapseMonitor
-from melodac.training.guards.variety import CollapseMetrics, GenerateCodes, choose_probe
+from melodac.training.events import Metrics
+from melodac.training.guards.variety import (
+    CollapseMetrics,
+    GenerateCodes,
+    choose_probe,
+    probe_model,
+)
 from melodac.training.loss import codebook_means, conditions_of, score_windows, total_loss
 from melodac.training.step import per_codebook
 
 
-class Validated(NamedTuple):
+class Validation(NamedTuple):
     """Result of one validation."""
 
     loss: float
+    """Mean over all held-out cells, in nats per code."""
     metrics: Metrics
-    events: list[Event]
+    probe: CollapseMetrics | None
+    """Signs of output collapse; None if they are not measured."""
 
 
 class Validator:
@@ -42,8 +47,7 @@ class Validator:
         pattern: DelayPattern,
         *,
         windows_per_batch: int,
-        monitor: CollapseMonitor,
-        corruption: Corruption,
+        probe_windows: int,
         generate_codes: GenerateCodes | None,
         ranks: Ranks,
     ) -> None:
@@ -53,31 +57,27 @@ class Validator:
             data: Data of the run, whose validation split is used.
             pattern: Delay pattern of the codes.
             windows_per_batch: Windows in memory at once; changes no result.
-            monitor: Judges collapse.
-            corruption: Stopped from reading the model's own codes once there is collapse.
+            probe_windows: Windows on which signs of collapse are measured; 0 measures none.
             generate_codes: Generates from the model; without it collapse is not measured.
             ranks: Processes of the run.
         """
         self._data = data
         self._pattern = pattern
         self._windows_per_batch = windows_per_batch
-        self._monitor = monitor
-        self._corruption = corruption
+        self._probe_windows = probe_windows
         self._generate_codes = generate_codes
         self._ranks = ranks
         self._windows = evaluation_windows(
             [int(n) for n in data.validation.lengths], data.window_frames
         )
 
-    def begin(self, model: LanguageModel) -> None:
-        """Record the attention of an untrained model, with which later attention is compared."""
+    def probe(self, model: LanguageModel) -> CollapseMetrics | None:
+        """Measure signs of output collapse alone; None if they are not measured."""
         with self._ranks.whole(model) as whole:
-            seen = self._look(whole)
-        if seen is not None:
-            self._monitor.remember_start(seen)
+            return self._probe(whole)
 
-    def validate(self, model: LanguageModel, update: int) -> Validated:
-        """Score every held-out frame and look for output collapse.
+    def validate(self, model: LanguageModel, update: int) -> Validation:
+        """Score every held-out frame and measure signs of output collapse.
 
         Raises:
             NonFiniteError: If the loss is not finite.
@@ -90,18 +90,13 @@ class Validator:
                     f"validation after update {update} has loss {loss}: the averaged weights have "
                     "diverged, lower train.learning_rate"
                 )
-            seen = self._look(whole)
+            probe = self._probe(whole)
         metrics: Metrics = {
             "update": update,
             "loss": loss,
             **per_codebook("loss", codebook_means(nats, counts)),
         }
-        if seen is None:
-            return Validated(loss, metrics, [])
-        events = [finding.event(update) for finding in self._monitor.judge(seen)]
-        if events and self._corruption.reads_own_codes:
-            events.append(self._corruption.stop_own_codes(update))
-        return Validated(loss, metrics | self._monitor.line(seen), events)
+        return Validation(loss, metrics, probe)
 
     def _score(self, model: LanguageModel) -> tuple[Float64[Tensor, " K"], Int64[Tensor, " K"]]:
         own = self._windows.take(np.array(self._ranks.deal(len(self._windows)), dtype=np.int64))
@@ -119,19 +114,19 @@ class Validator:
             self._ranks.sum(scores.counts.sum(dim=0)),
         )
 
-    def _look(self, model: LanguageModel) -> CollapseMetrics | None:
+    def _probe(self, model: LanguageModel) -> CollapseMetrics | None:
         """Measure the probe windows on the first process and share the result with all."""
-        count, generate_codes = self._monitor.config.probe_windows, self._generate_codes
-        if not count or generate_codes is None:
+        generate_codes = self._generate_codes
+        if not self._probe_windows or generate_codes is None:
             return None
-        windows = choose_probe(self._windows, count)
+        windows = choose_probe(self._windows, self._probe_windows)
         probe = read_batch(
             self._data.validation, windows, self._data.window_frames, self._pattern.max_delay
         )
         device = next(model.parameters()).device
         condition = conditions_of(model, self._data.validation_tags, windows, device)
         return self._ranks.from_first(
-            lambda: self._monitor.measure(
+            lambda: probe_model(
                 model, self._pattern, probe, generate_codes=generate_codes, condition=condition
             )
         )

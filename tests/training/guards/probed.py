@@ -8,6 +8,7 @@ from melodac.tokens.batches import Batch
 from melodac.tokens.delay import build_pattern
 from melodac.training.config import CollapseConfig
 from melodac.training.guards.collapse import CollapseMonitor
+from melodac.training.guards.variety import probe_model
 from melodac.training.seeding import seeded
 
 K, FRAMES = 2, 100
@@ -59,14 +60,13 @@ def one_code(model, num_items, num_frames):
     return torch.full((num_items, K, num_frames), 5)
 
 
-def look(model, probe=None, generate_codes=any_codes, monitor=None):
-    monitor = monitor or build_monitor()
-    return monitor.measure(model, PATTERN, probe or build_probe(), generate_codes=generate_codes)
+def look(model, probe=None, generate_codes=any_codes):
+    return probe_model(model, PATTERN, probe or build_probe(), generate_codes=generate_codes)
 
 
 def start(model):
     monitor = build_monitor()
-    monitor.remember_start(look(model, monitor=monitor))
+    monitor.remember_start(look(model))
     return monitor
 
 

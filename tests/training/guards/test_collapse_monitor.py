@@ -92,14 +92,16 @@ def test_what_was_found_and_the_start_survive_a_resume(model):
     resumed.restore(json.loads(json.dumps(monitor.state())))
     assert resumed.state() == monitor.state()
     assert resumed.failure(is_last=True) == monitor.failure(is_last=True)
-    assert resumed.unjudged(look(model)) == ()
+    assert resumed.judge(look(model)).unjudged == ()
 
 
 @pytest.mark.parametrize("lost", ["initial_attention", "found"])
 def test_a_checkpoint_that_forgot_is_refused(lost):
     state = build_monitor().state()
     del state[lost]
-    with pytest.raises(CheckpointMismatchError, match=f"memory of collapse lacks {lost}"):
+    with pytest.raises(
+        CheckpointMismatchError, match=f"collapse state of the checkpoint lacks {lost}"
+    ):
         build_monitor().restore(state)
 
 
@@ -125,10 +127,10 @@ def test_what_ends_a_run_is_raised(model):
 def test_the_log_holds_the_attention_of_the_start_and_what_is_not_judged(model):
     monitor = build_monitor()
     metrics = look(model)
-    assert monitor.line(metrics)["num_unjudged"] == 2
-    assert "update 0 is not known" in monitor.line(metrics)["why_unjudged"]
+    assert monitor.judge(metrics).line["num_unjudged"] == 2
+    assert "update 0 is not known" in monitor.judge(metrics).line["why_unjudged"]
     monitor.remember_start(metrics)
-    line = monitor.line(metrics)
+    line = monitor.judge(metrics).line
     assert line["attention_start_l1"] == line["attention_entropy_l1"]
     assert line["num_unjudged"] == 0
     assert "why_unjudged" not in line

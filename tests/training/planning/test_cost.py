@@ -6,8 +6,6 @@ import torch
 from melodac.errors import OutputError
 from melodac.models.config import build_config, count_parameters
 from melodac.tokens.delay import build_pattern
-from melodac.training.compute import Compute
-from melodac.training.distributed import Ranks
 from melodac.training.planning import cost as preflight
 from melodac.training.planning.cost import (
     PassTimes,
@@ -18,7 +16,6 @@ from melodac.training.planning.cost import (
     forecast_run,
     time_passes,
 )
-from melodac.training.step import GradientAccumulator
 from tests.tiny import change_config
 
 CPU = torch.device("cpu")
@@ -39,14 +36,11 @@ def shape(train_config):
     return build
 
 
-def test_timing_changes_no_weight_and_leaves_no_gradient(build_trainer, data):
+def test_timing_changes_no_weight_and_leaves_no_gradient(build_trainer):
     trainer, twin = build_trainer(), build_trainer()
     model = trainer.state.model
-    gradients = GradientAccumulator(
-        model, trainer.config, ranks=Ranks(), compute=Compute(trainer.config.compute, CPU)
-    )
     generator = torch.get_rng_state()
-    times = time_passes(gradients, model, trainer.reader.read(1))
+    times = time_passes(trainer.gradients)
     assert times.part_s > 0
     assert times.step_s > 0
     assert all(weight.grad is None for weight in model.parameters())

@@ -13,13 +13,9 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from melodac.errors import CheckpointMismatchError, CollapseError
-from melodac.models.condition import Condition
-from melodac.models.language_model import LanguageModel
-from melodac.tokens.batches import Batch
-from melodac.tokens.delay import DelayPattern
 from melodac.training.config import CollapseConfig
 from melodac.training.events import Event, Metrics
-from melodac.training.guards.variety import CollapseMetrics, GenerateCodes, probe_model
+from melodac.training.guards.variety import CollapseMetrics
 
 FindingKind = Literal["usage", "generated_usage", "entropy", "attention"]
 
@@ -106,6 +102,15 @@ class Unjudged(NamedTuple):
     reason: str
 
 
+class CollapseReport(NamedTuple):
+    """Result of one judgement."""
+
+    findings: tuple[CollapseFinding, ...]
+    unjudged: tuple[Unjudged, ...]
+    line: Metrics
+    """Measurements by name, the attention of update 0, and the numbers that are not judged."""
+
+
 def examine(
     metrics: CollapseMetrics, initial_attention: Sequence[float] | None, config: CollapseConfig
 ) -> Iterator[CollapseFinding | Unjudged]:
@@ -185,53 +190,24 @@ class CollapseMonitor:
         self._initial_attention: tuple[float, ...] | None = None
         self._found: tuple[str, ...] = ()
 
-    def measure(
-        self,
-        model: LanguageModel,
-        pattern: DelayPattern,
-        probe: Batch,
-        *,
-        generate_codes: GenerateCodes,
-        condition: Condition | None = None,
-    ) -> CollapseMetrics:
-        """Measure a model with `probe_model`."""
-        return probe_model(
-            model, pattern, probe, generate_codes=generate_codes, condition=condition
-        )
-
     def remember_start(self, metrics: CollapseMetrics) -> None:
         """Keep the attention of update 0, with which later attention is compared."""
         self._initial_attention = tuple(layer.entropy_share for layer in metrics.attention)
 
-    def judge(self, metrics: CollapseMetrics) -> tuple[CollapseFinding, ...]:
-        """Return every number beyond its threshold; `failure` reports on the last call."""
-        findings = tuple(
-            check
-            for check in examine(metrics, self._initial_attention, self.config)
-            if isinstance(check, CollapseFinding)
-        )
+    def judge(self, metrics: CollapseMetrics) -> CollapseReport:
+        """Compare the measurements with their thresholds; `failure` reports on the last call."""
+        checks = list(examine(metrics, self._initial_attention, self.config))
+        findings = tuple(check for check in checks if isinstance(check, CollapseFinding))
+        unjudged = tuple(check for check in checks if isinstance(check, Unjudged))
         self._found = tuple(finding.reason for finding in findings)
-        return findings
-
-    def unjudged(self, metrics: CollapseMetrics) -> tuple[Unjudged, ...]:
-        """Return every number that could not be judged, with the reason."""
-        return tuple(
-            check
-            for check in examine(metrics, self._initial_attention, self.config)
-            if isinstance(check, Unjudged)
-        )
-
-    def line(self, metrics: CollapseMetrics) -> Metrics:
-        """Return the measurements by name, the attention of update 0, and what is not judged."""
         line = metrics.line()
         for layer, share in enumerate(self._initial_attention or ()):
             line[f"attention_start_l{layer}"] = share
-        unjudged = self.unjudged(metrics)
         line["num_unjudged"] = len(unjudged)
         if unjudged:
             kind, place, reason = unjudged[0]
             line["why_unjudged"] = f"{kind} of {place}: {reason}"
-        return line
+        return CollapseReport(findings, unjudged, line)
 
     def failure(self, *, is_last: bool) -> str | None:
         """Return the reason why the run must end after this checkpoint; None if it may continue.
@@ -271,7 +247,7 @@ class CollapseMonitor:
         missing = sorted({"initial_attention", "found"} - state.keys())
         if missing:
             raise CheckpointMismatchError(
-                f"the checkpoint's memory of collapse lacks {', '.join(missing)}: another version "
+                f"the collapse state of the checkpoint lacks {', '.join(missing)}: another version "
                 "wrote it, start the run anew"
             )
         initial = state["initial_attention"]

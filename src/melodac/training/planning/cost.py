@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from melodac.errors import OutputError
 from melodac.models.config import LanguageModelConfig, count_parameters
 from melodac.tokens.delay import DelayPattern
 from melodac.training.config import TrainConfig
-from melodac.training.data import UpdateInput
 from melodac.training.distributed import Sharding
 from melodac.training.planning.estimates import codes_per_parameter, count_training_flops
 from melodac.training.planning.memory import (
@@ -88,17 +86,16 @@ class RunForecast(NamedTuple):
     """Settings that are allowed but likely to end badly, one sentence each."""
 
 
-def time_passes(gradients: GradientAccumulator, model: nn.Module, data: UpdateInput) -> PassTimes:
-    """Time one part of an update after a warm-up pass; weights and optimizer state stay.
+def time_passes(gradients: GradientAccumulator) -> PassTimes:
+    """Time one part of update 1 after a warm-up pass; weights and optimizer state stay.
 
     Args:
-        gradients: Accumulator of the trainer, or one made for this.
-        model: Model of the accumulator; its gradients are cleared.
-        data: Input of the first update.
+        gradients: Accumulator of the trainer, or one made for this; its gradients are cleared.
     """
+    data = gradients.reader.read(1)
     one = data._replace(parts=data.parts[:1])
+    model, device = gradients.model, gradients.device
     weights = list(model.parameters())
-    device = weights[0].device
     try:
         gradients.take(1, one)
         model.zero_grad()
