@@ -240,7 +240,10 @@ def test_a_run_that_stops_between_updates_has_taken_whole_ones(build_trainer):
 
 
 def test_one_thread_and_two_train_the_same_weights(train_config):
-    """At the size of the default model: smaller matrices never leave the first thread."""
+    """At the size of the default model: smaller matrices never leave the first thread.
+
+    On CPUs with AVX-512 this needs MKL_CBWR, which `pipeline.processes.environment` sets.
+    """
     draw = np.random.default_rng(0)
     tracks = array_of_tracks([("t0", draw.integers(0, 1024, (400, 9)).astype(np.uint16))])
     pattern = build_pattern("musicgen", 9)
