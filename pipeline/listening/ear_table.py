@@ -2,8 +2,11 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
 from typing import Any, NamedTuple
+
+import torch
 
 from melodac.errors import MelodacError
 from melodac.evaluation.bootstrap import Bootstrap
@@ -126,10 +129,13 @@ def _least_margin(
 
 
 def _describe(sounds: Iterable[Sound], rate_hz: int) -> ClipSet:
-    units, descriptions = zip(
-        *((unit, describe_clip(audio, rate_hz=rate_hz)) for unit, audio in sounds), strict=True
-    )
-    return ClipSet(descriptions, units)
+    # in threads, while the next clips are generated and decoded
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        units, descriptions = zip(
+            *((unit, pool.submit(describe_clip, audio, rate_hz=rate_hz)) for unit, audio in sounds),
+            strict=True,
+        )
+        return ClipSet(tuple(description.result() for description in descriptions), units)
 
 
 def _measure_row(

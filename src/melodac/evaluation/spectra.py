@@ -142,10 +142,12 @@ def track_partials(audio: Float32[np.ndarray, "C N"], *, rate_hz: int) -> Partia
 
 
 def _smooth(levels: Float[np.ndarray, "_ T"]) -> Float[np.ndarray, "_ T"]:
-    """Return the median of each bin's neighbourhood."""
-    size = (_NEIGHBOUR_BINS, 1)
+    """Return the median of each bin's neighbourhood; beyond an end lies the last bin."""
     median = cast("Callable[..., np.ndarray]", ndimage.median_filter)
-    return median(levels, size=size, mode="nearest")
+    # frame after frame in one line: SciPy's filter of one axis is four times as fast as that of two
+    half = _NEIGHBOUR_BINS // 2
+    padded = np.pad(levels.T, ((0, 0), (half, half)), mode="edge")
+    return median(padded.ravel(), size=_NEIGHBOUR_BINS).reshape(padded.shape)[:, half:-half].T
 
 
 def _link(is_peak: Bool[np.ndarray, "_ T"]) -> Int[np.ndarray, "_ T"]:
