@@ -13,11 +13,9 @@ from melodac.training.schedule import (
     schedule_warnings,
 )
 from melodac.training.step import GradientAccumulator
-from pipeline.experiment.dataset import read_dataset
-from pipeline.experiment.model import build_model, build_train_pattern, describe_run
-from pipeline.experiment.training_run import describe_shape, name_run_directory, read_training_data
+from pipeline.experiment.model import describe_run
+from pipeline.experiment.training_run import describe_shape, name_run_directory, set_up_training
 from pipeline.params import Params
-from pipeline.processes.devices import set_up_torch
 
 
 def plan(params: Params) -> list[str]:
@@ -25,25 +23,17 @@ def plan(params: Params) -> list[str]:
 
     Params or data that training would refuse raise the same error here.
     """
-    device = set_up_torch(params.runtime)
-    dataset = read_dataset(params.train.layout)
-    pattern = build_train_pattern(params.train, dataset)
-    data = read_training_data(params.train, dataset)
+    model, pattern, data, dataset = set_up_training(
+        params, dropout=params.train.dropout, seed=params.train.seed
+    )
     config = params.train.trainer_config()
-    model = build_model(
-        params.train,
-        pattern,
-        dataset,
-        dropout=params.train.dropout,
-        seed=params.train.seed,
-    ).to(device)
     shape = describe_shape(model.config, pattern, data, params)
     # this one process forecasts a run of any number of processes
     gradients = GradientAccumulator(model, pattern, data, config, ranks=Ranks())
     experiment = {**describe_run(model, dataset), "train": params.train.model_dump(mode="json")}
     found = forecast_run(
         shape,
-        device=device,
+        device=gradients.device,
         directory=name_run_directory("train", experiment),
         times=_time(gradients, shape),
     )

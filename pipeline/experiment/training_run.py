@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -36,12 +36,13 @@ from melodac.training.guards.variety import GenerateCodes
 from melodac.training.planning.cost import RunShape, forecast_run
 from melodac.training.schedule import schedule_warnings
 from melodac.training.trainer import Trainer
-from pipeline.experiment.dataset import Dataset
-from pipeline.experiment.model import read_tags
+from pipeline.experiment.dataset import Dataset, read_dataset
+from pipeline.experiment.model import build_model, build_train_pattern, read_tags
 from pipeline.experiment.train_log import EVENT, TRAIN, VALIDATION, TrainLog
 from pipeline.logs import Advance
 from pipeline.params import Params, TrainParams
 from pipeline.paths import scratch
+from pipeline.processes.devices import set_up_torch
 from pipeline.watch.tracking import Tracker
 
 
@@ -92,6 +93,32 @@ def _lock(lock: int, directory: Path) -> None:
 
 log = logging.getLogger(__name__)
 PLAIN = SamplingSettings(temperature=1.0, top_k=0, top_p=1.0)
+
+
+class TrainingSetup(NamedTuple):
+    """Everything that a training run begins with."""
+
+    model: LanguageModel
+    """Fresh model on the device of the params."""
+    pattern: DelayPattern
+    data: TrainingData
+    dataset: Dataset
+
+
+def set_up_training(params: Params, *, dropout: float, seed: int) -> TrainingSetup:
+    """Set up torch, read the data of the params and build a fresh model for them.
+
+    Args:
+        params: All params.
+        dropout: Share of activations dropped in training.
+        seed: Seed of the weights.
+    """
+    device = set_up_torch(params.runtime)
+    dataset = read_dataset(params.train.layout)
+    pattern = build_train_pattern(params.train, dataset)
+    data = read_training_data(params.train, dataset)
+    model = build_model(params.train, pattern, dataset, dropout=dropout, seed=seed)
+    return TrainingSetup(model.to(device), pattern, data, dataset)
 
 
 def read_training_data(train: TrainParams, dataset: Dataset) -> TrainingData:

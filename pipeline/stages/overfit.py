@@ -23,12 +23,9 @@ from melodac.sampling.logits import SamplingSettings
 from melodac.tokens.delay import DelayPattern
 from melodac.training.events import Metrics
 from pipeline import paths
-from pipeline.experiment.dataset import read_dataset
-from pipeline.experiment.model import build_model, build_train_pattern
-from pipeline.experiment.training_run import read_training_data
+from pipeline.experiment.training_run import set_up_training
 from pipeline.logs import progress_bar
 from pipeline.params import Params
-from pipeline.processes.devices import set_up_torch
 from pipeline.records import Outcome, write_json
 
 log = logging.getLogger(__name__)
@@ -80,13 +77,8 @@ def run(params: Params) -> Outcome:
 
 def memorise(params: Params) -> OverfitReport:
     """Run the gate on the indexed store and return its report, passed or not."""
-    device = set_up_torch(params.runtime)
-    dataset = read_dataset(params.train.layout)
-    pattern = build_train_pattern(params.train, dataset)
-    real = RunSpec(read_training_data(params.train, dataset), params.train.trainer_config())
-    model = build_model(params.train, pattern, dataset, dropout=0.0, seed=params.overfit.seed).to(
-        device
-    )
+    model, pattern, data, _ = set_up_training(params, dropout=0.0, seed=params.overfit.seed)
+    real = RunSpec(data, params.train.trainer_config())
     with progress_bar(
         total=params.overfit.updates, unit="update", description="overfit"
     ) as advance:

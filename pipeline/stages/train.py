@@ -15,9 +15,8 @@ from melodac.training.distributed import Ranks
 from melodac.training.events import Event
 from melodac.training.trainer import Callbacks, Trainer, TrainResult
 from pipeline import paths
-from pipeline.experiment.dataset import read_dataset
 from pipeline.experiment.doctor import leave_report
-from pipeline.experiment.model import build_model, build_train_pattern, describe_run
+from pipeline.experiment.model import describe_run
 from pipeline.experiment.train_log import (
     TRAIN,
     TrainLog,
@@ -32,12 +31,11 @@ from pipeline.experiment.training_run import (
     hold_run_directory,
     name_run_directory,
     probe_generator,
-    read_training_data,
     remove_run_directory,
+    set_up_training,
 )
 from pipeline.logs import progress_bar
 from pipeline.params import Params
-from pipeline.processes.devices import set_up_torch
 from pipeline.processes.signals import StopRequest, stop_on_signal
 from pipeline.records import Outcome
 from pipeline.watch.tracking import Tracker, open_tracker
@@ -48,17 +46,9 @@ LOG_NAME = "log.jsonl"
 
 def run(params: Params) -> Outcome:
     """Train, or resume an earlier run of the same experiment."""
-    device = set_up_torch(params.runtime)
-    dataset = read_dataset(params.train.layout)
-    pattern = build_train_pattern(params.train, dataset)
-    model = build_model(
-        params.train,
-        pattern,
-        dataset,
-        dropout=params.train.dropout,
-        seed=params.train.seed,
-    ).to(device)
-    data = read_training_data(params.train, dataset)
+    model, pattern, data, dataset = set_up_training(
+        params, dropout=params.train.dropout, seed=params.train.seed
+    )
     identity = describe_run(model, dataset)
     experiment = {**identity, "train": params.train.model_dump(mode="json")}
     ranks = Ranks.current(params.runtime.sharding)
