@@ -155,15 +155,12 @@ def schedule_table(
 
 def quantities_at(update: int, config: TrainConfig) -> dict[str, float]:
     """Return every bonus and share of corruption that the config uses, at one update."""
-    objective, corruption = config.objective, config.corruption
-    values = {
-        "entropy_bonus": (objective.entropy_bonus, objective.entropy_updates),
-        "usage_bonus": (objective.usage_bonus, objective.usage_updates),
-        "token_noise": (corruption.token_noise, corruption.token_noise_updates),
-    }
     found = {
-        name: decayed(start, update, updates) for name, (start, updates) in values.items() if start
+        name: decayed(start, update, updates)
+        for name, (start, updates) in _decaying(config).items()
+        if start
     }
+    corruption = config.corruption
     if corruption.own_codes:
         found["own_codes"] = ramped(
             corruption.own_codes, update, corruption.own_codes_from, corruption.own_codes_updates
@@ -241,14 +238,18 @@ def _events(config: TrainConfig) -> dict[int, list[str]]:
     return events
 
 
-def _ends(config: TrainConfig) -> dict[str, int]:
+def _decaying(config: TrainConfig) -> dict[str, tuple[float, int]]:
+    """Return the first value of each quantity that may decay, and the update at which it is 0."""
     objective, corruption = config.objective, config.corruption
-    ends = {
+    return {
         "entropy_bonus": (objective.entropy_bonus, objective.entropy_updates),
         "usage_bonus": (objective.usage_bonus, objective.usage_updates),
         "token_noise": (corruption.token_noise, corruption.token_noise_updates),
     }
-    return {name: end for name, (start, end) in ends.items() if start and end}
+
+
+def _ends(config: TrainConfig) -> dict[str, int]:
+    return {name: end for name, (start, end) in _decaying(config).items() if start and end}
 
 
 def _decay_warnings(config: TrainConfig) -> list[str]:

@@ -50,31 +50,6 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
     })
 
 
-def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the present weights, for `update_norms`."""
-    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
-
-
-def update_norms(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the norm of each module's change since `copy_weights`."""
-    return norms_by_module({
-        name: weight.detach() - before[name] for name, weight in model.named_parameters()
-    })
-
-
-def ratios(part: Mapping[str, float], whole: Mapping[str, float]) -> dict[str, float]:
-    """Return each module's first number over its second; 0 over 0 is 0.
-
-    Example:
-        >>> ratios({"head": 1.0, "norm": 0.0}, {"head": 4.0, "norm": 0.0})
-        {'head': 0.25, 'norm': 0.0}
-    """
-    return {
-        name: value / whole[name] if whole[name] else (math.inf if value else 0.0)
-        for name, value in part.items()
-    }
-
-
 def codebook_norms(weight: Tensor, num_codebooks: int) -> Float64[Tensor, " K"]:
     """Return the norm of each codebook's rows in a table with one codebook after another."""
     return weight.detach().double().view(num_codebooks, -1).square().sum(dim=1).sqrt()
@@ -166,7 +141,7 @@ def watched(model: nn.Module, seen: ForwardRecord) -> Generator[None]:
         )
     ]
     try:
-        with _AttentionWatch(seen.attention, callers):
+        with AttentionWatch(lambda call: seen.attention.append(_measure(callers[-1], call))):
             yield
     finally:
         for handle in handles:
@@ -193,13 +168,20 @@ def root_mean_square(values: Tensor) -> float:
     return float(values.detach().float().square().mean().sqrt())
 
 
-class _AttentionWatch(TorchFunctionMode):
-    """Function mode that measures the logits of every call of attention before it runs."""
+class AttentionWatch(TorchFunctionMode):
+    """Function mode that shows the arguments of every call of attention before it runs.
 
-    def __init__(self, found: list[AttentionRecord], callers: list[str]) -> None:
+    The model computes as before. Nothing is recorded inside compiled blocks.
+    """
+
+    def __init__(self, on_call: Callable[[dict[str, Any]], None]) -> None:
+        """Watch the calls in a with-block.
+
+        Args:
+            on_call: Called with the arguments of each call, by name.
+        """
         super().__init__()
-        self._found = found
-        self._callers = callers
+        self._on_call = on_call
 
     def __torch_function__(
         self,
@@ -209,9 +191,8 @@ class _AttentionWatch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         if func is functional.scaled_dot_product_attention:
-            call = dict(zip(_ARGUMENTS, args, strict=False)) | (kwargs or {})
             with torch.no_grad():
-                self._found.append(_measure(self._callers[-1], call))
+                self._on_call(dict(zip(_ARGUMENTS, args, strict=False)) | (kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 

@@ -19,20 +19,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from melodac.errors import NonFiniteError, TrainingError
-from melodac.models.attention import Attention
-from melodac.models.block import Block
 from melodac.models.condition import Condition
 from melodac.models.language_model import LanguageModel
-from melodac.models.layers import RotaryTable, evaluation_mode
+from melodac.models.layers import evaluation_mode
 from melodac.tokens.batches import Batch
 from melodac.tokens.delay import DelayPattern
 from melodac.tokens.statistics import repeated_ngram_share
 from melodac.tokens.vocabulary import CODEBOOK_SIZE
 from melodac.tokens.windows import WindowTable
 from melodac.training.events import Metrics
+from melodac.training.guards.model_probe import AttentionWatch
 from melodac.training.loss import build_targets
 from melodac.training.seeding import build_generator
 
@@ -47,45 +46,28 @@ class LayerAttention(NamedTuple):
 
 
 @contextmanager
-def watched_attention(model: LanguageModel) -> Generator[list[LayerAttention]]:
-    """Measure the causal self-attention of every layer that runs inside the block, in order.
-
-    The model computes as before; queries and keys are computed a second time for the measurement.
-    Cross-attention is not measured.
-    """
+def watched_attention() -> Generator[list[LayerAttention]]:
+    """Measure every causal self-attention that runs in a with-block, in the order of the layers."""
     seen: list[LayerAttention] = []
 
-    def hook(attention: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(attention, Attention):  # for the type checker: hooks get any module
-            x, rotary = args[:2]
-            with torch.no_grad():
-                seen.append(_measure(attention, x, rotary))
+    def measure(call: dict[str, Any]) -> None:
+        if call.get("is_causal"):  # cross-attention and the text encoder see everything at once
+            seen.append(_measure(call["query"], call["key"]))
 
-    handles = [
-        block.attention.register_forward_pre_hook(hook)
-        for block in model.blocks
-        if isinstance(block, Block)
-    ]
-    try:
+    with AttentionWatch(measure):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _measure(
-    attention: Attention, x: Float[Tensor, "B S D"], rotary: RotaryTable
-) -> LayerAttention:
-    query, key, _ = attention.project(x, rotary)
-    S = x.shape[1]
-    hidden = torch.ones(S, S, dtype=torch.bool, device=x.device).triu(1)
+def _measure(query: Float[Tensor, "B H S E"], key: Float[Tensor, "B G S E"]) -> LayerAttention:
+    _, H, S, E = query.shape
+    hidden = torch.ones(S, S, dtype=torch.bool, device=query.device).triu(1)
     # from 2 on: the first step sees a single key, and ln(1) = 0 would be the divisor
-    num_visible = torch.arange(2, S + 1, device=x.device)
+    num_visible = torch.arange(2, S + 1, device=query.device)
     shares: list[float] = []
     largest: list[float] = []
     for one_query, one_key in zip(query, key, strict=True):  # item by item: only H S S logits
-        keys = one_key.repeat_interleave(attention.num_heads // attention.num_kv_heads, dim=0)
-        logits = one_query.float() @ keys.float().transpose(-1, -2) / math.sqrt(attention.head_dim)
+        keys = one_key.repeat_interleave(H // key.shape[1], dim=0)
+        logits = one_query.float() @ keys.float().transpose(-1, -2) / math.sqrt(E)
         logits = logits.masked_fill(hidden, -torch.inf)
         weights = logits.softmax(dim=-1)
         entropies = -torch.xlogy(weights, weights).sum(dim=-1)
@@ -282,7 +264,7 @@ def probe_model(
     """
     sequence, counted = build_targets(probe, pattern, next(model.parameters()).device)
     with evaluation_mode(model):
-        with watched_attention(model) as attention:
+        with watched_attention() as attention:
             logits = model(sequence, condition)
         predictions = measure_predictions(logits, sequence, counted)
         codes = generate_codes(model, *probe.counted.shape).cpu()
