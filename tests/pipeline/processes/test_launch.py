@@ -108,7 +108,8 @@ try:
         {then}
 except MelodacError as error:
     logging.error("%s: %s", type(error).__name__, error)
-    sys.exit(1)
+    launch.leave(1)
+launch.leave(0)
 """
 
 
