@@ -132,7 +132,7 @@ def test_two_runs_on_one_machine_find_ports_of_their_own(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_an_error_and_no_traceback(tmp_path):
-    run = start(tmp_path, "if ranks.rank == 1: sys.exit(7)\n        ranks.max(0)")
+    run = start(tmp_path, "if ranks.rank == 1: launch.leave(7)\n        ranks.max(0)")
     said = run.communicate(timeout=120)[1]
     assert run.returncode in {7, 1}, said
     assert f"{TrainingError.__name__}: process 0 cannot go on" in said
