@@ -64,7 +64,7 @@ def newest(directory, kind="checkpoints"):
 
 def largest_difference(one, other):
     assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
 
 
 def are_equal(one, other):
