@@ -155,7 +155,7 @@ def trace(log: RunLog, config: Mapping[str, Any]) -> Curve:
     # a resumed or shortened log may begin later
     has_start = len(losses) >= FIRST_UPDATES and log.accepted[0]["update"] <= FIRST_UPDATES
     medians = _running_medians(losses)
-    best: Line = min(log.validations, key=lambda line: line["loss"], default={})
+    best = min(log.validations, key=lambda line: line["loss"], default=None)
     return Curve(
         updates=len(losses),
         uniform=math.log(config.get("store", {}).get("codebook_size", CODEBOOK_SIZE)),
@@ -163,8 +163,8 @@ def trace(log: RunLog, config: Mapping[str, Any]) -> Curve:
         lowest=float(medians.min()) if len(medians) else None,
         late=float(medians[-1]) if len(medians) else None,
         gain=_gain(losses),
-        best_validation=best.get("loss"),
-        best_update=best.get("update"),
+        best_validation=None if best is None else best["loss"],
+        best_update=None if best is None else best["update"],
         last_validation=log.validations[-1]["loss"] if log.validations else None,
     )
 

@@ -92,7 +92,7 @@ def measure(checkpoints: Sequence[Checkpoint]) -> list[Snapshot]:
 
 def _measure(checkpoint: Checkpoint, raw: Tensors, before: Tensors | None) -> Snapshot:
     average = _read(checkpoint, AVERAGE) if _has(checkpoint, AVERAGE) else None
-    state = _read(checkpoint, OPTIMIZER) if _has(checkpoint, OPTIMIZER) else {}
+    state: Tensors = _read(checkpoint, OPTIMIZER) if _has(checkpoint, OPTIMIZER) else {}
     weights = _Weights(raw, before, average)
     groups = {MODEL: raw, AVERAGE: average or {}, OPTIMIZER: state}
     kinds: dict[str, dict[str, Tensor]] = {}
