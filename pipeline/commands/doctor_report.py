@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from melodac.doctor.diagnosis import Report
 from melodac.doctor.differences import describe_difference
-from melodac.doctor.parameters import Snapshot
+from melodac.doctor.snapshots import Snapshot
 
 _WIDTH = 100
 _NOT_MEASURED = "-"

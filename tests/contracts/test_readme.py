@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from melodac.doctor.limits import CHECKS
+from melodac.doctor.diagnosis import CHECKS
 from melodac.models.config import SIZES
 from melodac.tokens.delay import PATTERN_NAMES, build_pattern
 from pipeline import paths

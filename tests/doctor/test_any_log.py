@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melodac.doctor.diagnosis import Patient, examine
-from melodac.doctor.limits import CHECKS
+from melodac.doctor.diagnosis import CHECKS, Patient, examine
 from tests.doctor.runs import CONFIG, changed, write_run
 
 NUMBERS = st.floats(0.0, 30.0, width=32) | st.sampled_from(["nan", "inf", "-inf"])

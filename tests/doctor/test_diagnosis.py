@@ -9,15 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melodac.doctor.diagnosis import Patient, Report, examine
+from melodac.doctor.diagnosis import CHECKS, Patient, Report, examine
 from melodac.doctor.differences import Present
-from melodac.doctor.findings import Check, Measurement, judge, list_first, significant
-from melodac.doctor.limits import CHECKS
-from melodac.errors import CheckpointCorruptError, ConfigError
+from melodac.doctor.findings import Check, Unmeasured, judge, list_first, significant
+from melodac.errors import CheckpointCorruptError
 from tests.doctor.runs import findings_of, healthy, make_lines, write_run
 
-FLOOR = Check("c", "q", warning=2.0, failure=1.0, advice="a", is_floor=True)
-CEILING = Check("c", "q", warning=1.0, failure=2.0, advice="a")
+
+def not_measured(run):
+    raise Unmeasured("nobody looked")
+
+
+FLOOR = Check("c", "q", warning=2.0, failure=1.0, advice="a", measure=not_measured, is_floor=True)
+CEILING = Check("c", "q", warning=1.0, failure=2.0, advice="a", measure=not_measured)
 
 
 def test_checkpoints_are_ordered_by_their_update_whatever_the_listing_or_the_times(tmp_path):
@@ -84,27 +88,30 @@ def test_every_check_of_the_table_has_its_advice_and_is_made(tmp_path):
 def test_a_worse_value_is_never_judged_better(value):
     order = ("ok", "note", "warning", "failure")
     for check, worse in ((CEILING, value + 1), (FLOOR, value - 1)):
-        one, two = (judge(check, Measurement("c", v)).severity for v in (value, worse))
+        one, two = (judge(check, v).severity for v in (value, worse))
         assert order.index(one) <= order.index(two)
 
 
 @pytest.mark.parametrize("check", [FLOOR, CEILING])
 def test_limits_are_themselves_within_and_nan_is_beyond_all(check):
-    assert judge(check, Measurement("c", check.warning)).severity == "ok"
-    assert judge(check, Measurement("c", check.failure)).severity == "warning"
-    assert judge(check, Measurement("c", math.nan)).severity == "failure"
-    assert judge(check, Measurement("c", math.nan)).value is None
+    assert judge(check, check.warning).severity == "ok"
+    assert judge(check, check.failure).severity == "warning"
+    assert judge(check, math.nan).severity == "failure"
+    assert judge(check, math.nan).value is None
 
 
-def test_what_was_not_measured_is_said_and_never_zero():
-    found = judge(CEILING, Measurement("c", None, "nobody looked"))
+def test_what_was_not_measured_is_said_and_never_zero(tmp_path):
+    patient = healthy(tmp_path)
+    assert {found.value for found in examine(patient).findings if found.severity == "note"} == {
+        None
+    }
+    found = judge(CEILING, None, "nobody looked")
     assert (found.severity, found.value) == ("note", None)
     assert found.measured == "not measured: nobody looked"
 
 
 def test_a_measurement_is_judged_by_its_own_check_only():
-    with pytest.raises(ConfigError, match="cannot be judged"):
-        judge(CEILING, Measurement("another", 1.0))
+    assert [check.measure.__name__ for check in CHECKS.values()] == list(CHECKS)
 
 
 def test_the_worst_comes_first_and_decides_the_exit_code(tmp_path):

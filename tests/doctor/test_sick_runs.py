@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from melodac.doctor.checkpoint_checks import adam_reach
 from melodac.doctor.diagnosis import Patient
-from melodac.doctor.parameters import adam_reach
 from tests.doctor.runs import (
     CONFIG,
     RATE,

@@ -1,62 +1,60 @@
-"""The examination of a run: checkpoints and log lines in, a typed report out; nothing changes."""
+"""Examination of a run: checkpoints and log lines in, a typed report out; nothing is changed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from melodac.doctor.codebooks import Codebook, check_codebooks, tabulate
-from melodac.doctor.differences import (
-    Factor,
-    Present,
-    check_difference,
-    check_identity,
-    differing_factors,
-)
-from melodac.doctor.findings import Finding, Measurement, judge, list_first, worst_first
-from melodac.doctor.limits import limits_of
-from melodac.doctor.parameters import Snapshot, check_weights, measure
-from melodac.doctor.run_curves import Curve, Line, check_curve, check_rates, read_run, trace
+from melodac.doctor.checkpoint_checks import CHECKPOINT_CHECKS
+from melodac.doctor.codebook_checks import CODEBOOK_CHECKS
+from melodac.doctor.differences import Factor, Present, differing_factors
+from melodac.doctor.findings import SEVERITIES, Finding, find
+from melodac.doctor.log_checks import LOG_CHECKS
+from melodac.doctor.run import Codebook, Curve, Line, Run, read_log, trace
+from melodac.doctor.snapshots import Snapshot, measure
 from melodac.errors import CheckpointCorruptError
 from melodac.training.checkpoint import Checkpoint
+
+CHECKS = CHECKPOINT_CHECKS | LOG_CHECKS | CODEBOOK_CHECKS
+"""Every check by name; findings of equal severity are reported in this order."""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What there is of a run."""
+    """Checkpoints and log of a run that is to be examined."""
 
     checkpoints: Sequence[Checkpoint]
-    """Opened ones, in any order; at least one. Their update numbers put them in order."""
+    """Opened checkpoints, in any order; at least one."""
     damaged: Sequence[str]
     """Why others could not be opened."""
     lines: Sequence[Line]
-    """Of its log; empty if there is none."""
+    """Lines of its log; empty if there is none."""
 
     @property
     def newest(self) -> Checkpoint:
-        """The checkpoint of the highest update."""
+        """Checkpoint of the highest update."""
         return max(self.checkpoints, key=lambda checkpoint: checkpoint.update)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found."""
+    """Measurements and findings of an examination."""
 
     update: int
-    """Of the newest checkpoint."""
+    """Update of the newest checkpoint."""
     learning_rate: float | None
-    """Of the last logged update."""
+    """Learning rate of the last logged update."""
     torch_version: str | None
     snapshots: tuple[Snapshot, ...]
     curve: Curve
     codebooks: tuple[Codebook, ...]
     factors: tuple[Factor, ...] | None
-    """Decisions that part it from the other run; None if there is no other."""
+    """Decisions by which it differs from the other run; None if there is no other."""
     other_curve: Curve | None
-    """Loss of the other run, if one decision or none parts the two: else it says nothing."""
+    """Loss of the other run, if the two differ by one decision at most."""
     findings: tuple[Finding, ...]
-    """One of every check, the worst first."""
+    """One finding per check, the worst first."""
 
     def exit_code(self, *, is_strict: bool = False) -> int:
-        """1 if anything failed, or is so much as a warning where `is_strict`; else 0."""
+        """Return 1 if a check failed or, where `is_strict`, gave a warning; else 0."""
         bad = {"failure", "warning"} if is_strict else {"failure"}
         return int(any(finding.severity in bad for finding in self.findings))
 
@@ -82,41 +80,29 @@ def examine(
     if not patient.checkpoints:
         raise CheckpointCorruptError("there is no checkpoint to examine: give a run that has one")
     checkpoints = sorted(patient.checkpoints, key=lambda checkpoint: checkpoint.update)
-    newest = patient.newest
-    log = read_run(patient.lines)
-    snapshots = measure(checkpoints)
-    rows = tabulate(log, unigram)
-    factors = None if other is None else differing_factors(other.newest.config, newest.config)
-
-    def measured() -> Iterator[Measurement]:
-        yield Measurement("damaged", float(len(patient.damaged)), list_first(patient.damaged))
-        yield from check_identity(checkpoints, present)
-        yield from check_weights(snapshots, newest.config, log)
-        yield from check_curve(log, newest.config)
-        yield from check_rates(log, newest.config)
-        initial = newest.state.get("collapse", {}).get("initial_attention")
-        yield from check_codebooks(rows, log, newest.config, initial)
-        yield check_difference(factors)
-
-    found = {one.check: one for one in measured()}
-    checks = limits_of(newest.config.get("train", {}))
-    unknown = (Measurement(name, None, "nothing to measure it by") for name in checks)
-    return Report(
-        update=newest.update,
-        learning_rate=log.train[-1]["learning_rate"] if log.train else None,
-        torch_version=newest.state.get("versions", {}).get("torch"),
-        snapshots=tuple(snapshots),
-        curve=trace(log, newest.config),
-        codebooks=tuple(rows),
-        factors=None if factors is None else tuple(factors),
-        other_curve=_trace_other(other, factors),
-        findings=worst_first(
-            judge(checks[one.check], found.get(one.check, one)) for one in unknown
-        ),
+    config = checkpoints[-1].config
+    factors = None if other is None else tuple(differing_factors(other.newest.config, config))
+    run = Run(
+        checkpoints=checkpoints,
+        damaged=patient.damaged,
+        snapshots=measure(checkpoints),
+        log=read_log(patient.lines),
+        unigram=unigram,
+        present=present,
+        factors=factors,
     )
-
-
-def _trace_other(other: Patient | None, factors: Sequence[Factor] | None) -> Curve | None:
-    if other is None or factors is None or len(factors) > 1:
-        return None
-    return trace(read_run(other.lines), other.newest.config)
+    other_curve = None
+    if other is not None and factors is not None and len(factors) <= 1:
+        other_curve = trace(read_log(other.lines), other.newest.config)
+    findings = [find(check, run) for check in CHECKS.values()]
+    return Report(
+        update=run.newest.update,
+        learning_rate=run.log.train[-1]["learning_rate"] if run.log.train else None,
+        torch_version=run.newest.state.get("versions", {}).get("torch"),
+        snapshots=tuple(run.snapshots),
+        curve=run.curve,
+        codebooks=tuple(run.codebooks),
+        factors=factors,
+        other_curve=other_curve,
+        findings=tuple(sorted(findings, key=lambda one: -SEVERITIES.index(one.severity))),
+    )

@@ -1,15 +1,14 @@
-"""What a run is: by how many factors two runs differ, and whether a checkpoint is of this checkout.
+"""Differences between two runs: by how many decisions their configs differ.
 
 Keys of a checkpoint's config that one decision sets together are one factor: another delay pattern
 changes a name and a list of delays, yet it is one change.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from melodac.doctor.findings import Measurement
-from melodac.training.checkpoint import Checkpoint, flatten
+from melodac.training.checkpoint import flatten
 
 _ABSENT = "(absent)"
 _SHOWN_CHARACTERS = 48
@@ -32,7 +31,7 @@ _IMPLIED = (
     ("train.condition", ("tags", "train.size")),
     ("train.layout", ("train.size", "train.delay")),
 )
-"""A factor and what it changes besides: where it differs those may differ in these keys only."""
+"""Factors that follow from another one, as long as they differ only in keys of `_FOLLOWING`."""
 _FOLLOWING = (
     "data_fingerprint",
     "tags_sha256",
@@ -54,14 +53,14 @@ class Factor(NamedTuple):
 
 
 class Present(NamedTuple):
-    """What a run would be made of now; None where it is not known."""
+    """Code and data that a run would be made of now; None where they are not known."""
 
     code_fingerprint: str | None
     data_fingerprint: str | None
 
 
 def differing_factors(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Factor]:
-    """In which decisions two configs of checkpoints differ, by name."""
+    """Return the decisions in which two configs of checkpoints differ, by name."""
     first, second = flatten(one), flatten(other)
     changed = [
         key
@@ -88,7 +87,7 @@ def differing_factors(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[
 
 
 def describe_difference(factors: Sequence[Factor]) -> str:
-    """One line: whether two runs may be compared."""
+    """Say in one line whether two runs may be compared."""
     if not factors:
         return "differs in no factor: the same run"
     names = ", ".join(factor.name for factor in factors)
@@ -98,33 +97,6 @@ def describe_difference(factors: Sequence[Factor]) -> str:
         change = changes[0].partition(": ")[2]
         return f"differs in exactly one factor: {names} ({change})"
     return f"differs in {len(factors)} factors: not a comparison ({names})"
-
-
-def check_identity(
-    checkpoints: Sequence[Checkpoint], present: Present | None
-) -> Iterator[Measurement]:
-    """Whether checkpoints are of one run, and of this code and data if those are given."""
-    newest = checkpoints[-1]
-    strangers = [
-        f"update {other.update}: {', '.join(factor.name for factor in factors)}"
-        for other in checkpoints[:-1]
-        if (factors := differing_factors(other.config, newest.config))
-    ]
-    yield Measurement("one_run", float(len(strangers)), "; ".join(strangers))
-    for check, key in (("code", "code_fingerprint"), ("data", "data_fingerprint")):
-        now = None if present is None else getattr(present, key)
-        then = newest.config.get(key)
-        if now is None or then is None:
-            yield Measurement(check, None, "nothing to compare with")
-        else:
-            yield Measurement(check, float(then != now), f"{then[:12]} then, {now[:12]} now")
-
-
-def check_difference(factors: Sequence[Factor] | None) -> Measurement:
-    """How many decisions part two runs; None if there is but one run."""
-    if factors is None:
-        return Measurement("one_factor", None, "no other run was given")
-    return Measurement("one_factor", float(len(factors)), describe_difference(factors))
 
 
 def _factor_of(key: str) -> str:
