@@ -30,6 +30,7 @@ VALIDATION = st.fixed_dictionaries(
         "sampled_entropy_k0": st.floats(0.0, 7.0),
         "target_entropy_k0": st.floats(0.0, 7.0),
         "attention_entropy_l0": st.floats(0.0, 1.0),
+        "attention_entropy_l1": st.floats(0.0, 1.0),
     },
 )
 
@@ -64,6 +65,26 @@ def test_every_check_answers_whatever_the_log_holds(checkpoints, lines, warmup):
     for finding in report.findings:
         assert finding.value is None or math.isfinite(finding.value)
         assert (finding.severity in {"warning", "failure"}) == bool(finding.diagnosis)
+
+
+def test_weights_that_move_at_a_learning_rate_of_zero_moved_too_far(checkpoints):
+    lines = [
+        {"kind": "train", "update": update, "loss": 5.0, "learning_rate": 0.0}
+        for update in range(1, checkpoints[-1].update + 1)
+    ]
+    findings = examine(Patient(checkpoints, (), lines)).findings
+    reach = next(finding for finding in findings if finding.check == "reach")
+    assert reach.severity == "failure"
+
+
+def test_attention_of_layers_that_change_is_not_compared(checkpoints):
+    lines = [
+        {"kind": "validation", "update": update, "loss": 5.0, f"attention_entropy_l{layer}": 0.5}
+        for update, layer in ((1, 7), (2, 8))
+    ]
+    findings = examine(Patient(checkpoints, (), lines)).findings
+    attention = next(finding for finding in findings if finding.check == "attention")
+    assert "no layer was measured" in attention.measured
 
 
 def test_a_config_that_says_nothing_is_no_failure(tmp_path):

@@ -87,8 +87,10 @@ def reach(run: Run) -> Measured:
         largest = max(before.whole.largest, after.whole.largest)
         limit += rate * updates * train.get("weight_decay", 0.0) * largest
         for name, step in after.largest_step.items():
-            if not step / limit <= worst:
-                worst = step / limit
+            # with a rate of 0 any movement is too far
+            share = step / limit if limit else math.inf if step else 0.0
+            if not share <= worst:
+                worst = share
                 where = f"{name}, update {before.update} to {after.update}"
     return worst, where
 

@@ -122,6 +122,8 @@ def attention(run: Run) -> Measured:
         raise Unmeasured("not logged: train.collapse.probe_windows")
     first, last = measured[0], measured[-1]
     changes = {layer: abs(last[layer] - first[layer]) for layer in last if layer in first}
+    if not changes:
+        raise Unmeasured("no layer was measured both first and last")
     most = max(changes, key=lambda layer: changes[layer])
     return changes[most], f"layer {most}: {last[most]:.3g} at the end"
 
