@@ -14,10 +14,10 @@ _VARIABLES = {
     # OpenMP: threads that wait must sleep, not spin for long. On two shared cores spinning made an
     # update of the nano model 13 times slower (1.15 s instead of 0.09 s).
     "OMP_WAIT_POLICY": "PASSIVE",
-    # GNU's OpenMP, which torch brings: spin for under a millisecond first, as the next operation
+    # GNU's OpenMP, which torch brings: spin for about a millisecond first, as the next operation
     # mostly follows at once. Waking threads for each one took a third of an update (0.28 instead of
-    # 0.18 s on two idle cores; 0.29 and 0.45 s beside two busy processes).
-    "GOMP_SPINCOUNT": "10000",
+    # 0.18 s on two idle cores; 0.3 instead of 0.4 to 0.5 s beside two busy processes).
+    "GOMP_SPINCOUNT": "30000",
     # MKL: matrix products give the same bits with any number of threads. Without it a product with
     # AVX-512 splits its sum among the threads; the time is the same.
     "MKL_CBWR": "AUTO,STRICT",

@@ -74,14 +74,18 @@ def test_only_the_next_update_can_be_taken():
 
 
 def test_a_run_that_reads_ahead_learns_the_same_to_the_bit(build_trainer, monkeypatch):
-    ahead = build_trainer()
-    ahead.run()
-    monkeypatch.setattr(
-        "melodac.training.trainer.Prefetcher",
-        lambda read, first, last: Prefetcher(read, first, last, depth=0),
-    )
     direct = build_trainer()
     direct.run()
+    asked = []
+
+    def as_for_a_gpu(read, first, last, *, depth):
+        asked.append(depth)
+        return Prefetcher(read, first, last, depth=1)
+
+    monkeypatch.setattr("melodac.training.trainer.Prefetcher", as_for_a_gpu)
+    ahead = build_trainer()
+    ahead.run()
+    assert asked == [0], "on a CPU nothing is read ahead"
     for one, other in zip(
         ahead.state.model.parameters(), direct.state.model.parameters(), strict=True
     ):
