@@ -5,8 +5,8 @@ is the same on any rank, for any micro-batch size, and after resuming.
 
 A run has one stage of windows, or several under a context curriculum, each with its own epochs from
 its first update on. Epochs follow one another without a gap, so an update may end one epoch and
-begin the next, and a run resumes anywhere by knowing one number. For a GPU a second thread reads the
-next update while the present one is computed, which changes nothing but time.
+begin the next, and a run resumes anywhere by knowing one number. For a GPU a second thread reads
+the next update while the present one is computed, which changes nothing but time.
 """
 
 from collections import deque
