@@ -56,6 +56,12 @@ def test_a_sound_run_ends_well_under_every_action(build, action):
     assert trainer.validations[-1]["num_unjudged"] == 0
 
 
+def test_the_best_weights_are_kept_with_what_was_found_in_them(build, tmp_path):
+    build(tmp_path, plays=monotonous).run()
+    best = latest_checkpoint(tmp_path / "best").checkpoint
+    assert best.state["collapse"]["found"]
+
+
 def test_a_warning_is_said_at_every_validation_and_the_run_goes_on(build):
     trainer = build(plays=monotonous)
     assert trainer.run().is_complete

@@ -242,11 +242,6 @@ class Trainer:
 
     def _validate(self, validator: Validator, callbacks: Callbacks) -> None:
         found = validator.validate(self.state.average.model, self.update)
-        is_best = self.state.best is None or found.loss < self.state.best.loss
-        if is_best:
-            self.state.best = Best(self.update, found.loss)
-            if self.directory is not None:
-                self.state.save_best(self.directory / "best", self.identity)
         metrics, events = found.metrics, []
         if found.probe is not None:
             report = self.monitor.judge(found.probe)
@@ -255,6 +250,11 @@ class Trainer:
         corruption = self.gradients.corruption
         if events and corruption.reads_own_codes:
             events.append(corruption.stop_own_codes(self.update))
+        is_best = self.state.best is None or found.loss < self.state.best.loss
+        if is_best:
+            self.state.best = Best(self.update, found.loss)
+            if self.directory is not None:
+                self.state.save_best(self.directory / "best", self.identity)
         coverage = self.gradients.reader.order.coverage_after(self.update)
         callbacks.on_validation({**metrics, **coverage._asdict(), "is_best": is_best})
         for event in events:
