@@ -50,6 +50,8 @@ codec: env $(PRACTICE) ## train the bundled codec from nothing, or go on (resuma
 	$(BIN)/python pipeline/commands/codec.py train
 
 $(PRACTICE):
+	@command -v fluidsynth > /dev/null || { echo "make codec plays its practice music with FluidSynth, see data/sample/README.md" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compose]'
 	$(BIN)/python -m data.sample.compose practice $(@D) --minutes 112
 
 deps: env        ## write each stage's import closure into dvc.yaml
